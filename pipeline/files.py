@@ -37,7 +37,7 @@ def read_json(path: Path | str) -> Any:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist; run the stage that writes it first.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run the stage that writes it again.") from None
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run its stage again.") from None
 
 
 def write_csv(path: Path | str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:

@@ -1,0 +1,1 @@
+"""The DeepSeek-V3 decoder in pure torch: latent attention, mixture of experts, multi-token prediction."""

@@ -1,0 +1,53 @@
+"""Keeps experts balanced without an auxiliary loss, and tells how well it goes."""
+
+from typing import Any
+
+import lightning as L  # noqa: N812
+import torch
+from torch import Tensor
+
+from lightning_modules.language_model import LanguageModel
+
+
+def max_violation(load: Tensor) -> Tensor:
+    """How far the busiest expert of a layer lies above the mean: max(load) / mean(load) − 1, over the last dimension.
+
+    0 is perfect balance (MaxVio of arXiv 2408.15664).
+    """
+    return load.max(dim=-1).values / load.mean(dim=-1) - 1
+
+
+def load_cv(load: Tensor) -> Tensor:
+    """Coefficient of variation of the load over experts: standard deviation / mean, over the last dimension."""
+    return load.std(dim=-1, correction=0) / load.mean(dim=-1)
+
+
+class ExpertBalance(L.Callback):
+    """Moves every routing bias once an optimizer step, from the load of all its micro-batches and ranks."""
+
+    def __init__(self) -> None:
+        self._load: Tensor | None = None
+        self._step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count steps from where training starts or goes on."""
+        self._load, self._step = None, trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add up the micro-batch's load; after an optimizer step, update the biases and log the balance."""
+        assert isinstance(pl_module, LanguageModel)
+        load = outputs["expert_load"]
+        self._load = load if self._load is None else self._load + load
+        if trainer.global_step == self._step:
+            return
+        total = torch.as_tensor(trainer.strategy.reduce(self._load, reduce_op="sum"))
+        self._load, self._step = None, trainer.global_step
+        decoder = pl_module.decoder
+        for layer, router, layer_load in zip(decoder.expert_layers(), decoder.routers(), total, strict=True):
+            router.update_bias(layer_load, pl_module.objective.bias_update_speed)
+            pl_module.log(f"moe/max_violation/layer_{layer}", max_violation(layer_load))
+            pl_module.log(f"moe/load_cv/layer_{layer}", load_cv(layer_load))
+            bias = router.e_score_correction_bias
+            pl_module.log(f"moe/bias_range/layer_{layer}", bias.max() - bias.min())

@@ -1,0 +1,166 @@
+"""The LightningModule: what is minimised, with what, and what is watched."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import lightning as L  # noqa: N812
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.decoder import Decoder, DecoderOutput
+from lightning_modules.model.router import sequence_balance_loss
+from lightning_modules.schedule import ScheduleConfig
+
+IGNORED_TARGET = -100
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (arXiv 2412.19437, section 4.2)."""
+
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0:
+            raise ValueError("optimizer.lr and optimizer.eps must be positive, optimizer.weight_decay not negative.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas is {self.betas}; it takes two numbers from 0 up to, not including, 1.")
+
+
+class Batch(NamedTuple):
+    """Packed documents, with the tokens beyond the window that the last targets need.
+
+    Attributes:
+        tokens: [B, T + 1 + depth] token ids; depth is that of multi-token prediction.
+        document_ids: [B, T + 1 + depth] the document of every token; -1 for padding.
+    """
+
+    tokens: Tensor
+    document_ids: Tensor
+
+
+class LanguageModel(L.LightningModule):
+    """A decoder in training.
+
+    Args:
+        decoder: its architecture.
+        objective: weights of the losses, and the speed of expert balancing.
+        optimizer: AdamW's settings.
+        schedule: the learning rate's course.
+        max_steps: optimizer steps of the whole training, which the schedule is stretched over.
+        attend_across_documents: let tokens see the documents packed before theirs.
+    """
+
+    def __init__(
+        self,
+        decoder: DecoderConfig,
+        objective: ObjectiveConfig,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        max_steps: int,
+        attend_across_documents: bool = False,
+    ) -> None:
+        super().__init__()
+        # Plain values only, so that the checkpoint opens with weights_only=True.
+        self.save_hyperparameters(
+            {
+                "decoder": asdict(decoder),
+                "objective": asdict(objective),
+                "optimizer": asdict(optimizer),
+                "schedule": asdict(schedule),
+            }
+        )
+        self.objective = objective
+        self.optimizer_config = optimizer
+        self.schedule = schedule
+        self.max_steps = max_steps
+        self.attend_across_documents = attend_across_documents
+        self.decoder = Decoder(decoder)
+        self.decoder.initialize_weights()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The loss of one micro-batch, and the tokens each expert received [layers, E]."""
+        output = self._predict(batch)
+        n_positions = output.logits.shape[1]
+        n_total = output.logits.shape[0] * n_positions
+        # The gradient's losses are divided by all positions, targets or not: a constant, so that accumulated
+        # micro-batches and parallel ranks add up to exactly one large batch.
+        main, n_targets = self._summed_loss(output.logits, batch, ahead=1)
+        loss = self.objective.lm_weight * main / n_total
+        metrics = {"train/loss": main.detach() / n_targets}
+        for depth, logits in enumerate(output.ahead_logits, start=1):
+            ahead, n_targets = self._summed_loss(logits, batch, ahead=depth + 1)
+            loss = loss + self.objective.mtp_weight / len(output.ahead_logits) * ahead / n_total
+            metrics[f"train/mtp_loss_{depth}"] = ahead.detach() / n_targets
+        if self.objective.sequence_balance_weight and output.routings:
+            balance = torch.stack([sequence_balance_loss(r, batch.tokens.shape[0]) for r in output.routings]).mean()
+            loss = loss + self.objective.sequence_balance_weight * balance
+            metrics["train/balance_loss"] = balance.detach()
+        self.log_dict(metrics)
+        self.log("loss", metrics["train/loss"], prog_bar=True, logger=False)
+        self.log("train/learning_rate", self._learning_rate())
+        loads = [routing.load() for routing in output.routings]
+        return {"loss": loss, "expert_load": torch.stack(loads) if loads else loss.new_zeros(0, 0)}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the mean losses over real targets."""
+        output = self._predict(batch)
+        names = ["val/loss"] + [f"val/mtp_loss_{depth}" for depth in range(1, len(output.ahead_logits) + 1)]
+        for ahead, (name, logits) in enumerate(zip(names, [output.logits, *output.ahead_logits], strict=True), start=1):
+            total, n_targets = self._summed_loss(logits, batch, ahead)
+            self.log(name, total / n_targets, batch_size=int(n_targets), sync_dist=True, prog_bar=name == "val/loss")
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with weight decay on matrices alone, and the schedule stepped every optimizer step."""
+        matrices = [p for p in self.parameters() if p.ndim >= 2]
+        vectors = [p for p in self.parameters() if p.ndim < 2]
+        config = self.optimizer_config
+        optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.ratio(step, self.max_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the total norm of all gradients, and log what it was before."""
+        limit = float("inf") if gradient_clip_val is None else float(gradient_clip_val)
+        self.log("train/gradient_norm", torch.nn.utils.clip_grad_norm_(self.parameters(), limit))
+
+    def _predict(self, batch: Batch) -> DecoderOutput:
+        tokens = batch.tokens[:, :-1]
+        n_positions = tokens.shape[1] - self.decoder.config.num_nextn_predict_layers
+        document_ids = None if self.attend_across_documents else batch.document_ids[:, :n_positions]
+        return self.decoder(tokens, document_ids)
+
+    @staticmethod
+    def _summed_loss(logits: Tensor, batch: Batch, ahead: int) -> tuple[Tensor, Tensor]:
+        """The cross-entropy of the tokens `ahead` positions on, summed, and how many targets there were (at least 1).
+
+        A target in another document, or in padding, does not count.
+        """
+        n_positions = logits.shape[1]
+        here, there = batch.document_ids[:, :n_positions], batch.document_ids[:, ahead : ahead + n_positions]
+        counts = (here == there) & (there >= 0)
+        targets = batch.tokens[:, ahead : ahead + n_positions].masked_fill(~counts, IGNORED_TARGET)
+        loss = F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_TARGET, reduction="sum"
+        )
+        return loss, counts.sum().clamp_min(1)
+
+    def _learning_rate(self) -> float:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, torch.optim.Optimizer) or hasattr(optimizer, "param_groups")
+        return optimizer.param_groups[0]["lr"]

@@ -1,0 +1,158 @@
+"""Multi-head Latent Attention (arXiv 2412.19437, section 2.1.1).
+
+Suffixes: B batch, T query tokens, S key tokens, H heads, R latent rank, P rotary dimensions.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_modules.model.cache import LatentCache
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.rotary import rotary_cos_sin, rotate
+
+# DeepSeek's code and transformers normalise the latents with this constant, whatever rms_norm_eps says.
+LATENT_NORM_EPS = 1e-6
+
+
+class AttentionInputs(NamedTuple):
+    """What every layer's attention shares: rotary angles [B, T, P/2], and who may see whom [B, 1, T, S].
+
+    A mask of None means plain causal attention.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor | None
+
+
+def packed_inputs(config: DecoderConfig, document_ids: Tensor) -> AttentionInputs:
+    """Attention within documents: a token sees earlier tokens of its own document, positions counted from its start.
+
+    Args:
+        config: the decoder's architecture.
+        document_ids: [B, T]; equal numbers side by side are one document.
+    """
+    index = torch.arange(document_ids.shape[1], device=document_ids.device)
+    starts = torch.zeros_like(document_ids, dtype=torch.bool)
+    starts[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    first = torch.where(starts, index, 0).cummax(dim=1).values
+    cos, sin = rotary_cos_sin(index - first, config.qk_rope_head_dim, config.rope_theta)
+    # Two tokens of one document share its first position, even where a document id comes back later in the row.
+    same_document = first[:, :, None] == first[:, None, :]
+    causal = index[:, None] >= index[None, :]
+    return AttentionInputs(cos, sin, (same_document & causal)[:, None])
+
+
+def causal_inputs(config: DecoderConfig, batch_size: int, n_tokens: int, device: torch.device) -> AttentionInputs:
+    """Plain causal attention over whole rows."""
+    positions = torch.arange(n_tokens, device=device).expand(batch_size, -1)
+    cos, sin = rotary_cos_sin(positions, config.qk_rope_head_dim, config.rope_theta)
+    return AttentionInputs(cos, sin, None)
+
+
+def cached_inputs(config: DecoderConfig, cache: LatentCache, n_tokens: int) -> AttentionInputs:
+    """Attention of `n_tokens` new tokens over the cache: row b's sit at positions lengths[b], lengths[b] + 1, …"""
+    positions = cache.positions(n_tokens)
+    cos, sin = rotary_cos_sin(positions, config.qk_rope_head_dim, config.rope_theta)
+    keys = torch.arange(cache.extent(n_tokens), device=positions.device)
+    return AttentionInputs(cos, sin, (keys <= positions[:, :, None])[:, None])
+
+
+class LatentAttention(nn.Module):
+    """Attention whose keys and values are expanded from one small latent a token.
+
+    Only `qk_rope_head_dim` dimensions carry position: a rotated part of each head's query, and one rotated key that
+    all heads share.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.n_heads = config.num_attention_heads
+        self.nope_dim = config.qk_nope_head_dim
+        self.rope_dim = config.qk_rope_head_dim
+        self.value_dim = config.v_head_dim
+        self.latent_rank = config.kv_lora_rank
+        self.scale = config.qk_head_dim**-0.5
+        hidden, query_width = config.hidden_size, config.num_attention_heads * config.qk_head_dim
+        self.compresses_query = config.q_lora_rank is not None
+        if config.q_lora_rank is not None:
+            self.q_a_proj = nn.Linear(hidden, config.q_lora_rank, bias=False)
+            self.q_a_layernorm = nn.RMSNorm(config.q_lora_rank, eps=LATENT_NORM_EPS)
+            self.q_b_proj = nn.Linear(config.q_lora_rank, query_width, bias=False)
+        else:
+            self.q_proj = nn.Linear(hidden, query_width, bias=False)
+        self.kv_a_proj_with_mqa = nn.Linear(hidden, config.kv_lora_rank + config.qk_rope_head_dim, bias=False)
+        self.kv_a_layernorm = nn.RMSNorm(config.kv_lora_rank, eps=LATENT_NORM_EPS)
+        self.kv_b_proj = nn.Linear(config.kv_lora_rank, self.n_heads * (self.nope_dim + self.value_dim), bias=False)
+        self.o_proj = nn.Linear(self.n_heads * self.value_dim, hidden, bias=False)
+
+    def forward(
+        self, hidden: Tensor, inputs: AttentionInputs, cache: LatentCache | None = None, layer: int = 0
+    ) -> Tensor:
+        """Attend from `hidden` [B, T, D] to itself, or to everything in `cache` with it appended; returns [B, T, D]."""
+        query_nope, query_rope = self._query(hidden, inputs)
+        latent, rope_key = self._latent(hidden, inputs)
+        if cache is not None:
+            latent, rope_key = cache.append(layer, latent, rope_key)
+        if cache is not None and self._absorbing_is_cheaper(hidden.shape[1]):
+            heads = self._attend_absorbed(query_nope, query_rope, latent, rope_key, inputs.mask)
+        else:
+            heads = self._attend_expanded(query_nope, query_rope, latent, rope_key, inputs.mask)
+        return self.o_proj(heads.transpose(1, 2).flatten(2))
+
+    def _query(self, hidden: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        """Queries [B, H, T, nope] without position and [B, H, T, P] rotated."""
+        if self.compresses_query:
+            query = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(hidden)))
+        else:
+            query = self.q_proj(hidden)
+        query = query.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        nope, rope = query.split((self.nope_dim, self.rope_dim), dim=-1)
+        return nope, rotate(rope, inputs.cos[:, None], inputs.sin[:, None])
+
+    def _latent(self, hidden: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        """The normalised latent [B, T, R] and the rotated shared key [B, T, P]: all that a cache has to hold."""
+        latent, rope_key = self.kv_a_proj_with_mqa(hidden).split((self.latent_rank, self.rope_dim), dim=-1)
+        return self.kv_a_layernorm(latent), rotate(rope_key, inputs.cos, inputs.sin)
+
+    def _attend_expanded(
+        self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Expand keys and values of every head from the latent, then attend; returns [B, H, T, value_dim]."""
+        expanded = self.kv_b_proj(latent).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        key_nope, value = expanded.split((self.nope_dim, self.value_dim), dim=-1)
+        shared_key = rope_key[:, None].expand(-1, self.n_heads, -1, -1)
+        query = torch.cat((query_nope, query_rope), dim=-1)
+        key = torch.cat((key_nope, shared_key), dim=-1)
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scale
+        )
+
+    def _attend_absorbed(
+        self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Attend over the latent itself: W_UK moves into the query and W_UV into the output.
+
+        The same numbers as the expanded form, by associativity, without keys and values ever existing per head.
+        """
+        up = self.kv_b_proj.weight.unflatten(0, (self.n_heads, -1))
+        key_up_HNR, value_up_HVR = up.split((self.nope_dim, self.value_dim), dim=1)  # noqa: N806
+        query_latent = query_nope @ key_up_HNR
+        scores = query_latent @ latent[:, None].mT + query_rope @ rope_key[:, None].mT
+        scores = scores.float() * self.scale
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        context = scores.softmax(dim=-1).type_as(latent) @ latent[:, None]
+        return context @ value_up_HVR.mT
+
+    def _absorbing_is_cheaper(self, n_queries: int) -> bool:
+        """Whether attending over the latent costs fewer operations than expanding it first.
+
+        Per cached token and head, expanding costs R · (nope + value) once, and (nope + value) a query; absorbing
+        costs 2 · R a query. The rotary part is the same in both.
+        """
+        expanded_width = self.nope_dim + self.value_dim
+        return n_queries * 2 * self.latent_rank < (self.latent_rank + n_queries) * expanded_width

@@ -1,0 +1,171 @@
+"""The decoder: embedding, blocks, head, and the modules that predict further ahead."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.model.attention import (
+    AttentionInputs,
+    LatentAttention,
+    cached_inputs,
+    causal_inputs,
+    packed_inputs,
+)
+from lightning_modules.model.cache import LatentCache
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
+from lightning_modules.model.router import Router, Routing
+
+
+class DecoderOutput(NamedTuple):
+    """What a forward pass yields.
+
+    Attributes:
+        logits: scores of the next token [B, T, V].
+        ahead_logits: for every multi-token-prediction depth k (from 1), scores of the token k + 1 ahead [B, T, V].
+        routings: for every mixture-of-experts layer, those of the prediction modules last, where it sent its tokens.
+    """
+
+    logits: Tensor
+    ahead_logits: list[Tensor]
+    routings: list[Routing]
+
+
+class Block(nn.Module):
+    """One Transformer block: attention and a feed-forward network, each behind its norm."""
+
+    def __init__(self, config: DecoderConfig, is_dense: bool) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attn = LatentAttention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp: FeedForward | MixtureOfExperts = (
+            FeedForward(config.hidden_size, config.intermediate_size) if is_dense else MixtureOfExperts(config)
+        )
+
+    def forward(
+        self, hidden: Tensor, inputs: AttentionInputs, cache: LatentCache | None = None, layer: int = 0
+    ) -> tuple[Tensor, Routing | None]:
+        """Map [B, T, D] to [B, T, D]; the routing is None in a dense block."""
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), inputs, cache, layer)
+        normalised = self.post_attention_layernorm(hidden)
+        if isinstance(self.mlp, MixtureOfExperts):
+            output, routing = self.mlp(normalised)
+            return hidden + output, routing
+        return hidden + self.mlp(normalised), None
+
+
+class PredictionModule(nn.Module):
+    """One depth of Multi-Token Prediction (arXiv 2412.19437, section 2.2).
+
+    Joins what the depth before knows at position i with the embedding of token i + k, and predicts token i + k + 1
+    through the decoder's own embedding and head. Published checkpoints concatenate the embedding first.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.enorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.hnorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.eh_proj = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        self.block = Block(config, is_dense=False)
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(self, hidden: Tensor, embedding: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Routing]:
+        """Join `hidden` and `embedding`, both [B, T, D], into the normalised hidden state of this depth [B, T, D]."""
+        joined = self.eh_proj(torch.cat((self.enorm(embedding), self.hnorm(hidden)), dim=-1))
+        output, routing = self.block(joined, inputs)
+        assert routing is not None  # the block is never dense
+        return self.norm(output), routing
+
+
+class Decoder(nn.Module):
+    """DeepSeek-V3: latent attention, leading dense layers, mixtures of experts, multi-token prediction.
+
+    Call `initialize_weights` before training: construction alone leaves stacked weights empty, so that a decoder can
+    also be built on the meta device or filled from a checkpoint.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, config.is_dense(layer)) for layer in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        self.mtp = nn.ModuleList(PredictionModule(config) for _ in range(config.num_nextn_predict_layers))
+
+    def forward(self, tokens: Tensor, document_ids: Tensor | None = None) -> DecoderOutput:
+        """Predict every next token, and those further ahead.
+
+        Args:
+            tokens: [B, T + D] token ids, D the depth of multi-token prediction: predictions are made at the first T
+                positions, and depth k reads the token k further on.
+            document_ids: [B, T] the document of every position; tokens see only their own. None: each row is one.
+        """
+        depth = len(self.mtp)
+        n_positions = tokens.shape[1] - depth
+        embeddings = self.embed_tokens(tokens)
+        if document_ids is None:
+            inputs = causal_inputs(self.config, tokens.shape[0], n_positions, tokens.device)
+        else:
+            inputs = packed_inputs(self.config, document_ids)
+        hidden, routings = self._trunk(embeddings[:, :n_positions], inputs)
+        logits = self.lm_head(hidden)
+        ahead_logits = []
+        for k, module in enumerate(self.mtp, start=1):
+            hidden, routing = module(hidden, embeddings[:, k : k + n_positions], inputs)
+            ahead_logits.append(self.lm_head(hidden))
+            routings.append(routing)
+        return DecoderOutput(logits, ahead_logits, routings)
+
+    def next_token_logits(self, tokens: Tensor) -> tuple[Tensor, list[Routing]]:
+        """Scores of the next token [B, T, V] at every position of rows [B, T], without looking further ahead."""
+        inputs = causal_inputs(self.config, tokens.shape[0], tokens.shape[1], tokens.device)
+        hidden, routings = self._trunk(self.embed_tokens(tokens), inputs)
+        return self.lm_head(hidden), routings
+
+    def extend(self, tokens: Tensor, cache: LatentCache) -> Tensor:
+        """Append `tokens` [B, T] to what `cache` holds, and score the token after each of them [B, T, V]."""
+        inputs = cached_inputs(self.config, cache, tokens.shape[1])
+        hidden, _ = self._trunk(self.embed_tokens(tokens), inputs, cache)
+        cache.advance(tokens.shape[1])
+        return self.lm_head(hidden)
+
+    def routers(self) -> list[Router]:
+        """The routers of all mixture-of-experts layers, in the order of `DecoderOutput.routings`."""
+        return [module for module in self.modules() if isinstance(module, Router)]
+
+    def expert_layers(self) -> list[int]:
+        """Layer numbers of `routers()`; a prediction module's block counts on after the last layer, as published."""
+        n_layers = self.config.num_hidden_layers
+        return [*range(self.config.first_k_dense_replace, n_layers), *range(n_layers, n_layers + len(self.mtp))]
+
+    @torch.no_grad()
+    def initialize_weights(self) -> None:
+        """Draw every matrix from N(0, initializer_range²); norms start at one and biases at zero."""
+        std = self.config.initializer_range
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding | Router):
+                nn.init.normal_(module.weight, std=std)
+            elif isinstance(module, GroupedExperts):
+                nn.init.normal_(module.gate_up_proj, std=std)
+                nn.init.normal_(module.down_proj, std=std)
+            elif isinstance(module, nn.RMSNorm):
+                nn.init.ones_(module.weight)
+            if isinstance(module, Router):
+                module.e_score_correction_bias.zero_()
+                module.expert_loads.fill_(1 / module.expert_loads.numel())
+
+    def _trunk(
+        self, hidden: Tensor, inputs: AttentionInputs, cache: LatentCache | None = None
+    ) -> tuple[Tensor, list[Routing]]:
+        """The blocks and the final norm."""
+        routings = []
+        for index, block in enumerate(self.layers):
+            hidden, routing = block(hidden, inputs, cache, index)
+            if routing is not None:
+                routings.append(routing)
+        return self.norm(hidden), routings

@@ -1,0 +1,97 @@
+"""Choice of experts: sigmoid scores, group-limited top-k, a persistent bias for balance.
+
+Suffixes: R routed rows (tokens), E experts, K chosen experts a token, G groups.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_modules.model.configuration import DecoderConfig
+
+# The decay of `expert_loads`: an average over about the last hundred optimizer steps.
+EXPERT_LOADS_DECAY = 0.99
+
+
+class Routing(NamedTuple):
+    """Where one layer sent its tokens: chosen experts and gate weights [R, K], all scores [R, E] in FP32."""
+
+    indices: Tensor
+    gates: Tensor
+    scores: Tensor
+
+    def load(self) -> Tensor:
+        """How many tokens each expert received [E], as FP32 counts."""
+        return torch.bincount(self.indices.flatten(), minlength=self.scores.shape[1]).float()
+
+
+class Router(nn.Module):
+    """Scores every expert for every token and chooses the best (arXiv 2412.19437, section 2.1.2).
+
+    `e_score_correction_bias` moves the choice alone: gate weights come from the unbiased scores. It changes once an
+    optimizer step, by `update_bias`, and never through a gradient. `expert_loads` is a running mean of each expert's
+    share of the tokens (uniform: 1 / E). Both are saved with the weights.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        n_experts = config.n_routed_experts
+        self.n_groups = config.n_group
+        self.n_groups_kept = config.topk_group
+        self.n_chosen = config.num_experts_per_tok
+        self.normalises_gates = config.norm_topk_prob
+        self.scaling_factor = config.routed_scaling_factor
+        self.weight = nn.Parameter(torch.empty(n_experts, config.hidden_size))
+        self.register_buffer("e_score_correction_bias", torch.zeros(n_experts, dtype=torch.float32))
+        self.register_buffer("expert_loads", torch.full((n_experts,), 1 / n_experts, dtype=torch.float32))
+        self.e_score_correction_bias: Tensor
+        self.expert_loads: Tensor
+
+    def forward(self, hidden: Tensor) -> Routing:
+        """Route tokens `hidden` [R, D]. Scores are FP32 even under autocast: a rounded score changes the choice."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            scores = F.linear(hidden.float(), self.weight.float()).sigmoid()
+        indices = self._choose(scores.detach() + self.e_score_correction_bias)
+        gates = scores.gather(1, indices)
+        if self.normalises_gates:
+            gates = gates / (gates.sum(dim=-1, keepdim=True) + 1e-20)
+        return Routing(indices, gates * self.scaling_factor, scores)
+
+    def _choose(self, biased_scores: Tensor) -> Tensor:
+        """The best K experts [R, K] among those of the best groups; a group counts as the sum of its two best."""
+        if self.n_groups > 1:
+            grouped = biased_scores.unflatten(1, (self.n_groups, -1))
+            group_scores = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(dim=-1)
+            kept = group_scores.topk(self.n_groups_kept, dim=-1, sorted=False).indices
+            dropped = torch.ones_like(group_scores, dtype=torch.bool).scatter_(1, kept, False)
+            biased_scores = grouped.masked_fill(dropped[:, :, None], float("-inf")).flatten(1)
+        return biased_scores.topk(self.n_chosen, dim=-1, sorted=False).indices
+
+    @torch.no_grad()
+    def update_bias(self, load: Tensor, speed: float) -> None:
+        """One step of auxiliary-loss-free balancing: b += γ · sign(mean load − load).
+
+        Args:
+            load: tokens each expert received over the whole optimizer step [E], all micro-batches and ranks summed.
+            speed: γ, the size of the step.
+        """
+        self.e_score_correction_bias += speed * torch.sign(load.mean() - load)
+        share = load / load.sum().clamp_min(1)
+        self.expert_loads.lerp_(share, 1 - EXPERT_LOADS_DECAY)
+
+
+def sequence_balance_loss(routing: Routing, n_sequences: int) -> Tensor:
+    """The complementary sequence-wise balance loss, without its weight α (arXiv 2412.19437, equations 17 to 20).
+
+    For every sequence, Σ_i f_i · P_i: f_i is expert i's share of the choices, scaled so that balance gives 1; P_i its
+    mean normalised score. Balanced routing gives 1, all tokens on K experts about E / K. The mean
+    over sequences is returned.
+    """
+    n_experts, n_chosen = routing.scores.shape[1], routing.indices.shape[1]
+    chosen = torch.zeros_like(routing.scores).scatter_(1, routing.indices, 1.0)
+    share = chosen.unflatten(0, (n_sequences, -1)).mean(dim=1) * (n_experts / n_chosen)
+    normalised = routing.scores / routing.scores.sum(dim=-1, keepdim=True)
+    mean_score = normalised.unflatten(0, (n_sequences, -1)).mean(dim=1)
+    return (share * mean_score).sum(dim=-1).mean()

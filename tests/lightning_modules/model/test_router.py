@@ -1,0 +1,98 @@
+"""Routing, against a plain float64 loop written from the paper; balancing, on skewed inputs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.dispatch import LocalDispatcher
+from lightning_modules.model.experts import GroupedExperts
+from lightning_modules.model.router import Router, sequence_balance_loss
+
+
+def build_router(config: DecoderConfig) -> Router:
+    torch.manual_seed(0)
+    router = Router(config)
+    torch.nn.init.normal_(router.weight, std=0.5)
+    router.e_score_correction_bias.uniform_(-0.2, 0.2)
+    return router
+
+
+def test_choice_and_gates_follow_the_paper(tiny_config: DecoderConfig) -> None:
+    router = build_router(tiny_config)
+    tokens = torch.randn(50, tiny_config.hidden_size)
+    routing = router(tokens)
+    group_size = tiny_config.n_routed_experts // tiny_config.n_group
+    for row, token in enumerate(tokens.double()):
+        score = torch.sigmoid(router.weight.double() @ token)
+        biased = score + router.e_score_correction_bias
+        groups = sorted(
+            range(tiny_config.n_group),
+            key=lambda g: biased[g * group_size : (g + 1) * group_size].sort(descending=True).values[:2].sum(),
+        )[-tiny_config.topk_group :]
+        candidates = [e for e in range(tiny_config.n_routed_experts) if e // group_size in groups]
+        chosen = sorted(candidates, key=lambda e: biased[e])[-tiny_config.num_experts_per_tok :]
+        assert set(routing.indices[row].tolist()) == set(chosen)
+        for expert, gate in zip(routing.indices[row].tolist(), routing.gates[row].tolist(), strict=True):
+            expected = tiny_config.routed_scaling_factor * score[expert] / score[chosen].sum()
+            assert gate == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.005])
+def test_the_bias_balances_skewed_routing(tiny_config: DecoderConfig, speed: float) -> None:
+    config = replace(tiny_config, n_group=1, topk_group=1)
+    router = build_router(config)
+    with torch.no_grad():
+        router.weight *= 0.2  # scores far from saturation, where a bias of a few tenths can still move the choice
+        router.e_score_correction_bias.zero_()
+    generator = torch.Generator().manual_seed(0)
+    skew = torch.randn(config.hidden_size, generator=generator) * 2
+    tokens = torch.randn(4000, config.hidden_size, generator=generator) + skew
+    for _ in range(200):
+        load = router(tokens).load()
+        router.update_bias(load, speed)
+    ratio = float(load.max() / load.mean())
+    assert ratio < 1.2 if speed else ratio > 3
+
+
+def test_expert_loads_follow_the_share_of_tokens(tiny_config: DecoderConfig) -> None:
+    router = build_router(tiny_config)
+    load = torch.tensor([80.0, 0, 0, 0, 0, 0, 0, 20.0])
+    for _ in range(1000):
+        router.update_bias(load, 0.0)
+    torch.testing.assert_close(router.expert_loads, load / 100, rtol=0, atol=1e-4)
+
+
+def test_balance_loss_is_one_when_balanced_and_grows_with_skew(tiny_config: DecoderConfig) -> None:
+    router = build_router(replace(tiny_config, n_group=1, topk_group=1))
+    with torch.no_grad():
+        router.weight.zero_()
+        router.e_score_correction_bias.zero_()
+    balanced = router(torch.randn(64, tiny_config.hidden_size))
+    assert float(sequence_balance_loss(balanced, 4)) == pytest.approx(1.0)
+    with torch.no_grad():
+        router.weight[:2] = 5.0
+    skewed = router(torch.ones(64, tiny_config.hidden_size))
+    # Two of eight experts get everything: f is 4 for each, P their share of the scores.
+    shares = 2 / (2 + 6 * 0.5)
+    assert float(sequence_balance_loss(skewed, 4)) == pytest.approx(4 * shares, rel=1e-4)
+
+
+def test_grouped_experts_equal_a_loop_over_tokens() -> None:
+    torch.manual_seed(0)
+    experts = GroupedExperts(n_experts=4, hidden_size=8, intermediate_size=6)
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter)
+    tokens = torch.randn(10, 8)
+    indices = torch.stack([torch.randperm(3)[:2] for _ in range(10)])  # expert 3 gets nothing
+    gates = torch.rand(10, 2)
+    dispatcher = LocalDispatcher(4)
+    rows, counts, order = dispatcher.dispatch(tokens, indices)
+    output = dispatcher.combine(experts(rows, counts), gates, order)
+    for token, chosen, weights, result in zip(tokens, indices, gates, output, strict=True):
+        expected = torch.zeros(8)
+        for expert, weight in zip(chosen, weights, strict=True):
+            gate, up = (experts.gate_up_proj[expert] @ token).chunk(2)
+            expected += weight * (experts.down_proj[expert] @ (torch.nn.functional.silu(gate) * up))
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,163 @@
+"""Training as a whole, on tokens that can be learnt: resume, accumulation, balance."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import Logger
+
+from lightning_modules.callbacks.resume import LAST_CHECKPOINT
+from lightning_modules.data_module import SpeechTokens
+from lightning_modules.language_model import LanguageModel, OptimizerConfig
+from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.schedule import ScheduleConfig
+from lightning_modules.trainer import BEST_CHECKPOINT, TrainerConfig, build_trainer
+
+
+class ListDocuments:
+    """Documents that count upwards from a random start."""
+
+    def __init__(self, n: int, seed: int, vocabulary: int = 40) -> None:
+        rng = np.random.default_rng(seed)
+        self.documents = [
+            (np.arange(rng.integers(5, 40)) + rng.integers(vocabulary)) % (vocabulary - 1) + 1 for _ in range(n)
+        ]
+        self.lengths = np.array([len(document) for document in self.documents])
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.documents[index]
+
+
+class MemoryLogger(Logger):
+    """Keeps what was logged at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[tuple[str, int], float] = {}
+
+    @property
+    def name(self) -> str:
+        return "memory"
+
+    @property
+    def version(self) -> str:
+        return "0"
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.values |= {
+            (name, step): value for name, value in metrics.items() if not name.startswith(("throughput", "epoch"))
+        }
+
+
+class Interruption(L.Callback):
+    def __init__(self, at_step: int) -> None:
+        self.at_step = at_step
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.at_step:
+            raise ConnectionAbortedError("the machine went away")
+
+
+def trainer_config(**changes: Any) -> TrainerConfig:
+    values: dict[str, Any] = {
+        "accelerator": "cpu",
+        "max_steps": 12,
+        "batch_size": 4,
+        "sequence_length": 32,
+        "accumulate_grad_batches": 1,
+        "gradient_clip_val": 1.0,
+        "val_every_steps": 4,
+        "log_every_steps": 1,
+        "checkpoint_every_steps": 2,
+        "attend_across_documents": False,
+    }
+    return TrainerConfig(**(values | changes))
+
+
+def train(
+    decoder: DecoderConfig,
+    config: TrainerConfig,
+    folder: Path,
+    callbacks: tuple[L.Callback, ...] = (),
+    resume: Path | None = None,
+    bias_update_speed: float = 0.01,
+) -> tuple[LanguageModel, MemoryLogger]:
+    L.seed_everything(1, verbose=False)
+    model = LanguageModel(
+        decoder,
+        ObjectiveConfig(1.0, 0.3, bias_update_speed, 1e-3),
+        OptimizerConfig(1e-2, (0.9, 0.95), 0.1, 1e-8),
+        ScheduleConfig(2, 0.5, 0.1),
+        config.max_steps,
+    )
+    data = SpeechTokens(
+        ListDocuments(60, seed=1), ListDocuments(10, seed=2), config.sequence_length, 2, config.batch_size,
+        config.n_batches, seed=3,
+    )  # fmt: skip
+    logger = MemoryLogger()
+    trainer = build_trainer(config, "fp32", logger, folder)
+    trainer.callbacks[0:0] = callbacks
+    trainer.fit(model, data, ckpt_path=resume, weights_only=True)
+    return model, logger
+
+
+@pytest.mark.parametrize("interrupted_at", [7, 8])
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(
+    tiny_config: DecoderConfig, tmp_path: Path, interrupted_at: int
+) -> None:
+    whole, whole_log = train(tiny_config, trainer_config(), tmp_path / "whole")
+    with pytest.raises(ConnectionAbortedError):
+        train(tiny_config, trainer_config(), tmp_path / "cut", (Interruption(interrupted_at),))
+    resumed, resumed_log = train(
+        tiny_config, trainer_config(), tmp_path / "cut", resume=tmp_path / "cut" / LAST_CHECKPOINT
+    )
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    first = min(step for _, step in resumed_log.values)
+    assert first >= 6
+    assert resumed_log.values == {key: value for key, value in whole_log.values.items() if key[1] >= first}
+    best = [torch.load(tmp_path / run / BEST_CHECKPOINT, weights_only=True) for run in ("whole", "cut")]
+    assert best[0]["global_step"] == best[1]["global_step"]
+    for name, tensor in best[0]["state_dict"].items():
+        assert torch.equal(tensor, best[1]["state_dict"][name]), name
+
+
+def test_the_loss_falls_and_equal_seeds_give_equal_runs(tiny_config: DecoderConfig, tmp_path: Path) -> None:
+    first, first_log = train(tiny_config, trainer_config(max_steps=40), tmp_path / "a")
+    second, second_log = train(tiny_config, trainer_config(max_steps=40), tmp_path / "b")
+    assert first_log.values == second_log.values
+    losses = [
+        value
+        for (name, _), value in sorted(first_log.values.items(), key=lambda item: item[0][1])
+        if name == "val/loss"
+    ]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_accumulated_micro_batches_equal_one_large_batch(tiny_config: DecoderConfig, tmp_path: Path) -> None:
+    # The sequence-wise balance loss is a mean over sequences, so it adds up as well.
+    large, _ = train(tiny_config, trainer_config(batch_size=8, max_steps=6), tmp_path / "large")
+    small, _ = train(
+        tiny_config, trainer_config(batch_size=2, accumulate_grad_batches=4, max_steps=6), tmp_path / "small"
+    )
+    for name, tensor in large.state_dict().items():
+        torch.testing.assert_close(small.state_dict()[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+        if name.endswith("e_score_correction_bias"):
+            assert torch.equal(small.state_dict()[name], tensor)
+            assert tensor.abs().sum() > 0
+
+
+def test_the_checkpoint_opens_without_unpickling(tiny_config: DecoderConfig, tmp_path: Path) -> None:
+    train(tiny_config, trainer_config(max_steps=4), tmp_path)
+    checkpoint = torch.load(tmp_path / BEST_CHECKPOINT, weights_only=True)
+    assert DecoderConfig(**checkpoint["hyper_parameters"]["decoder"]) == tiny_config
+    assert "optimizer_states" not in checkpoint

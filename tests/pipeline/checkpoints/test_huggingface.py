@@ -1,0 +1,79 @@
+"""The export, held against the implementation in transformers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lightning_modules.model.decoder import Decoder
+from pipeline.checkpoints.huggingface import from_published, read_config, read_tensors, write_huggingface
+from pipeline.files import read_json, write_json
+
+transformers = pytest.importorskip("transformers")
+SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+
+
+def export(decoder: Decoder, folder: Path, shard_bytes: int = 20_000) -> list[tuple[str, str]]:
+    folder.mkdir()
+    return write_huggingface(folder, decoder.config, decoder.state_dict(), SPECIAL, shard_bytes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"q_lora_rank": None, "n_shared_experts": 2, "num_nextn_predict_layers": 0}])
+def test_transformers_computes_the_same_logits(build_decoder, tmp_path: Path, changes: dict) -> None:
+    decoder = build_decoder(**changes)
+    export(decoder, tmp_path / "export")
+    model, info = transformers.DeepseekV3ForCausalLM.from_pretrained(tmp_path / "export", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["mismatched_keys"]
+    tokens = torch.randint(0, 40, (2, 30), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs = model.eval()(tokens).logits
+        ours, _ = decoder.next_token_logits(tokens)
+    assert float((ours - theirs).abs().max() / theirs.abs().max()) < 5e-6
+
+
+def test_what_is_written_reads_back_bit_for_bit(build_decoder, tmp_path: Path) -> None:
+    decoder = build_decoder(num_nextn_predict_layers=2)
+    renamed = export(decoder, tmp_path / "export")
+    assert ("mtp.1.block.self_attn.o_proj.weight", "model.layers.4.self_attn.o_proj.weight") in renamed
+    assert len(list((tmp_path / "export").glob("model-*.safetensors"))) > 1
+    config = read_config(tmp_path / "export")
+    assert config == decoder.config
+    with torch.device("meta"):
+        shapes = Decoder(config).state_dict()
+    weights = from_published(read_tensors(tmp_path / "export"), config, shapes)
+    assert weights.keys() == decoder.state_dict().keys()
+    for name, tensor in decoder.state_dict().items():
+        assert torch.equal(weights[name], tensor), name
+
+
+def test_a_damaged_export_is_refused(build_decoder, tmp_path: Path) -> None:
+    decoder = build_decoder()
+    folder = tmp_path / "export"
+    export(decoder, folder)
+    index = read_json(folder / "model.safetensors.index.json")
+    first = folder / "model-00001-of-{:05d}.safetensors".format(len(set(index["weight_map"].values())))
+    content = first.read_bytes()
+    first.write_bytes(content[:-10])
+    with pytest.raises(ValueError, match="model-00001.*cannot be read"):
+        read_tensors(folder)
+    first.write_bytes(content)
+    tensors = read_tensors(folder)
+    del tensors["model.layers.1.self_attn.o_proj.weight"]
+    with pytest.raises(ValueError, match="1 tensors are missing.*layers.1.self_attn.o_proj"):
+        from_published(tensors, decoder.config, decoder.state_dict())
+    write_json(folder / "model.safetensors.index.json", {"weight_map": {"x": "../outside.safetensors"}})
+    with pytest.raises(ValueError, match="not a file of its folder"):
+        read_tensors(folder)
+    write_json(folder / "config.json", {"model_type": "llama"})
+    with pytest.raises(ValueError, match="model_type is 'llama'"):
+        read_config(folder)
+
+
+def test_expert_loads_travel_beside_the_published_layout(build_decoder, tmp_path: Path) -> None:
+    decoder = build_decoder()
+    decoder.routers()[0].expert_loads.uniform_()
+    export(decoder, tmp_path / "export")
+    loads = load_file(tmp_path / "export" / "expert_loads.safetensors")
+    assert torch.equal(loads["model.layers.1.mlp.gate.expert_loads"], decoder.routers()[0].expert_loads)
