@@ -65,6 +65,12 @@ class DecoderConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("hidden_size", "moe_intermediate_size"):
+            if getattr(self, name) % 8:
+                raise ValueError(
+                    f"model.{name} is {getattr(self, name)}; grouped matmul needs rows of whole 16 bytes: "
+                    "make it a multiple of 8."
+                )
         if self.q_lora_rank is not None and self.q_lora_rank < 1:
             raise ValueError(f"model.q_lora_rank is {self.q_lora_rank}; set a rank of at least 1, or null for none.")
         if self.qk_rope_head_dim < 2 or self.qk_rope_head_dim % 2:

@@ -125,6 +125,7 @@ def test_sampling_keeps_the_most_probable_tokens() -> None:
         ({"n_group": 3}, "n_routed_experts .* does not divide"),
         ({"num_experts_per_tok": 5}, "the 2 kept groups hold 4 experts"),
         ({"topk_group": 5}, "topk_group is 5"),
+        ({"moe_intermediate_size": 20}, "moe_intermediate_size is 20; .* multiple of 8"),
         ({"hidden_size": 0}, "hidden_size is 0"),
         ({"first_k_dense_replace": 4}, "first_k_dense_replace is 4"),
     ],
