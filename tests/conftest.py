@@ -1,10 +1,45 @@
 import importlib.util
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.decoder import Decoder
 
 REPOSITORY = Path(__file__).parents[1]
+
+TINY = DecoderConfig(
+    vocab_size=40,
+    hidden_size=32,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    q_lora_rank=16,
+    kv_lora_rank=12,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=4,
+    v_head_dim=12,
+    intermediate_size=48,
+    moe_intermediate_size=16,
+    first_k_dense_replace=1,
+    n_routed_experts=8,
+    n_shared_experts=1,
+    num_experts_per_tok=2,
+    n_group=4,
+    topk_group=2,
+    scoring_func="sigmoid",
+    norm_topk_prob=True,
+    routed_scaling_factor=2.5,
+    rope_theta=10000.0,
+    rms_norm_eps=1e-6,
+    max_position_embeddings=256,
+    tie_word_embeddings=False,
+    initializer_range=0.2,
+    num_nextn_predict_layers=1,
+)
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +55,27 @@ def fsdd_root() -> Path:
 def espeak_available() -> None:
     if importlib.util.find_spec("espeakng_loader") is None:
         pytest.skip("espeakng-loader is not installed")
+
+
+@pytest.fixture
+def tiny_config() -> DecoderConfig:
+    return TINY
+
+
+@pytest.fixture
+def build_decoder():
+    """Build a decoder with every weight and bias away from its starting value."""
+
+    def build(**changes: Any) -> Decoder:
+        torch.manual_seed(0)
+        decoder = Decoder(replace(TINY, **changes)).eval()
+        decoder.initialize_weights()
+        with torch.no_grad():
+            for router in decoder.routers():
+                router.e_score_correction_bias.uniform_(-0.3, 0.3)
+            for name, parameter in decoder.named_parameters():
+                if "norm" in name:
+                    parameter.uniform_(0.5, 1.5)
+        return decoder
+
+    return build
