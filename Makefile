@@ -1,0 +1,43 @@
+# Two commands from a bare clone: `make repro` and `make test`. Both install what they need first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+UV_VERSION := 0.13.9
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro test lint ui clean lock
+
+repro: $(INSTALLED)
+	python -m pipeline.compose
+	dvc repro
+
+test: $(INSTALLED)
+	python -m pytest
+
+lint: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	mypy
+	python -m pipeline.compose --check
+
+# The MLflow page of all runs, on this machine only.
+ui: $(INSTALLED)
+	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+
+# What the stages wrote; DVC's cache and MLflow's store stay.
+clean:
+	rm -rf outputs/export outputs/report outputs/resume outputs/evaluate/audio data/prepared data/cache
+
+# After a change of dependencies in pyproject.toml.
+lock: $(INSTALLED)
+	uv pip compile pyproject.toml --extra dev --extra espeak --extra pretrained --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Melisma needs Python 3.11 or newer; try make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $@

@@ -1,0 +1,96 @@
+"""Compose conf/ into params.yaml, or tell where params.yaml has gone stale.
+
+    python -m pipeline.compose                     write params.yaml
+    python -m pipeline.compose --check             exit with 1 when params.yaml is not what conf/ composes to
+    python -m pipeline.compose --check --warn      the same, as a warning (DVC runs this before the stages)
+
+DVC never composes on `dvc repro`: without this check an edit in conf/ would go unnoticed.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import OmegaConf
+
+from pipeline.configuration import CONF
+from pipeline.files import atomic_write
+
+PARAMS = Path("params.yaml")
+REMEDY = (
+    "Take conf/ with `python -m pipeline.compose`, or try values out with `dvc exp run -S key=value`, "
+    "which composes them itself."
+)
+
+
+def compose() -> dict[str, Any]:
+    """The default configuration, as conf/ composes to it."""
+    with hydra.initialize_config_dir(str(CONF), version_base=None):
+        config = hydra.compose("config")
+    OmegaConf.resolve(config)
+    values = OmegaConf.to_container(config)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def write_params(path: Path) -> bool:
+    """Compose conf/ into `path` with DVC's own composer, byte for byte as `dvc exp run` does.
+
+    Returns:
+        Whether that changed the file.
+    """
+    # DVC takes a second to import: only those who write pay for it.
+    from dvc.utils.hydra import compose_and_dump
+
+    before = path.read_bytes() if path.exists() else None
+    with atomic_write(path) as temporary:
+        compose_and_dump(str(temporary), str(CONF), None, "config", str(CONF.parent), [])
+    return path.read_bytes() != before
+
+
+def stale_values(path: Path) -> list[str]:
+    """One line for each value in which `path` differs from what conf/ composes to."""
+    if not path.exists():
+        return [f"{path} does not exist"]
+    written, composed = dict(_leaves(OmegaConf.load(path))), dict(_leaves(compose()))
+    absent = "absent"
+    return [
+        f"{key} is {written.get(key, absent)!r} in {path}, {composed.get(key, absent)!r} in conf/"
+        for key in sorted(written.keys() | composed.keys())
+        if written.get(key, absent) != composed.get(key, absent)
+    ]
+
+
+def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(values, Mapping) and values:
+        for key, value in values.items():
+            yield from _leaves(value, f"{prefix}{key}.")
+    else:
+        yield prefix.removesuffix("."), values if not OmegaConf.is_config(values) else OmegaConf.to_container(values)
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.compose", description="Compose conf/ into params.yaml.")
+    parser.add_argument("--check", action="store_true", help="only tell whether params.yaml is up to date")
+    parser.add_argument("--warn", action="store_true", help="with --check: a stale params.yaml is no failure")
+    arguments = parser.parse_args()
+    if not arguments.check:
+        print(f"{PARAMS} {'composed anew from' if write_params(PARAMS) else 'is up to date with'} conf/")
+        return 0
+    # An experiment's params.yaml differs on purpose: DVC has just composed it with the experiment's own values.
+    stale = [] if "DVC_EXP_NAME" in os.environ else stale_values(PARAMS)
+    if not stale:
+        return 0
+    level = "WARNING" if arguments.warn else "ERROR"
+    print(f"{level}: {PARAMS} is not what conf/ composes to:", *stale, sep="\n  ", file=sys.stderr)
+    print(REMEDY, file=sys.stderr)
+    return 0 if arguments.warn else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From a corpus to token shards: every recording inspected, every utterance encoded, on all cores."""

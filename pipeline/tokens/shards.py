@@ -1,0 +1,253 @@
+"""Token documents on disk: shards that workers write apart, and a split that opens them as one.
+
+A shard is two files. `shard_00000.bin` holds its documents' tokens one after the other, as little-endian unsigned
+integers of 16 bits, or of 32 where the vocabulary needs them. `shard_00000.json` says what they are: the format, the
+vocabulary, the type, every document's length, and the SHA-256 of the other file. Once all are written, `finish_split`
+adds `index.json`, which lists them.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.files import atomic_write, read_json, write_json
+from pipeline.tokens.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+INDEX_NAME = "index.json"
+REMEDY = "run prepare-data again"
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What a split's index says of one shard."""
+
+    name: str
+    n_documents: int
+    n_tokens: int
+    sha256: str
+
+
+def shard_path(folder: Path | str, number: int) -> Path:
+    """Return where a split's shard of that number, from 0 on, is written."""
+    return Path(folder) / f"shard_{number:05d}.bin"
+
+
+def write_shard(path: Path | str, documents: Sequence[np.ndarray], vocabulary: Vocabulary) -> ShardSummary:
+    """Write documents, integer tokens [T] each, as the shard `path` (see `shard_path`) and its description.
+
+    Raises:
+        ValueError: a document is empty, not one-dimensional integers, or holds a token out of the vocabulary.
+    """
+    path = Path(path)
+    for i, document in enumerate(documents):
+        _check_document(f"Document {i} for {path}", document, vocabulary.size)
+    dtype = _token_type(vocabulary)
+    tokens = np.concatenate([np.zeros(0, dtype), *(document.astype(dtype) for document in documents)])
+    data = tokens.tobytes()
+    summary = ShardSummary(path.stem, len(documents), len(tokens), hashlib.sha256(data).hexdigest())
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+    description = {
+        "format": FORMAT_VERSION,
+        "vocabulary": asdict(vocabulary),
+        "dtype": dtype.str,
+        "sha256": summary.sha256,
+        "lengths": [len(document) for document in documents],
+    }
+    write_json(path.with_suffix(".json"), description)
+    return summary
+
+
+def _check_document(name: str, document: np.ndarray, vocabulary_size: int) -> None:
+    if document.ndim != 1 or not np.issubdtype(document.dtype, np.integer) or len(document) == 0:
+        raise ValueError(
+            f"{name} has type {document.dtype} and shape {list(document.shape)}; give integer tokens of shape [tokens]."
+        )
+    if document.min() < 0 or document.max() >= vocabulary_size:
+        raise ValueError(
+            f"{name} has tokens from {document.min()} to {document.max()}, outside its vocabulary of "
+            f"{vocabulary_size}; make documents with `Vocabulary.document`."
+        )
+
+
+def _token_type(vocabulary: Vocabulary) -> np.dtype:
+    return np.dtype("<u2" if vocabulary.size <= 2**16 else "<u4")
+
+
+def finish_split(folder: Path | str, n_shards: int | None = None) -> dict[str, Any]:
+    """Check a folder's shards against their descriptions, and write and return the index that makes them a split.
+
+    Args:
+        folder: where the shards lie.
+        n_shards: how many there have to be; None takes those there are.
+
+    Raises:
+        ValueError: naming a shard that is missing, truncated, or of another vocabulary; or the split holds no document.
+    """
+    folder = Path(folder)
+    found = {path.stem for path in folder.glob("shard_*")}
+    numbers = range(len(found) if n_shards is None else n_shards)
+    expected = {shard_path(folder, number).stem for number in numbers}
+    if expected != found:
+        name = min(expected ^ found)
+        problem = "is missing from the split" if name in expected else "does not belong to the split"
+        raise ValueError(
+            f"{folder / name} {problem} of {len(expected)} shards, numbered from 0; empty the folder and {REMEDY}."
+        )
+    shards = [_Shard.read(shard_path(folder, number)) for number in numbers]
+    n_documents = sum(shard.summary.n_documents for shard in shards)
+    if n_documents == 0:
+        raise ValueError(f"{folder} holds no documents; use more recordings, or a larger share for this split.")
+    for shard in shards:
+        if shard.vocabulary != shards[0].vocabulary:
+            raise ValueError(
+                f"{shard.path} has {shard.vocabulary}, other shards {shards[0].vocabulary}; "
+                f"empty the folder and {REMEDY}."
+            )
+    index = {
+        "format": FORMAT_VERSION,
+        "vocabulary": asdict(shards[0].vocabulary),
+        "n_documents": n_documents,
+        "n_tokens": sum(shard.summary.n_tokens for shard in shards),
+        "shards": [asdict(shard.summary) for shard in shards],
+    }
+    write_json(folder / INDEX_NAME, index)
+    return index
+
+
+@dataclass(frozen=True, eq=False)
+class _Shard:
+    """One shard as its description tells, its data's size checked."""
+
+    path: Path
+    vocabulary: Vocabulary
+    dtype: np.dtype
+    lengths: np.ndarray
+    summary: ShardSummary
+
+    @classmethod
+    def read(cls, path: Path) -> "_Shard":
+        description_path = path.with_suffix(".json")
+        description = _read_versioned(description_path)
+        try:
+            vocabulary = Vocabulary(**description["vocabulary"])
+            dtype = _token_type(vocabulary)
+            if description["dtype"] != dtype.str:
+                raise TypeError(f"dtype {description['dtype']!r} where {dtype.str!r} is due")
+            lengths = np.array(description["lengths"], dtype=np.int64)
+            sha256 = str(description["sha256"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{description_path} describes no shard ({error}); {REMEDY}.") from error
+        n_tokens = int(lengths.sum())
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; {REMEDY}.")
+        size, described = path.stat().st_size, n_tokens * dtype.itemsize
+        if size != described:
+            raise ValueError(f"{path} has {size} bytes, but its description says {described}; {REMEDY}.")
+        return cls(path, vocabulary, dtype, lengths, ShardSummary(path.stem, len(lengths), n_tokens, sha256))
+
+    def map(self) -> np.ndarray:
+        """The tokens [T], memory-mapped read-only."""
+        if self.summary.n_tokens == 0:  # which cannot be mapped
+            return np.zeros(0, self.dtype)
+        return np.memmap(self.path, dtype=self.dtype, mode="r")
+
+
+def _read_versioned(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT_VERSION:
+        raise ValueError(f"{path} is not of token format {FORMAT_VERSION}; {REMEDY}.")
+    return content
+
+
+class TokenDataset:
+    """The documents of one split, memory-mapped: `dataset[i]` is document i, int64 tokens [T].
+
+    Files are mapped when first read, once in each process that the dataset is pickled to.
+
+    Attributes:
+        folder: where the split lies.
+        vocabulary: what its tokens mean.
+        lengths: int64 [documents] the tokens of each document.
+    """
+
+    def __init__(self, folder: Path, vocabulary: Vocabulary, shards: Sequence[_Shard]) -> None:
+        self.folder = folder
+        self.vocabulary = vocabulary
+        self.lengths = np.concatenate([shard.lengths for shard in shards])
+        self._shards = list(shards)
+        self._first_documents = np.cumsum([0] + [len(shard.lengths) for shard in shards])
+        self._starts = np.concatenate([np.cumsum(shard.lengths) - shard.lengths for shard in shards])
+        self._maps: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "TokenDataset":
+        """Open the split that `finish_split` completed.
+
+        Raises:
+            FileNotFoundError: naming a file that does not exist.
+            ValueError: naming a file that is truncated, of another format, or not the one the index lists.
+        """
+        folder = Path(folder)
+        index_path = folder / INDEX_NAME
+        index = _read_versioned(index_path)
+        try:
+            vocabulary = Vocabulary(**index["vocabulary"])
+            summaries = [ShardSummary(**entry) for entry in index["shards"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{index_path} lists no shards ({error}); {REMEDY}.") from error
+        shards = [_Shard.read(folder / f"{summary.name}.bin") for summary in summaries]
+        for summary, shard in zip(summaries, shards, strict=True):
+            if shard.summary != summary or shard.vocabulary != vocabulary:
+                raise ValueError(f"{shard.path} is not the shard that {index_path} lists; {REMEDY}.")
+        if not any(summary.n_documents for summary in summaries):
+            raise ValueError(f"{index_path} lists no documents; {REMEDY}.")
+        return cls(folder, vocabulary, shards)
+
+    @property
+    def n_tokens(self) -> int:
+        """All tokens, BOS and EOS among them."""
+        return int(self.lengths.sum())
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.folder} has {len(self)} documents, and no document {index}.")
+        index %= len(self)
+        shard = int(np.searchsorted(self._first_documents, index, side="right")) - 1
+        start = self._starts[index]
+        return np.array(self._map(shard)[start : start + self.lengths[index]], dtype=np.int64)
+
+    def chunks(self, n_tokens: int) -> Iterator[np.ndarray]:
+        """Yield all documents end to end, int64, in pieces of at most `n_tokens` tokens."""
+        for shard in range(len(self._shards)):
+            tokens = self._map(shard)
+            for start in range(0, len(tokens), n_tokens):
+                yield np.array(tokens[start : start + n_tokens], dtype=np.int64)
+
+    def verify(self) -> None:
+        """Read everything, and compare it with the checksums.
+
+        Raises:
+            ValueError: naming a file whose content has changed.
+        """
+        for shard in self._shards:
+            with shard.path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != shard.summary.sha256:
+                raise ValueError(f"{shard.path} has changed since it was written (SHA-256 {found}); {REMEDY}.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": {}}
+
+    def _map(self, shard: int) -> np.ndarray:
+        if shard not in self._maps:
+            self._maps[shard] = self._shards[shard].map()
+        return self._maps[shard]
