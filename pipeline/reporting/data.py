@@ -1,0 +1,186 @@
+"""Everything a report shows, read from the files the other stages wrote."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.files import read_csv, read_json
+from pipeline.reporting.clips import Clip, load_clips
+from pipeline.reporting.environment import environment
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """The folders the stages wrote: prepared data, and the outputs of train, convert_checkpoint and evaluate."""
+
+    prepared: Path
+    train: Path
+    export: Path
+    evaluate: Path
+
+    @classmethod
+    def under(cls, prepared: Path | str, outputs: Path | str) -> "ReportPaths":
+        """Return the usual folders: `prepared`, and `train`, `export` and `evaluate` under `outputs`."""
+        outputs = Path(outputs)
+        return cls(Path(prepared), outputs / "train", outputs / "export", outputs / "evaluate")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One logged quantity: `values` [N] at training `steps` [N], where it was logged."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What the sections of the page are made from; whatever a run did not write is empty.
+
+    `metrics` are the evaluation's flat keys. `history` holds one curve a column of the training history.
+    `expert_load` maps a layer to the load [E] of its experts; `comparison` maps a signal to its measures;
+    `loss_by_codebook` has one row a codebook position. `data_card`, `conversion`, `run`, `lineage` and
+    `environment` are shown as they were written.
+    """
+
+    metrics: Mapping[str, float]
+    title: str = "Melisma"
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    history: Mapping[str, Curve] = field(default_factory=dict)
+    expert_load: Mapping[str, np.ndarray] = field(default_factory=dict)
+    loss_by_codebook: tuple[Mapping[str, float], ...] = ()
+    comparison: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    clips: tuple[Clip, ...] = ()
+    data_card: Mapping[str, Any] = field(default_factory=dict)
+    conversion: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+def collect(
+    paths: ReportPaths,
+    configuration: Mapping[str, Any] | None = None,
+    *,
+    title: str = "Melisma",
+    n_examples: int = 4,
+    lineage: Mapping[str, Any] | None = None,
+) -> ReportData:
+    """Read what a report shows.
+
+    Only the evaluation's metrics.json is required: the other files are left out when they do not exist, and their
+    sections say so.
+
+    Args:
+        paths: where the stages wrote.
+        configuration: the composed configuration, as plain nested mappings.
+        title: the page's title.
+        n_examples: how many utterances of each kind to embed.
+        lineage: what the run was made from (git commit, DVC hashes), shown as given.
+
+    Raises:
+        FileNotFoundError: the evaluation's metrics, or an audio file it lists, do not exist.
+        ValueError: a file is malformed; the message names it.
+    """
+    if n_examples < 0:
+        raise ValueError(f"report.n_examples is {n_examples}; set it to 0 or more.")
+    return ReportData(
+        metrics=_metrics(paths.evaluate / "metrics.json", stage="evaluate"),
+        title=title,
+        configuration=configuration or {},
+        history=_history(paths.train / "history.csv"),
+        expert_load=_expert_load(paths.evaluate / "expert_load.csv"),
+        loss_by_codebook=_numeric_rows(paths.evaluate / "loss_by_codebook.csv"),
+        comparison=_comparison(paths.evaluate / "comparison.csv"),
+        clips=load_clips(paths.evaluate, n_examples),
+        data_card=_optional_mapping(paths.prepared / "data_card.json"),
+        conversion=_optional_mapping(paths.export / "conversion_report.json"),
+        run=_optional_mapping(paths.train / "run.json"),
+        lineage=lineage or {},
+        environment=environment(),
+    )
+
+
+def _metrics(path: Path, stage: str) -> dict[str, float]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; run the {stage} stage first (python -m pipeline.{stage}).")
+    metrics = {}
+    for key, value in _optional_mapping(path).items():
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise ValueError(f"{path}: {key} is {value!r}, not a number; run the {stage} stage again.")
+        metrics[key] = float("nan") if value is None else float(value)
+    return metrics
+
+
+def _optional_mapping(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not an object; run the stage that writes it again.")
+    return value
+
+
+def _optional_rows(path: Path, required: tuple[str, ...] = ()) -> list[dict[str, str]]:
+    rows = read_csv(path) if path.exists() else []
+    for i, row in enumerate(rows):
+        if None in row:
+            raise ValueError(f"{path}, row {i + 1} has more cells than the header; run the stage that writes it again.")
+    missing = [column for column in required if rows and column not in rows[0]]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]!r}; run the stage that writes it again.")
+    return rows
+
+
+def _number(path: Path, row: int, column: str, cell: str | None) -> float:
+    """Read one CSV cell; blank is NaN."""
+    if not cell:
+        return float("nan")
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(
+            f"{path}, row {row + 1}, column {column!r}: {cell!r} is not a number; run the stage that writes it again."
+        ) from None
+
+
+def _numeric_rows(path: Path) -> tuple[dict[str, float], ...]:
+    rows = _optional_rows(path)
+    return tuple({key: _number(path, i, key, cell) for key, cell in row.items()} for i, row in enumerate(rows))
+
+
+def _history(path: Path) -> dict[str, Curve]:
+    """Split the wide history into one curve a column, without the steps at which the column was not logged."""
+    _optional_rows(path, required=("step",))
+    rows = _numeric_rows(path)
+    if not rows:
+        return {}
+    steps = np.array([row["step"] for row in rows])
+    curves = {}
+    for column in rows[0]:
+        values = np.array([row[column] for row in rows])
+        logged = np.isfinite(values) & np.isfinite(steps)
+        if column not in ("step", "epoch") and logged.any():
+            curves[column] = Curve(steps[logged], values[logged])
+    return curves
+
+
+def _expert_load(path: Path) -> dict[str, np.ndarray]:
+    layers: dict[str, dict[float, float]] = {}
+    for i, row in enumerate(_optional_rows(path, required=("layer", "expert", "load"))):
+        expert = _number(path, i, "expert", row["expert"])
+        layers.setdefault(row["layer"], {})[expert] = _number(path, i, "load", row["load"])
+    return {layer: np.array([load[expert] for expert in sorted(load)]) for layer, load in layers.items()}
+
+
+def _comparison(path: Path) -> dict[str, dict[str, float]]:
+    rows = _optional_rows(path, required=("signal",))
+    return {
+        row["signal"]: {key: _number(path, i, key, cell) for key, cell in row.items() if key != "signal"}
+        for i, row in enumerate(rows)
+    }

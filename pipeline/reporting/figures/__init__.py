@@ -1,0 +1,1 @@
+"""Figures as inline SVG: one look, legible on light and dark paper."""

@@ -1,0 +1,30 @@
+"""The sections of the page, in order.
+
+A section is a function from `ReportData` to a `Section`; to add one, write it in a module here and name it in
+`SECTIONS`.
+"""
+
+from collections.abc import Callable
+
+from pipeline.reporting.data import ReportData
+from pipeline.reporting.sections.experts import expert_balance
+from pipeline.reporting.sections.headline import headline
+from pipeline.reporting.sections.listen import listen
+from pipeline.reporting.sections.metrics import metrics
+from pipeline.reporting.sections.provenance import configuration, conversion, data, lineage
+from pipeline.reporting.sections.section import Section
+from pipeline.reporting.sections.training import training
+
+SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
+    headline,
+    listen,
+    training,
+    expert_balance,
+    metrics,
+    data,
+    conversion,
+    configuration,
+    lineage,
+)
+
+__all__ = ["SECTIONS", "Section"]

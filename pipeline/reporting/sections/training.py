@@ -1,0 +1,78 @@
+"""How training went."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from pipeline.reporting.data import ReportData
+from pipeline.reporting.figures.curves import training_curves
+from pipeline.reporting.sections.section import Section, absent, render_template
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes: which columns of the history it draws, and what they mean."""
+
+    title: str
+    columns: str
+    label: str
+    caption: str
+    baselines: bool = False
+
+
+PANELS = (
+    Panel(
+        "Loss",
+        r"(train|val)/(lm_|cross_entropy_?)?loss",
+        "nats per token",
+        "Lower is better. Dashed: what guessing by token counts alone reaches on the test split. "
+        "Validation rising while training falls is over-fitting.",
+        baselines=True,
+    ),
+    Panel(
+        "Multi-token prediction",
+        r"(train|val)/.*mtp.*",
+        "nats per token",
+        "Loss of the extra heads that look further ahead. It lies above the next-token loss and should fall with it.",
+    ),
+    Panel(
+        "Learning rate",
+        r"(.*/)?(lr|learning_rate)\b.*",
+        "learning rate",
+        "The schedule as it was applied.",
+    ),
+    Panel(
+        "Gradient norm",
+        r".*grad(ient)?_norm.*",
+        "norm before clipping",
+        "Steady or falling is healthy; spikes mark batches that clipping had to tame.",
+    ),
+    Panel(
+        "Throughput",
+        r".*(tokens|samples|steps)_per_second.*",
+        "per second",
+        "Higher is faster; a dip is usually another process on the machine.",
+    ),
+)
+
+
+def training(report: ReportData) -> Section:
+    """Draw loss, multi-token prediction, learning rate and gradient norm over steps, as far as they were logged."""
+    title = "Training"
+    if not report.history:
+        return absent(title, "No training history was found: this model was trained elsewhere, or logging was off.")
+    baselines = {
+        name: report.metrics[f"eval/loss_{name}"]
+        for name in ("uniform", "unigram", "bigram")
+        if not math.isnan(report.metrics.get(f"eval/loss_{name}", math.nan))
+    }
+    figures = []
+    for panel in PANELS:
+        curves = {key: curve for key, curve in report.history.items() if re.fullmatch(panel.columns, key)}
+        if curves:
+            name = f"training-{panel.title.lower()}"
+            svg = training_curves(curves, name, panel.label, baselines if panel.baselines else None)
+            figures.append({"title": panel.title, "figure": svg, "caption": panel.caption})
+    if not figures:
+        return absent(title, "The training history holds none of the curves shown here.")
+    return Section(title, render_template("figures.html.jinja", {"figures": figures}))
