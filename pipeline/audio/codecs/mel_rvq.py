@@ -1,0 +1,197 @@
+"""A codec without downloaded weights: residual vector quantisation of log-mel frames, spoken by Griffin-Lim."""
+
+from collections.abc import Iterator, Sized
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pipeline.audio.codecs.chunked_stream import ChunkedStream
+from pipeline.audio.codecs.codec import Waveforms, checked_audio, checked_codes, checked_tensors, normalise_loudness
+from pipeline.audio.codecs.griffin_lim import GriffinLim, GriffinLimStream
+from pipeline.audio.codecs.log_mel import LogMelSpectrogram, mel_filterbank
+from pipeline.audio.codecs.settings import read_settings, require_integer, require_loudness, require_number
+from pipeline.audio.codecs.vector_quantisation import (
+    ResidualVectorQuantiser,
+    fit_residual_codebooks,
+    sample_vectors,
+    single_threaded,
+)
+
+
+@dataclass(frozen=True)
+class MelRvqConfig:
+    """The settings of conf/codec/_mel_rvq.yaml.
+
+    Frequencies are in Hz, `loudness_db` is an RMS level in dB re full scale, `log_floor` a mel magnitude, the
+    `stream_*_frames` count frames of `hop_length` samples.
+    """
+
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    n_mels: int
+    f_min: float
+    f_max: float
+    log_floor: float
+    loudness_db: float
+    n_codebooks: int
+    codebook_size: int
+    fit_frames: int
+    kmeans_iterations: int
+    griffin_lim_iterations: int
+    griffin_lim_momentum: float
+    stream_chunk_frames: int
+    stream_lookahead_frames: int
+    stream_context_frames: int
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "hop_length", "n_mels", "n_codebooks", "kmeans_iterations"):
+            require_integer(self, name, minimum=1)
+        require_integer(self, "griffin_lim_iterations", minimum=1)
+        require_integer(self, "stream_chunk_frames", minimum=1)
+        require_integer(self, "stream_lookahead_frames", minimum=0)
+        require_integer(self, "stream_context_frames", minimum=0)
+        require_integer(self, "codebook_size", minimum=2)
+        require_integer(self, "fit_frames", minimum=self.codebook_size)
+        require_integer(self, "n_fft", minimum=4)
+        if self.n_fft % 2 or 2 * self.hop_length > self.n_fft:
+            raise ValueError(
+                f"codec.n_fft={self.n_fft} must be even and at least twice codec.hop_length={self.hop_length}, "
+                "so that neighbouring windows overlap by half."
+            )
+        require_number(self, "f_min", 0.0)
+        require_number(self, "f_max", 0.0, self.sample_rate / 2)
+        if self.f_min >= self.f_max:
+            raise ValueError(f"codec.f_min={self.f_min} must lie below codec.f_max={self.f_max}.")
+        require_number(self, "log_floor", 1e-12, 1.0)
+        require_number(self, "griffin_lim_momentum", 0.0, 0.999)
+        require_loudness(self)
+        mel_filterbank(self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max)
+
+
+class MelRvqCodec:
+    """Log-mel frames minus their train mean [n_mels], as entries of codebooks [Q, K, n_mels].
+
+    Audio of S samples has 1 + S // hop_length frames; F frames decode to F * hop_length samples.
+    """
+
+    kind = "mel_rvq"
+    config_class = MelRvqConfig
+
+    def __init__(self, config: MelRvqConfig, mean: Tensor, codebooks: Tensor) -> None:
+        self.config = config
+        self.mean = mean
+        self.quantiser = ResidualVectorQuantiser(codebooks)
+        self.log_mel = _log_mel_spectrogram(config)
+        self.griffin_lim = GriffinLim(
+            config.n_fft, config.hop_length, config.griffin_lim_iterations, config.griffin_lim_momentum
+        )
+
+    @classmethod
+    def fit(cls, config: MelRvqConfig, waveforms: Waveforms, seed: int) -> "MelRvqCodec":
+        """Fit mean and codebooks to `fit_frames` frames drawn uniformly from all the waveforms.
+
+        The waveforms are read once, to the end, in bounded memory; hand over a subset of a very large corpus. The same
+        waveforms, in the same order, and the same seed give the same bits.
+        """
+        log_mel = _log_mel_spectrogram(config)
+
+        def frames() -> Iterator[Tensor]:
+            iterable = waveforms() if callable(waveforms) else waveforms
+            total = len(iterable) if isinstance(iterable, Sized) else None
+            for audio in tqdm(iterable, desc="Sampling frames", unit="utterance", total=total, disable=None):
+                yield log_mel(normalise_loudness(checked_audio(audio), config.loudness_db))
+
+        with single_threaded():
+            sample = sample_vectors(frames(), config.fit_frames, seed)
+            mean = sample.double().mean(dim=0).float()
+            quantiser = fit_residual_codebooks(
+                sample - mean, config.n_codebooks, config.codebook_size, config.kmeans_iterations, seed
+            )
+        return cls(config, mean, quantiser.codebooks)
+
+    @classmethod
+    def restore(cls, fields: dict[str, Any], tensors: dict[str, Tensor]) -> "MelRvqCodec":
+        """Rebuild the codec from what `state` returned; raises a ValueError that names the field or tensor at fault."""
+        config = read_settings(MelRvqConfig, fields["config"])
+        shapes = {"mean": (config.n_mels,), "codebooks": (config.n_codebooks, config.codebook_size, config.n_mels)}
+        tensors = checked_tensors(tensors, shapes)
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.float32 or not torch.isfinite(tensor).all():
+                raise ValueError(f"the tensor `{name}` must hold finite float32 numbers")
+        return cls(config, tensors["mean"], tensors["codebooks"])
+
+    @staticmethod
+    def sample_rate_of(config: MelRvqConfig) -> int:
+        """Return the sample rate a codec of this configuration works at."""
+        return config.sample_rate
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second."""
+        return self.config.sample_rate
+
+    @property
+    def n_codebooks(self) -> int:
+        """Codes a frame."""
+        return self.config.n_codebooks
+
+    @property
+    def codebook_size(self) -> int:
+        """Entries of each codebook."""
+        return self.config.codebook_size
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.config.sample_rate / self.config.hop_length
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Return the codes [F, Q] of audio [S], brought to the configured loudness first."""
+        log_mel = self.log_mel(normalise_loudness(checked_audio(audio), self.config.loudness_db))
+        return self.quantiser.encode(log_mel - self.mean)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the audio [F * hop_length] of codes [F, Q]; the same codes always give the same audio."""
+        return self.griffin_lim.reconstruct(
+            self._magnitudes(checked_codes(codes, self.n_codebooks, self.codebook_size))
+        )
+
+    def stream(self) -> ChunkedStream:
+        """Start a decoder that returns each chunk once its look-ahead has arrived.
+
+        Its waveform differs from `decode`'s, since phases are chosen without the future, but not with how the codes
+        were cut into pushes.
+        """
+        synthesis = GriffinLimStream(self.griffin_lim)
+        return ChunkedStream(
+            lambda codes, n_context, n_new: synthesis.step(self._magnitudes(codes), n_context, n_new),
+            self.n_codebooks,
+            self.codebook_size,
+            self.config.stream_chunk_frames,
+            self.config.stream_lookahead_frames,
+            self.config.stream_context_frames,
+        )
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the fields and tensors that `restore` takes."""
+        fields = {"kind": self.kind, "config": asdict(self.config)}
+        return fields, {"mean": self.mean, "codebooks": self.quantiser.codebooks}
+
+    def _magnitudes(self, codes: Tensor) -> Tensor:
+        return self.log_mel.magnitudes(self.quantiser.decode(codes) + self.mean)
+
+
+def _log_mel_spectrogram(config: MelRvqConfig) -> LogMelSpectrogram:
+    return LogMelSpectrogram(
+        config.sample_rate,
+        config.n_fft,
+        config.hop_length,
+        config.n_mels,
+        config.f_min,
+        config.f_max,
+        config.log_floor,
+    )
