@@ -23,7 +23,7 @@ from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.audio.measures.summary import SpeechMeasures
 from pipeline.audio.reading import read_audio
 from pipeline.checkpoints.huggingface import load_decoder
-from pipeline.configuration import outputs_folder, plain, settings
+from pipeline.configuration import outputs_folder, plain
 from pipeline.evaluation.listening import (
     Clip,
     comparison_rows,
@@ -38,6 +38,7 @@ from pipeline.evaluation.scoring import Score, score_documents
 from pipeline.evaluation.synthesis import generate_codes
 from pipeline.files import read_json, write_csv, write_json
 from pipeline.preparation.reference import load_reference
+from pipeline.settings import read_settings
 from pipeline.stage_runs import child_run
 from pipeline.tokens.ngram import BaselineLosses, NgramBaselines
 from pipeline.tokens.rate import bits_per_second
@@ -82,10 +83,10 @@ def main(config: DictConfig) -> None:
     values = plain(config)
     prepared, outputs = Path(config.paths.prepared), outputs_folder(config)
     options = dict(values["evaluate"])
-    gate = settings(FlatnessGate, options.pop("flatness_gate"), "evaluate.flatness_gate")
+    gate = read_settings(FlatnessGate, options.pop("flatness_gate"), "evaluate.flatness_gate")
     sampling_options = {name: options.pop(name) for name in ("temperature", "top_k", "top_p")}
-    sampling = settings(SamplingConfig, sampling_options, "evaluate")
-    evaluate = settings(EvaluateConfig, options, "evaluate")
+    sampling = read_settings(SamplingConfig, sampling_options, "evaluate")
+    evaluate = read_settings(EvaluateConfig, options, "evaluate")
 
     decoder, codec = load_decoder(outputs / "export"), load_codec(outputs / "export" / "codec")
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)

@@ -23,13 +23,14 @@ from pipeline.audio.reading import write_wav
 from pipeline.audio.screening import ScreeningConfig
 from pipeline.audio.splitting import SPLITS, SplitConfig, assign_splits
 from pipeline.audio.utterances import Utterance, UtteranceConfig, plan_utterances
-from pipeline.configuration import plain, settings
+from pipeline.configuration import plain
 from pipeline.files import write_json
 from pipeline.preparation.data_card import describe, write_card, write_manifest
 from pipeline.preparation.encoding import UtteranceReader, encode_splits
 from pipeline.preparation.inspection import inspect_corpus
 from pipeline.preparation.reference import measure_references, save_references
 from pipeline.resume import fingerprint
+from pipeline.settings import read_settings
 from pipeline.tokens.shards import TokenDataset, finish_split
 from pipeline.tokens.vocabulary import Vocabulary
 
@@ -63,10 +64,10 @@ def main(config: DictConfig) -> None:
     values = plain(config)
     prepared, cache, seed = Path(config.paths.prepared), Path(config.paths.cache), int(config.seed)
     data = dict(values["data"])
-    split_config = settings(SplitConfig, data.pop("split"), "data.split")
-    utterance_config = settings(UtteranceConfig, data.pop("utterances"), "data.utterances")
-    screening = settings(ScreeningConfig, data.pop("screening"), "data.screening")
-    processing = settings(ProcessingConfig, {name: data.pop(name) for name in PROCESSING}, "data")
+    split_config = read_settings(SplitConfig, data.pop("split"), "data.split")
+    utterance_config = read_settings(UtteranceConfig, data.pop("utterances"), "data.utterances")
+    screening = read_settings(ScreeningConfig, data.pop("screening"), "data.screening")
+    processing = read_settings(ProcessingConfig, {name: data.pop(name) for name in PROCESSING}, "data")
     codec_config = codec_settings(values["codec"])
 
     corpus = build_corpus(data.pop("kind"), data, cache, seed)

@@ -7,8 +7,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from pipeline.configuration import REPOSITORY, settings
+from pipeline.configuration import REPOSITORY
 from pipeline.files import read_json
+from pipeline.settings import read_settings
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.start import start_run
@@ -24,7 +25,7 @@ def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run
         name: what is trained.
         resume_run_id: the run of the interrupted training that this one goes on with.
     """
-    config = settings(TrackingConfig, values["tracking"], "tracking")
+    config = read_settings(TrackingConfig, values["tracking"], "tracking")
     hydra = HydraConfig.get()
     parent = None
     if hydra.mode == RunMode.MULTIRUN:
@@ -36,7 +37,7 @@ def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run
 
 def child_run(values: Mapping[str, Any], outputs: Path, stage: str) -> TrackedRun:
     """Open a run of another stage, as a child of the training whose outputs it works on."""
-    config = settings(TrackingConfig, values["tracking"], "tracking")
+    config = read_settings(TrackingConfig, values["tracking"], "tracking")
     training = outputs / "train" / "run.json"
     parent = read_json(training)["run_id"] if training.exists() else None
     return start_run(config, REPOSITORY, outputs, stage, stage, parent)

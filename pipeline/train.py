@@ -22,9 +22,10 @@ from lightning_modules.language_model import LanguageModel, OptimizerConfig
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import TrainerConfig, build_trainer
-from pipeline.configuration import outputs_folder, plain, settings
+from pipeline.configuration import outputs_folder, plain
 from pipeline.files import atomic_write, read_json, write_json
 from pipeline.resume import ResumeFolder, fingerprint
+from pipeline.settings import read_settings
 from pipeline.stage_runs import training_run
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tracking.history import HistoryLogger, last_values, read_history, write_history_table
@@ -42,7 +43,7 @@ def main(config: DictConfig) -> float:
     values = plain(config)
     prepared, outputs = Path(config.paths.prepared), outputs_folder(config)
     train_tokens, validation_tokens = (TokenDataset.open(prepared / split) for split in ("train", "validation"))
-    trainer_config = settings(TrainerConfig, values["trainer"], "trainer")
+    trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
     L.seed_everything(config.seed, verbose=False)
     model = build_model(values, train_tokens.vocabulary.size, trainer_config)
     data = SpeechTokens(
@@ -81,10 +82,10 @@ def build_model(values: Mapping[str, Any], vocabulary_size: int, trainer: Traine
             "raise it, or set it to null to follow the tokens."
         )
     return LanguageModel(
-        settings(DecoderConfig, architecture, "model"),
-        settings(ObjectiveConfig, objective, "model.objective"),
-        settings(OptimizerConfig, values["optimizer"], "optimizer"),
-        settings(ScheduleConfig, values["schedule"], "schedule"),
+        read_settings(DecoderConfig, architecture, "model"),
+        read_settings(ObjectiveConfig, objective, "model.objective"),
+        read_settings(OptimizerConfig, values["optimizer"], "optimizer"),
+        read_settings(ScheduleConfig, values["schedule"], "schedule"),
         trainer.max_steps,
         trainer.attend_across_documents,
     )

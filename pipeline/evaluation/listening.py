@@ -100,10 +100,10 @@ def distance(measures: SpeechMeasures, reference: FrechetStatistics) -> float:
 
 
 def write_clips(clips: Sequence[Clip], sample_rate: int, folder: Path, table: Path) -> None:
-    """Write every clip as a WAV file into `folder`, and what they are into the JSON file `table`."""
+    """Write every clip that is not empty as a WAV file into `folder`, and what they are into the JSON file `table`."""
     rows = []
     with atomic_folder(folder) as temporary:
-        for clip in clips:
+        for clip in (clip for clip in clips if len(clip.audio)):
             name = f"{clip.kind}_{clip.number:02d}.wav"
             write_wav(temporary / name, clip.audio, sample_rate)
             rows.append(

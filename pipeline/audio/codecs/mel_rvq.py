@@ -12,13 +12,14 @@ from pipeline.audio.codecs.chunked_stream import ChunkedStream
 from pipeline.audio.codecs.codec import Waveforms, checked_audio, checked_codes, checked_tensors, normalise_loudness
 from pipeline.audio.codecs.griffin_lim import GriffinLim, GriffinLimStream
 from pipeline.audio.codecs.log_mel import LogMelSpectrogram, mel_filterbank
-from pipeline.audio.codecs.settings import read_settings, require_integer, require_loudness, require_number
+from pipeline.audio.codecs.settings import require_integer, require_loudness, require_number
 from pipeline.audio.codecs.vector_quantisation import (
     ResidualVectorQuantiser,
     fit_residual_codebooks,
     sample_vectors,
     single_threaded,
 )
+from pipeline.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class MelRvqCodec:
     @classmethod
     def restore(cls, fields: dict[str, Any], tensors: dict[str, Tensor]) -> "MelRvqCodec":
         """Rebuild the codec from what `state` returned; raises a ValueError that names the field or tensor at fault."""
-        config = read_settings(MelRvqConfig, fields["config"])
+        config = read_settings(MelRvqConfig, fields["config"], "codec")
         shapes = {"mean": (config.n_mels,), "codebooks": (config.n_codebooks, config.codebook_size, config.n_mels)}
         tensors = checked_tensors(tensors, shapes)
         for name, tensor in tensors.items():

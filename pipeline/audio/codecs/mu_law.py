@@ -8,7 +8,8 @@ from torch import Tensor
 from torchaudio.functional import mu_law_decoding, mu_law_encoding
 
 from pipeline.audio.codecs.codec import Waveforms, checked_audio, checked_codes, checked_tensors, normalise_loudness
-from pipeline.audio.codecs.settings import read_settings, require_integer, require_loudness
+from pipeline.audio.codecs.settings import require_integer, require_loudness
+from pipeline.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class MuLawCodec:
     def restore(cls, fields: dict[str, Any], tensors: dict[str, Tensor]) -> "MuLawCodec":
         """Rebuild the codec from what `state` returned; raises a ValueError that names the field at fault."""
         checked_tensors(tensors, {})
-        return cls(read_settings(MuLawConfig, fields["config"]))
+        return cls(read_settings(MuLawConfig, fields["config"], "codec"))
 
     @staticmethod
     def sample_rate_of(config: MuLawConfig) -> int:

@@ -17,7 +17,8 @@ from torch import Tensor
 from pipeline.audio.codecs.chunked_stream import ChunkedStream
 from pipeline.audio.codecs.codec import Waveforms, checked_audio, checked_codes, normalise_loudness
 from pipeline.audio.codecs.pretrained_families import FAMILIES, Family
-from pipeline.audio.codecs.settings import read_settings, require_integer, require_loudness
+from pipeline.audio.codecs.settings import require_integer, require_loudness
+from pipeline.settings import read_settings
 
 # The stream decodes half a second at a time, after two seconds of codes that are decoded again as context. DAC sees no
 # further than that; EnCodec's LSTM and Mimi's attention do, and then differ slightly from decoding at once.
@@ -86,7 +87,7 @@ class PretrainedCodec:
     @classmethod
     def restore(cls, fields: dict[str, Any], tensors: dict[str, Tensor]) -> "PretrainedCodec":
         """Rebuild the codec from what `state` returned; raises a ValueError that names the field or tensor at fault."""
-        config = read_settings(PretrainedConfig, fields["config"])
+        config = read_settings(PretrainedConfig, fields["config"], "codec")
         if not isinstance(fields.get("architecture"), dict):
             raise ValueError("the field `architecture` is missing")
         architecture = dict(fields["architecture"])

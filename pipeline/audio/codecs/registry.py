@@ -7,7 +7,7 @@ from pipeline.audio.codecs.codec import Codec, Waveforms
 from pipeline.audio.codecs.mel_rvq import MelRvqCodec, MelRvqConfig
 from pipeline.audio.codecs.mu_law import MuLawCodec, MuLawConfig
 from pipeline.audio.codecs.pretrained import PretrainedCodec, PretrainedConfig
-from pipeline.audio.codecs.settings import near_matches, read_settings
+from pipeline.settings import near_matches, read_settings
 
 CodecConfig = MelRvqConfig | MuLawConfig | PretrainedConfig
 
@@ -30,7 +30,7 @@ def codec_settings(options: Mapping[str, Any]) -> CodecConfig:
     if "kind" not in options:
         raise ValueError(f"codec.kind is missing; {near_matches('', list(CODECS))}")
     settings = {name: value for name, value in options.items() if name != "kind"}
-    return read_settings(codec_class(options["kind"]).config_class, settings)
+    return read_settings(codec_class(options["kind"]).config_class, settings, "codec")
 
 
 def codec_sample_rate(config: CodecConfig) -> int:

@@ -1,36 +1,6 @@
-"""From the `codec` configuration group to a codec's own dataclass, with errors that name the key."""
+"""Checks that the codecs' configurations share; their errors name the key."""
 
-import difflib
 import math
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, TypeVar
-
-Config = TypeVar("Config")
-
-
-def near_matches(name: str, known: list[str]) -> str:
-    """Return a hint such as "did you mean `n_mels`?", or the full list when nothing is near."""
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6)
-    if near:
-        return "did you mean " + " or ".join(f"`{match}`" for match in near) + "?"
-    return "known are " + ", ".join(f"`{option}`" for option in known) + "."
-
-
-def read_settings(config_class: type[Config], options: Mapping[str, Any]) -> Config:
-    """Build a configuration dataclass from `options`, which must name each of its fields and nothing else.
-
-    Raises:
-        ValueError: a field is unknown or missing (the message names `codec.<field>`), or a value is invalid.
-    """
-    names = [field.name for field in fields(config_class)]  # type: ignore[arg-type]
-    missing = [name for name in names if name not in options]
-    if unknown := [name for name in options if name not in names]:
-        hint = near_matches(unknown[0], missing or names)
-        raise ValueError(f"codec.{unknown[0]} is not a setting of this codec; {hint}")
-    if missing:
-        raise ValueError(f"codec.{missing[0]} is missing; the files under conf/codec show every setting.")
-    return config_class(**options)
 
 
 def require_integer(config: object, name: str, minimum: int, maximum: int | None = None) -> None:

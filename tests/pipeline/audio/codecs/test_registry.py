@@ -33,7 +33,7 @@ def test_unknown_setting_is_named_with_what_was_meant(mel_rvq_options):
 
 @pytest.mark.parametrize("name", ["log_floor", "n_codebooks"])
 def test_missing_setting_is_named(mel_rvq_options, name):
-    with pytest.raises(ValueError, match=rf"codec\.{name} is missing"):
+    with pytest.raises(ValueError, match=rf"codec\.{name} is not set"):
         codec_settings({key: value for key, value in mel_rvq_options.items() if key != name})
 
 

@@ -1,0 +1,53 @@
+"""From plain values to the dataclasses of the configuration, with errors that name the key."""
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings")
+
+
+def near_matches(name: object, known: Sequence[str]) -> str:
+    """A hint such as "did you mean `n_mels`?", or all that is known when nothing is near."""
+    near = difflib.get_close_matches(str(name), known, n=3)
+    if near:
+        return "did you mean " + " or ".join(f"`{match}`" for match in near) + "?"
+    return "known are " + ", ".join(f"`{option}`" for option in known) + "."
+
+
+def read_settings(cls: type[Settings], values: Mapping[str, Any], key: str) -> Settings:
+    """Build the dataclass `cls` from the values found under `key` of the configuration.
+
+    Raises:
+        ValueError: a field is unknown, missing, of another type, or the dataclass refuses its value; the message names
+            `key.field`.
+    """
+    known: tuple[Field[Any], ...] = fields(cls)  # type: ignore[arg-type]
+    names = [field.name for field in known]
+    missing = [f.name for f in known if f.name not in values and f.default is MISSING and f.default_factory is MISSING]
+    if unknown := [name for name in values if name not in names]:
+        raise ValueError(f"{key}.{unknown[0]} is not a setting; {near_matches(unknown[0], missing or names)}")
+    if missing:
+        raise ValueError(f"{key}.{missing[0]} is not set; the files under conf/ show every setting.")
+    annotations = typing.get_type_hints(cls)
+    for name, value in values.items():
+        if not _fits(value, annotations[name]):
+            expected = getattr(annotations[name], "__name__", str(annotations[name]))
+            raise ValueError(f"{key}.{name} is {value!r}; it takes a value of type {expected}.")
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, choice) for choice in typing.get_args(annotation))
+    if origin in (tuple, list):
+        return isinstance(value, tuple | list)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return not isinstance(annotation, type) or isinstance(value, annotation)
