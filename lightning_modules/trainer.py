@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
 from lightning_modules.callbacks.expert_balance import ExpertBalance
+from lightning_modules.callbacks.final_validation import FinalValidation
 from lightning_modules.callbacks.resume import ResumeCheckpoint
 from lightning_modules.callbacks.throughput import Throughput
 
@@ -78,6 +79,7 @@ def build_trainer(config: TrainerConfig, precision: str, logger: Logger, folder:
     callbacks: Sequence[L.Callback] = (
         ExpertBalance(),
         Throughput(),
+        FinalValidation(),
         TQDMProgressBar(refresh_rate=5),
         best,
         ResumeCheckpoint(folder, config.checkpoint_every_steps, config.val_every_steps),

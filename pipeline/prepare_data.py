@@ -4,6 +4,7 @@ python -m pipeline.prepare_data [data=folder data.root=/path/to/audio …]
 """
 
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def main(config: DictConfig) -> None:
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
     encode_splits(utterances, read, codec, vocabulary, work, processing.shard_utterances, processing.workers)
     for split in SPLITS:
-        finish_split(work / split)
+        n_utterances = sum(utterance.split == split for utterance in utterances)
+        finish_split(work / split, math.ceil(n_utterances / processing.shard_utterances))
     tokens = {split: TokenDataset.open(work / split) for split in SPLITS}
     references = measure_references(utterances, read, codec, processing.reference_utterances, seed, processing.workers)
     save_references(references, work / "reference")

@@ -1,5 +1,6 @@
 """Keeps experts balanced without an auxiliary loss, and tells how well it goes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L  # noqa: N812
@@ -20,6 +21,15 @@ def max_violation(load: Tensor) -> Tensor:
 def load_cv(load: Tensor) -> Tensor:
     """Coefficient of variation of the load over experts: standard deviation / mean, over the last dimension."""
     return load.std(dim=-1, correction=0) / load.mean(dim=-1)
+
+
+def balance_metrics(loads: Mapping[int, Tensor]) -> dict[str, float]:
+    """Both measures of every layer, {layer number: tokens each expert received [E]}, under the names they are logged by."""
+    metrics = {}
+    for layer, load in loads.items():
+        metrics[f"moe/max_violation/layer_{layer}"] = float(max_violation(load))
+        metrics[f"moe/load_cv/layer_{layer}"] = float(load_cv(load))
+    return metrics
 
 
 class ExpertBalance(L.Callback):
@@ -45,9 +55,9 @@ class ExpertBalance(L.Callback):
         total = torch.as_tensor(trainer.strategy.reduce(self._load, reduce_op="sum"))
         self._load, self._step = None, trainer.global_step
         decoder = pl_module.decoder
-        for layer, router, layer_load in zip(decoder.expert_layers(), decoder.routers(), total, strict=True):
-            router.update_bias(layer_load, pl_module.objective.bias_update_speed)
-            pl_module.log(f"moe/max_violation/layer_{layer}", max_violation(layer_load))
-            pl_module.log(f"moe/load_cv/layer_{layer}", load_cv(layer_load))
+        loads = dict(zip(decoder.expert_layers(), total, strict=True))
+        pl_module.log_dict(balance_metrics(loads))
+        for (layer, load), router in zip(loads.items(), decoder.routers(), strict=True):
+            router.update_bias(load, pl_module.objective.bias_update_speed)
             bias = router.e_score_correction_bias
             pl_module.log(f"moe/bias_range/layer_{layer}", bias.max() - bias.min())

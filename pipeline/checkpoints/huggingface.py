@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.decoder import Decoder
 from pipeline.files import atomic_write, read_json, write_json
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -200,6 +201,20 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     if (folder / EXPERT_LOADS_FILE).exists():
         tensors |= _read_safetensors(folder / EXPERT_LOADS_FILE)
     return tensors
+
+
+def load_decoder(folder: Path) -> Decoder:
+    """Build the decoder that an export holds, ready for inference.
+
+    Raises:
+        FileNotFoundError, ValueError: when the export is absent, incomplete or damaged.
+    """
+    config = read_config(folder)
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    weights = from_published(read_tensors(folder), config, decoder.state_dict())
+    decoder.load_state_dict(weights, assign=True)
+    return decoder.eval()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

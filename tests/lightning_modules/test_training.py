@@ -156,6 +156,11 @@ def test_accumulated_micro_batches_equal_one_large_batch(tiny_config: DecoderCon
             assert tensor.abs().sum() > 0
 
 
+def test_the_last_step_is_validated(tiny_config: DecoderConfig, tmp_path: Path) -> None:
+    _, log = train(tiny_config, trainer_config(max_steps=6, val_every_steps=4), tmp_path)
+    assert sorted(step for name, step in log.values if name == "val/loss") == [3, 5]
+
+
 def test_the_checkpoint_opens_without_unpickling(tiny_config: DecoderConfig, tmp_path: Path) -> None:
     train(tiny_config, trainer_config(max_steps=4), tmp_path)
     checkpoint = torch.load(tmp_path / BEST_CHECKPOINT, weights_only=True)

@@ -1,0 +1,43 @@
+"""LibriTTS: `{subset}/{reader}/{chapter}/{utterance}.wav` beside its `.normalized.txt`, 24 kHz."""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import torchaudio.datasets
+
+from pipeline.audio.corpora.corpus import Recording
+from pipeline.audio.corpora.published import PublishedDataset, SubsetConfig, first_line
+
+
+@dataclass(frozen=True)
+class LibriTts(PublishedDataset):
+    """One subset of LibriTTS."""
+
+    config: SubsetConfig
+    name = "libritts"
+    prefixes = ("LibriTTS",)
+
+    @property
+    def landmark(self) -> str:
+        """The folder of the subset."""
+        return self.config.subset
+
+    @property
+    def unpacks_to(self) -> str:
+        """The folder that a download brings, relative to root: other subsets may lie beside it."""
+        return f"{self.prefixes[0]}/{self.config.subset}"
+
+    def fetch(self, folder: Path) -> None:
+        """Download and unpack the subset into an empty folder, through torchaudio."""
+        torchaudio.datasets.LIBRITTS(folder, self.config.subset, download=True)
+
+    def recordings(self) -> list[Recording]:
+        """All recordings, sorted by their paths."""
+        return [
+            Recording(
+                file,
+                speaker=PurePosixPath(file).parts[1],
+                transcript=first_line((self.folder / file).with_suffix(".normalized.txt")),
+            )
+            for file in self.files(f"{self.config.subset}/*/*/*.wav")
+        ]

@@ -1,0 +1,84 @@
+"""From the `data` configuration group to a corpus's own dataclass, with errors that name the key."""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def near_matches(name: object, known: Sequence[str]) -> str:
+    """A hint such as "did you mean `en-us`?", or all that is known when nothing is near."""
+    near = difflib.get_close_matches(str(name), known, n=3)
+    if near:
+        return f"did you mean {' or '.join(f'`{match}`' for match in near)}?"
+    return f"known are {', '.join(known)}."
+
+
+def read_options(config_class: type[Config], options: Mapping[str, Any]) -> Config:
+    """Build a configuration dataclass from options, which must name each of its fields and nothing else.
+
+    Raises:
+        ValueError: an option is unknown, missing or invalid; the message names `data.<option>`.
+    """
+    names = [field.name for field in fields(config_class)]  # type: ignore[arg-type]
+    for name in options:
+        if name not in names:
+            raise ValueError(f"data.{name} is not an option of this corpus; {near_matches(name, names)}")
+    for name in names:
+        if name not in options:
+            raise ValueError(f"data.{name} is missing; the files under conf/data show every option.")
+    return config_class(**options)
+
+
+def existing_folder(root: str | Path) -> Path:
+    """The folder of `data.root`; a relative one starts at the current directory.
+
+    Raises:
+        ValueError: it is missing, or no folder.
+    """
+    folder = Path(root).expanduser().absolute()
+    if not folder.exists():
+        raise ValueError(f"data.root={root}: {folder} does not exist; give the folder that holds the audio.")
+    if not folder.is_dir():
+        raise ValueError(f"data.root={root}: {folder} is not a folder; give the folder that holds the audio.")
+    return folder
+
+
+def require_root(root: object) -> None:
+    """Raise a ValueError unless `data.root` is a path."""
+    if not isinstance(root, str | Path) or not str(root):
+        raise ValueError(f"data.root must be the path of a folder, not {root!r}.")
+
+
+def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise a ValueError unless the value of `data.<name>` is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"data.{name}={value} is not possible; {near_matches(value, choices)}")
+
+
+def require_boolean(name: str, value: object) -> None:
+    """Raise a ValueError unless the value of `data.<name>` is true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"data.{name} must be true or false, not {value!r}.")
+
+
+def require_positive(name: str, value: object) -> None:
+    """Raise a ValueError unless the value of `data.<name>` is a finite number above 0."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator]
+        raise ValueError(f"data.{name} must be a number above 0, not {value!r}.")
+
+
+def require_range(name: str, value: object, minimum: int, maximum: int) -> tuple[int, int]:
+    """The value of `data.<name>` as (low, high); a ValueError unless both are integers in order and within bounds."""
+    pair = tuple(value) if isinstance(value, list | tuple) else ()
+    whole = len(pair) == 2 and all(isinstance(end, int) and not isinstance(end, bool) for end in pair)
+    if not whole or not minimum <= pair[0] <= pair[1] <= maximum:
+        raise ValueError(
+            f"data.{name} must be two integers [low, high] between {minimum} and {maximum}, not {value!r}."
+        )
+    return pair[0], pair[1]

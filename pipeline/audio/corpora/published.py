@@ -1,0 +1,154 @@
+"""What the published datasets have in common: found where they lie, or downloaded, and read file by file."""
+
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from pipeline.audio.corpora.corpus import FileCorpus, Recording
+from pipeline.audio.corpora.options import existing_folder, require_boolean, require_choice, require_root
+
+# The subsets of LibriSpeech, and of LibriTTS.
+SUBSETS = (
+    "dev-clean", "dev-other", "test-clean", "test-other", "train-clean-100", "train-clean-360", "train-other-500"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RootConfig:
+    """A dataset that is there already, in or under `root`."""
+
+    root: str | Path
+
+    def __post_init__(self) -> None:
+        require_root(self.root)
+
+
+@dataclass(frozen=True)
+class DownloadConfig(RootConfig):
+    """A dataset that is fetched into `root` when it is not there and `download` is set."""
+
+    download: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_boolean("download", self.download)
+
+
+@dataclass(frozen=True)
+class SubsetConfig(DownloadConfig):
+    """One of the subsets in which a large dataset comes."""
+
+    subset: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_choice("subset", self.subset, SUBSETS)
+
+
+class PublishedDataset(FileCorpus, ABC):
+    """A dataset in the folders that its authors publish.
+
+    `data.root` may be the folder that holds the dataset, as torchaudio has it, or the dataset itself.
+
+    Attributes:
+        name: what it is called in `data.kind`.
+        config: its options.
+        prefixes: the folders, relative to root, in which the dataset may lie.
+    """
+
+    name: ClassVar[str]
+    prefixes: ClassVar[tuple[str, ...]]
+    config: RootConfig
+
+    @property
+    @abstractmethod
+    def landmark(self) -> str:
+        """A file or folder by which the dataset's own folder is known; a glob pattern does as well."""
+
+    @property
+    def unpacks_to(self) -> str:
+        """The folder that a download brings, relative to root."""
+        return self.prefixes[0]
+
+    @abstractmethod
+    def recordings(self) -> list[Recording]:
+        """All recordings, sorted by their paths."""
+
+    def fetch(self, folder: Path) -> None:
+        """Download and unpack the dataset into an empty folder, through torchaudio."""
+        raise NotImplementedError(f"{self.name} has no downloader")
+
+    @cached_property
+    def folder(self) -> Path:
+        """The dataset's own folder, where the ids start; downloaded now if that is asked for and needed.
+
+        Raises:
+            ValueError: it is not there.
+            RuntimeError: the download failed.
+        """
+        wants_download = isinstance(self.config, DownloadConfig) and self.config.download
+        folder = self._find()
+        if folder is None and wants_download:
+            self._download()
+            folder = self._find()
+        if folder is None:
+            root = existing_folder(self.config.root)
+            expected = root / self.prefixes[0] / self.landmark
+            remedy = ", or set data.download=true" if isinstance(self.config, DownloadConfig) else ""
+            raise ValueError(
+                f"data.root={self.config.root} does not hold {self.name}: expected {expected}; "
+                f"correct data.root{remedy}."
+            )
+        return folder
+
+    def files(self, pattern: str) -> list[str]:
+        """The files of a glob pattern, as sorted paths relative to the dataset's folder.
+
+        Raises:
+            ValueError: there are none.
+        """
+        found = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.glob(pattern))
+        if not found:
+            raise ValueError(
+                f"data.root={self.config.root}: {self.folder} holds no {pattern}; unpack the archive again."
+            )
+        return found
+
+    def _find(self) -> Path | None:
+        root = Path(self.config.root).expanduser().absolute()
+        candidates = [root / prefix for prefix in (*self.prefixes, "")]
+        if root.name == self.landmark:
+            candidates.append(root.parent)
+        return next((folder for folder in candidates if any(folder.glob(self.landmark))), None)
+
+    def _download(self) -> None:
+        """Download beside, then move into place, so that an interrupted download is never taken for the dataset."""
+        root = Path(self.config.root).expanduser().absolute()
+        target = root / self.unpacks_to
+        if target.exists():
+            raise ValueError(f"{target} is there, but without {self.landmark}; move it away to download it again.")
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=f".{self.name}.") as temporary:
+            try:
+                self.fetch(Path(temporary))
+            # torchaudio lets through whatever the network, the archive or the disk raise.
+            except Exception as error:
+                raise RuntimeError(
+                    f"data.download: fetching {self.name} into {root} failed ({type(error).__name__}: {error}); "
+                    f"fetch it by other means, unpack it there, and set data.download=false."
+                ) from error
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(Path(temporary, self.unpacks_to), target)
+
+
+def first_line(path: Path) -> str | None:
+    """The first line of a transcript; None where there is no such file."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return None
+    return lines[0].strip() if lines else None

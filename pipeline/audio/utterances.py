@@ -1,0 +1,170 @@
+"""What a training document holds: recordings joined, cut, or as they are."""
+
+import hashlib
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.audio.reading import resample
+
+
+@dataclass(frozen=True)
+class UtteranceConfig:
+    """How long utterances are.
+
+    Attributes:
+        min_seconds: nothing shorter becomes an utterance.
+        max_seconds: longer recordings are cut into equal pieces of at most this length.
+        join_seconds: shorter recordings of one speaker are joined up to this length; None: none are joined.
+        gap_seconds: the silence between joined recordings.
+    """
+
+    min_seconds: float
+    max_seconds: float
+    join_seconds: float | None
+    gap_seconds: float
+
+    def __post_init__(self) -> None:
+        for name in ("min_seconds", "max_seconds", "join_seconds", "gap_seconds"):
+            value = getattr(self, name)
+            if name == "join_seconds" and value is None:
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or value < 0:
+                raise ValueError(f"data.utterances.{name} must be a number of seconds, not {value!r}.")
+        if not 0 < 2 * self.min_seconds <= self.max_seconds:
+            raise ValueError(
+                "data.utterances.min_seconds must be positive and at most half of data.utterances.max_seconds, "
+                "so that halves of a cut recording are long enough."
+            )
+        if self.join_seconds is not None and not self.min_seconds <= self.join_seconds <= self.max_seconds:
+            raise ValueError(
+                "data.utterances.join_seconds must lie between data.utterances.min_seconds and "
+                "data.utterances.max_seconds, or be null."
+            )
+
+    @property
+    def min_recording_seconds(self) -> float:
+        """The length from which a recording is of use: any at all where short ones are joined."""
+        return self.min_seconds if self.join_seconds is None else 0.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a recording, in seconds; the whole of it where `start` and `stop` are None."""
+
+    recording: str
+    start: float | None = None
+    stop: float | None = None
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """Pieces of one speaker's recordings, all of one split, one after another."""
+
+    id: str
+    speaker: str
+    split: str
+    pieces: tuple[Piece, ...]
+
+
+def plan_utterances(
+    durations: Mapping[str, float],
+    speakers: Mapping[str, str],
+    splits: Mapping[str, str],
+    config: UtteranceConfig,
+    seed: int,
+) -> list[Utterance]:
+    """Lay recordings out as utterances.
+
+    The arguments hold the length in seconds, the speaker and the split of each recording, by its id. The result is
+    in a seeded random order, so that its beginning is a fair sample; it does not depend on the order of the mappings.
+    """
+    groups = defaultdict(list)
+    for name in sorted(durations):
+        groups[splits[name], speakers[name]].append(name)
+    utterances = []
+    for (split, speaker), names in groups.items():
+        for pieces in _lay_out(names, durations, config, f"{seed}/{split}/{speaker}"):
+            utterances.append(Utterance(_name(pieces), speaker, split, pieces))
+    return sorted(utterances, key=lambda utterance: hashlib.sha256(f"{seed}/{utterance.id}".encode()).digest())
+
+
+def _lay_out(
+    names: Sequence[str], durations: Mapping[str, float], config: UtteranceConfig, seed: str
+) -> Iterator[tuple[Piece, ...]]:
+    """Yield the pieces of each utterance made of one speaker's recordings of one split."""
+    join_seconds = config.join_seconds or 0.0
+    short = [name for name in names if durations[name] < join_seconds]
+    for name in names:
+        if durations[name] >= max(join_seconds, config.min_seconds):
+            yield from ((piece,) for piece in _cut(name, durations[name], config.max_seconds))
+    # Shuffled, because names often tell what is said: one utterance would hold nothing but sevens.
+    random.Random(seed).shuffle(short)
+    for group in _join(short, durations, join_seconds, config):
+        yield tuple(Piece(name) for name in group)
+
+
+def _cut(name: str, seconds: float, max_seconds: float) -> list[Piece]:
+    """Equal pieces of at most `max_seconds`, or the whole recording."""
+    count = math.ceil(seconds / max_seconds - 1e-9)
+    if count <= 1:
+        return [Piece(name)]
+    bounds = [seconds * index / count for index in range(count + 1)]
+    return [Piece(name, start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+
+
+def _join(
+    names: Sequence[str], durations: Mapping[str, float], join_seconds: float, config: UtteranceConfig
+) -> list[list[str]]:
+    """Successive recordings gathered up to `join_seconds`; what is too short for use joins a neighbour beyond that."""
+    groups: list[list[str]] = []
+    lengths: list[float] = []
+    for name in names:
+        joined = lengths[-1] + config.gap_seconds + durations[name] if groups else 0.0
+        if groups and joined <= (join_seconds if lengths[-1] >= config.min_seconds else config.max_seconds):
+            groups[-1].append(name)
+            lengths[-1] = joined
+        else:
+            groups.append([name])
+            lengths.append(durations[name])
+    fits = len(groups) > 1 and sum(lengths[-2:]) + config.gap_seconds <= config.max_seconds
+    if fits and lengths[-1] < config.min_seconds:
+        groups[-2].extend(groups.pop())
+        lengths.pop()
+    return [group for group, length in zip(groups, lengths, strict=True) if length >= config.min_seconds]
+
+
+def _name(pieces: Sequence[Piece]) -> str:
+    """Unique, because no recording is in two joined utterances, and no two pieces start at the same time."""
+    first = pieces[0]
+    if first.start is not None:
+        return f"{first.recording}@{first.start:.3f}"
+    return first.recording if len(pieces) == 1 else f"{first.recording}+{len(pieces) - 1}"
+
+
+def assemble(
+    utterance: Utterance, read: Callable[[str], tuple[np.ndarray, int]], gap_seconds: float
+) -> tuple[np.ndarray, int]:
+    """The utterance's samples [S], float32, and their sample rate in Hz.
+
+    Args:
+        utterance: what to assemble.
+        read: gives the samples and the sample rate of a recording, from its id.
+        gap_seconds: the silence between two pieces.
+    """
+    parts: list[np.ndarray] = []
+    target_rate = 0
+    for piece in utterance.pieces:
+        audio, sample_rate = read(piece.recording)
+        if piece.start is not None and piece.stop is not None:
+            audio = audio[round(piece.start * sample_rate) : round(piece.stop * sample_rate)]
+        target_rate = target_rate or sample_rate
+        if parts:
+            parts.append(np.zeros(round(gap_seconds * target_rate), dtype=np.float32))
+        parts.append(resample(audio, sample_rate, target_rate))
+    return np.concatenate(parts), target_rate

@@ -1,0 +1,121 @@
+"""Opening a run in MLflow: reach the store, tidy up after runs that died, find the parent."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities import Run
+
+from pipeline.tracking.config import TrackingConfig, anchor
+from pipeline.tracking.journal import Journal, owner
+from pipeline.tracking.limits import valid_tags
+from pipeline.tracking.lineage import lineage_tags
+from pipeline.tracking.run import RecordedRun
+from pipeline.tracking.store import PARENT_TAG, STAGE_TAG, Store, asking, connect
+from pipeline.tracking.sweep_summary import is_sweep
+from pipeline.tracking.system_metrics import SystemMetrics
+from pipeline.tracking.writer import BackgroundWriter
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "tracking_journal.jsonl"
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The run a stage asks for: its name, its stage, the runs it belongs to or goes on with, and further tags."""
+
+    name: str
+    stage: str
+    parent_run_id: str | None
+    resume_run_id: str | None
+    tags: Mapping[str, str]
+
+
+def open_run(config: TrackingConfig, repository_root: Path, outputs: Path, request: RunRequest) -> RecordedRun:
+    """Begin a run, or go on with an interrupted one, and the threads that record it.
+
+    Raises:
+        pipeline.tracking.store.StoreUnavailableError: when the store cannot be used.
+    """
+    store, experiment = connect(config, repository_root)
+    with asking(store.uri):
+        store.close_stale_runs(experiment.experiment_id)
+        parent = _known(store, request.parent_run_id, "this run gets no parent")
+        run = _known(store, request.resume_run_id, "a new run begins")
+        if run is None:
+            tags = {**lineage_tags(repository_root), "mlflow.source.name": request.stage, **request.tags}
+            tags[STAGE_TAG] = request.stage
+            if parent is not None:
+                tags[PARENT_TAG] = parent.info.run_id
+            # MLflow nests a child only within the experiment of its parent.
+            experiment_id = (parent.info if parent else experiment).experiment_id
+            run = store.create_run(experiment_id, request.name, valid_tags(tags))
+        else:
+            store.resume_run(run.info.run_id)
+    return _record(config, store, run, parent, journal_folder(outputs, repository_root))
+
+
+def journal_folder(outputs: Path, repository_root: Path) -> Path:
+    """Where the journal lies: `outputs`, but outside the temporary copy in which DVC runs queued experiments."""
+    outputs, repository_root = outputs.resolve(), repository_root.resolve()
+    if outputs.is_relative_to(repository_root):
+        return anchor(repository_root) / outputs.relative_to(repository_root)
+    return outputs
+
+
+def _record(config: TrackingConfig, store: Store, run: Run, parent: Run | None, folder: Path) -> RecordedRun:
+    run_id = run.info.run_id
+    writer = BackgroundWriter(_open_journal(folder, store.name, run_id), store)
+    monitors: list[SystemMetrics] = []
+
+    def close() -> None:
+        for monitor in monitors:
+            monitor.stop()
+        writer.close()
+
+    recorded = RecordedRun(
+        {"run_id": run_id, "experiment": config.experiment, "tracking_uri": store.name},
+        writer.submit,
+        close,
+        parent_run_id=parent.info.run_id if parent else None,
+        sweep=parent is not None and is_sweep(parent),
+    )
+    if config.system_metrics:
+        monitors.append(SystemMetrics(recorded.log_metrics, run.info.start_time / 1000))
+    return recorded
+
+
+def _known(store: Store, run_id: str | None, otherwise: str) -> Run | None:
+    if run_id is None:
+        return None
+    run = store.run(run_id)
+    if run is None:
+        log.warning("The tracking store %s has no run %s; %s.", store.name, run_id, otherwise)
+    return run
+
+
+def _open_journal(folder: Path, store: str, run_id: str) -> Journal:
+    """The journal of this run, which goes on with what a run of the same store left undelivered.
+
+    Records for another store are set aside; where another run writes, this one gets a file of its own.
+    """
+    path = folder / JOURNAL
+    own = path.with_name(f"{path.stem}.{run_id[:8]}{path.suffix}")
+    if not path.exists():
+        return Journal(path, store)
+    found = owner(path)
+    if found is None:
+        log.warning("%s is not a tracking journal; this run uses %s.", path, own.name)
+        return Journal(own, store)
+    other_store, process = found
+    if process is not None and not process.gone:
+        return Journal(own, store)
+    if other_store != store:
+        aside = path.with_name(f"{path.stem}.{path.stat().st_mtime_ns}{path.suffix}")
+        path.rename(aside)
+        log.warning(
+            "%s keeps records for %s; replay with `python -m pipeline.tracking.replay %s`.", aside, other_store, aside
+        )
+    return Journal(path, store)

@@ -1,0 +1,211 @@
+"""A run as a stage sees it."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from pipeline.tracking.journal import Record
+from pipeline.tracking.limits import DIGEST_LENGTH, flatten, valid_key, valid_tags
+
+log = logging.getLogger(__name__)
+
+OBJECTIVE = "sweep/objective"
+
+
+class TrackedRun(Protocol):
+    """A run under way: a context manager, whose end marks the run FINISHED, FAILED or KILLED.
+
+    No method waits for the store. A file that was logged has to stay where it is until the run has ended.
+    """
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None without tracking."""
+
+    def reference(self) -> dict[str, str | None]:
+        """What leads back to the run: `run_id`, `experiment` and `tracking_uri`, without credentials."""
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Log settings; nested ones get dotted names. They never change: a resumed run keeps its first values."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers of one step. Infinities are logged as NaN, for a store draws them at 1.8e308."""
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Log one file, into a folder of the run's files."""
+
+    def log_artifacts(self, path: Path, folder: str | None = None) -> None:
+        """Log everything in a folder, into a folder of the run's files."""
+
+    def log_dataset(
+        self, name: str, digest: str, source: str, profile: str | None = None, context: str = "training"
+    ) -> None:
+        """Log which data the run used; `profile` is a JSON object of facts, such as their size."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags; a tag that is set again changes."""
+
+    def mirror_to_parent(self, metrics: Mapping[str, float]) -> None:
+        """Log headline metrics on the parent run as well, if there is one; its state stays as it is."""
+
+    def log_objective(self, value: float) -> None:
+        """Log the value that a sweep compares its jobs by; the smallest is the best."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+class NullRun:
+    """A run that records nothing."""
+
+    run_id: str | None = None
+
+    def reference(self) -> dict[str, str | None]:
+        """Return empty values: there is no run."""
+        return {"run_id": None, "experiment": None, "tracking_uri": None}
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Do nothing."""
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Do nothing."""
+
+    def log_artifacts(self, path: Path, folder: str | None = None) -> None:
+        """Do nothing."""
+
+    def log_dataset(
+        self, name: str, digest: str, source: str, profile: str | None = None, context: str = "training"
+    ) -> None:
+        """Do nothing."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+    def mirror_to_parent(self, metrics: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def log_objective(self, value: float) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+
+class RecordedRun:
+    """A run whose every call becomes a record, handed to whoever delivers it.
+
+    Args:
+        reference: what leads back to the run.
+        submit: takes a record, without waiting for the store.
+        close: called after the last record.
+        parent_run_id: the run that headline metrics are mirrored to.
+        sweep: whether the parent sums up a sweep.
+    """
+
+    def __init__(
+        self,
+        reference: Mapping[str, str],
+        submit: Callable[[Record], None],
+        close: Callable[[], object],
+        parent_run_id: str | None = None,
+        sweep: bool = False,
+    ) -> None:
+        self._reference = dict(reference)
+        self._submit = submit
+        self._close = close
+        self.parent_run_id = parent_run_id
+        self._sweep = sweep
+        self._odd_metrics: set[str] = set()
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._reference["run_id"]
+
+    def reference(self) -> dict[str, str | None]:
+        """Return what leads back to the run: `run_id`, `experiment` and `tracking_uri`, without credentials."""
+        return dict(self._reference)
+
+    def log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Log settings under dotted names."""
+        self._record("parameters", flatten(parameters))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers of one step."""
+        self._record("metrics", self._numbers(metrics), step)
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Log one file."""
+        self._record("artifact", {"path": str(Path(path).resolve()), "folder": folder})
+
+    def log_artifacts(self, path: Path, folder: str | None = None) -> None:
+        """Log everything in a folder."""
+        self.log_artifact(path, folder)
+
+    def log_dataset(
+        self, name: str, digest: str, source: str, profile: str | None = None, context: str = "training"
+    ) -> None:
+        """Log which data the run used."""
+        values = {"name": name, "digest": digest[:DIGEST_LENGTH], "source": source, "profile": profile}
+        self._record("dataset", {**values, "context": context})
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        self._record("tags", valid_tags(tags))
+
+    def mirror_to_parent(self, metrics: Mapping[str, float]) -> None:
+        """Log headline metrics on the parent run as well."""
+        if self.parent_run_id is not None:
+            self._record("metrics", self._numbers(metrics), run_id=self.parent_run_id)
+
+    def log_objective(self, value: float) -> None:
+        """Log the value that a sweep compares its jobs by."""
+        self.log_metrics({OBJECTIVE: value})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Mark the run: FINISHED, KILLED when it was interrupted, FAILED with the error as the tag `failure`."""
+        status = "FINISHED"
+        if error is not None:
+            # Lightning turns Ctrl-C, and the signal of a preempted job, into SystemExit.
+            status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+            self.set_tags({"failure": f"{type(error).__name__}: {error}"})
+        self._record("status", {"status": status})
+        if self._sweep and self.parent_run_id is not None:
+            self._record("sweep", {}, run_id=self.parent_run_id)
+        self._close()
+
+    def _record(self, kind: str, values: Mapping[str, Any], step: int | None = None, run_id: str | None = None) -> None:
+        if values or kind == "sweep":
+            self._submit(Record(run_id or self.run_id, kind, int(time.time() * 1000), values, step or 0))
+
+    def _numbers(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        numbers = {}
+        for name, value in metrics.items():
+            number = float(value)
+            if not math.isfinite(number):
+                if name not in self._odd_metrics:
+                    log.warning("The metric %s is %s; it is tracked as NaN.", name, number)
+                self._odd_metrics.add(name)
+                number = math.nan
+            numbers[valid_key(name)] = number
+        return numbers

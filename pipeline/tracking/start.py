@@ -1,0 +1,55 @@
+"""Where stages begin their runs. MLflow, which takes seconds to import, is loaded only when it is used."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.tracking.config import TrackingConfig
+from pipeline.tracking.run import NullRun, TrackedRun
+
+# Set by launchers of distributed training: only its first process records.
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+
+
+def start_run(
+    config: TrackingConfig,
+    repository_root: Path,
+    outputs: Path,
+    name: str,
+    stage: str,
+    parent_run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    resume_run_id: str | None = None,
+) -> TrackedRun:
+    """Begin a run, to be used as a context manager.
+
+    Args:
+        config: where runs are recorded.
+        repository_root: where a relative store lies, and whose commit is recorded.
+        outputs: the folder that keeps records while the store is away, in `tracking_journal.jsonl`.
+        name: the run's name; tracking.run_name takes its place, except for children.
+        stage: the stage, as in `train`.
+        parent_run_id: the run this one belongs to. One that the store does not know is left out, with a warning: DVC's
+            run cache may bring back an id from another store.
+        tags: further tags.
+        resume_run_id: an interrupted run to go on with. Where the store does not know it a new run begins, with a
+            warning.
+
+    Raises:
+        pipeline.tracking.store.StoreUnavailableError: within about ten seconds, when the store cannot be used.
+    """
+    if config.kind == "none" or not _is_first_process():
+        return NullRun()
+    from pipeline.tracking.opening import RunRequest, open_run
+
+    own_name = config.run_name if config.run_name and parent_run_id is None else name
+    return open_run(
+        config, repository_root, outputs, RunRequest(own_name, stage, parent_run_id, resume_run_id, tags or {})
+    )
+
+
+def _is_first_process() -> bool:
+    for variable in RANK_VARIABLES:
+        if variable in os.environ:
+            return os.environ[variable] == "0"
+    return True

@@ -1,0 +1,153 @@
+"""The MLflow store: reached or refused at once, and asked through explicit run ids only."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from mlflow.entities import Experiment, Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.tracking import MlflowClient
+
+from pipeline.tracking.config import TrackingConfig, artifact_location, sqlite_path, store_uri, without_credentials
+from pipeline.tracking.process import Process
+
+log = logging.getLogger(__name__)
+
+PARENT_TAG = "mlflow.parentRunId"
+PROCESS_TAG = "melisma.process"
+HOST_TAG = "melisma.host"
+STAGE_TAG = "melisma.stage"
+
+# MLflow waits two minutes for an answer and asks seven more times. Here a store that does not answer is away: a start
+# is refused within seconds, and a run under way keeps its journal. Whoever sets these variables has the last word.
+HTTP_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+LOCK_TIMEOUT = 120.0
+
+
+class StoreUnavailableError(ConnectionError):
+    """The tracking store cannot be used; the message says which one and what to do."""
+
+
+class Store:
+    """An MLflow store that has answered.
+
+    Attributes:
+        uri: the tracking URI.
+        client: MLflow's client for it.
+    """
+
+    def __init__(self, uri: str) -> None:
+        for name, value in HTTP_DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        self.uri = uri
+        self.client = MlflowClient(tracking_uri=uri)
+
+    @property
+    def name(self) -> str:
+        """The URI as it may be shown."""
+        return without_credentials(self.uri)
+
+    def run(self, run_id: str) -> Run | None:
+        """The run, or None where the store has none of this id, or only a deleted one."""
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return None
+            raise
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def experiment(self, name: str, location: str | None) -> Experiment:
+        """The experiment of this name, made when there is none.
+
+        Raises:
+            StoreUnavailableError: when the experiment was deleted; MLflow keeps its name.
+        """
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return self.client.get_experiment(self.client.create_experiment(name, artifact_location=location))
+            except MlflowException:
+                # Another process was faster, or the store truly refuses.
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            raise StoreUnavailableError(
+                f"tracking.experiment {name!r} was deleted from {self.name}; choose another name, or run "
+                f"`mlflow experiments restore --experiment-id {found.experiment_id}`."
+            )
+        return found
+
+    def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
+        """Begin a run that carries the tags by which it is closed, should this process die."""
+        process = Process.current()
+        tags = {**tags, HOST_TAG: process.host, PROCESS_TAG: str(process)}
+        return self.client.create_run(experiment_id, run_name=name, tags=tags)
+
+    def resume_run(self, run_id: str) -> None:
+        """Take over a run that was interrupted."""
+        process = Process.current()
+        self.client.set_tag(run_id, HOST_TAG, process.host)
+        self.client.set_tag(run_id, PROCESS_TAG, str(process))
+        self.client.update_run(run_id, status="RUNNING")
+
+    def close_stale_runs(self, experiment_id: str) -> list[str]:
+        """Mark runs KILLED that say RUNNING although their process, on this machine, is gone; return their ids."""
+        condition = f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{Process.current().host}'"
+        closed = []
+        for run in self.client.search_runs([experiment_id], condition):
+            process = Process.parse(run.data.tags.get(PROCESS_TAG, ""))
+            if process is not None and process.gone:
+                self.client.set_terminated(run.info.run_id, "KILLED")
+                closed.append(run.info.run_id)
+                log.info("Run %s was left behind by a process that is gone: marked KILLED.", run.info.run_name)
+        return closed
+
+
+def connect(config: TrackingConfig, repository_root: Path) -> tuple[Store, Experiment]:
+    """Reach the store and find, or make, the experiment.
+
+    Raises:
+        StoreUnavailableError: when the store cannot be reached or written to.
+    """
+    uri = store_uri(config, repository_root)
+    with asking(uri), _setup_lock(uri):
+        store = Store(uri)
+        return store, store.experiment(config.experiment, artifact_location(uri, repository_root))
+
+
+@contextmanager
+def asking(uri: str) -> Iterator[None]:
+    """Turn whatever keeps a store from answering into one error that says what to do."""
+    try:
+        yield
+    except StoreUnavailableError:
+        raise
+    except (MlflowException, OSError, Timeout) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise StoreUnavailableError(
+            f"tracking.uri {without_credentials(uri)} cannot be used: {reason} Start that server, correct tracking.uri "
+            f"or MLFLOW_TRACKING_URI, or go without tracking: tracking=none."
+        ) from error
+
+
+def _setup_lock(uri: str) -> AbstractContextManager[object]:
+    """A lock for the making of a sqlite store: two processes that lay its tables at once break it."""
+    database = sqlite_path(uri)
+    if database is None:
+        return nullcontext()
+    database.parent.mkdir(parents=True, exist_ok=True)
+    # sqlite reports neither as an error before MLflow has tried for minutes.
+    for path in (database.parent, database):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} is not writable")
+    return FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT)

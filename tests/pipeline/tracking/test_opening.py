@@ -1,0 +1,49 @@
+import json
+
+from pipeline.tracking.opening import journal_folder
+
+RECORD = {"kind": "metrics", "time": 1, "values": {"late/loss": 1.5}, "step": 3}
+
+
+def leave_journal(root, run_id, store, process="elsewhere"):
+    lines = [{"store": store, "process": process}, RECORD | {"run_id": run_id}]
+    path = root / "outputs" / "tracking_journal.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_what_a_dead_run_left_is_delivered_by_the_next(start, client, root):
+    with start() as first:
+        pass
+    path = leave_journal(root, first.run_id, f"sqlite:///{root}/mlflow.db")
+    with start():
+        pass
+    assert client.get_run(first.run_id).data.metrics == {"late/loss": 1.5}
+    assert not path.exists()
+
+
+def test_records_for_another_store_are_set_aside(start, root, caplog):
+    with start() as first:
+        pass
+    leave_journal(root, first.run_id, "http://elsewhere:5000")
+    with start():
+        pass
+    kept = list((root / "outputs").iterdir())
+    assert len(kept) == 1
+    assert "late/loss" in kept[0].read_text()
+    assert f"pipeline.tracking.replay {kept[0]}" in caplog.text
+
+
+def test_two_runs_at_once_keep_apart(start, client):
+    with start() as one, start() as other:
+        one.log_metrics({"train/loss": 1.0}, 0)
+        other.log_metrics({"train/loss": 2.0}, 0)
+    assert client.get_run(one.run_id).data.metrics == {"train/loss": 1.0}
+    assert client.get_run(other.run_id).data.metrics == {"train/loss": 2.0}
+
+
+def test_the_journal_of_a_queued_experiment_outlives_its_copy(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "repository"))
+    copy = tmp_path / "copy"
+    assert journal_folder(copy / "outputs", copy) == tmp_path / "repository" / "outputs"
+    assert journal_folder(tmp_path / "elsewhere", copy) == tmp_path / "elsewhere"
