@@ -4,9 +4,7 @@ python -m pipeline.report
 """
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import hydra
 import yaml
@@ -16,7 +14,7 @@ from pipeline.configuration import REPOSITORY, outputs_folder, plain
 from pipeline.reporting.data import ReportPaths, collect
 from pipeline.reporting.page import write_report
 from pipeline.stage_runs import child_run
-from pipeline.tracking.lineage import lineage_tags
+from pipeline.tracking.lineage import environment, source_tags
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +32,8 @@ def main(config: DictConfig) -> None:
         values,
         title=config.report.title,
         n_examples=config.report.n_examples,
-        lineage=lineage_tags(REPOSITORY) | dvc_hashes(Path(DVC_LOCK)),
+        lineage=source_tags(REPOSITORY) | dvc_hashes(Path(DVC_LOCK)),
+        environment=environment(),
     )
     write_report(report, page)
     log.info("Open %s in a browser.", page.resolve().as_uri())
@@ -42,7 +41,7 @@ def main(config: DictConfig) -> None:
         run.log_artifact(page, "report")
 
 
-def dvc_hashes(lock: Path) -> Mapping[str, Any]:
+def dvc_hashes(lock: Path) -> dict[str, str]:
     """The hash of every output that DVC has recorded, {dvc.path: hash}; empty where DVC has not run."""
     if not lock.exists():
         return {}

@@ -1,6 +1,7 @@
 """Audio files and waveforms: read, write, resample, level."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import torchaudio.functional
 from pipeline.files import atomic_write
 
 PEAK_LIMIT = 0.99
+
+# Programs that write a WAV file to a pipe cannot know its length, and announce one near 2 or 4 GiB.
+STREAMED_LENGTH = 0x7F000000
+_SHORT_DATA = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 class UnusableRecording(Exception):  # noqa: N818 - a verdict on a recording, which the caller lists, more than an error
@@ -39,16 +44,13 @@ def read_audio(path: Path | str) -> tuple[np.ndarray, int]:
     try:
         _require_content(path)
         with soundfile.SoundFile(path) as file:
-            announced = file.frames
+            _require_whole(file)
             channels = file.read(dtype="float32", always_2d=True)
-            sample_rate, seekable = file.samplerate, file.format != "MP3"
+            sample_rate = file.samplerate
     except OSError as error:
         raise UnusableRecording(_describe(path, error)) from error
     except (soundfile.SoundFileError, ValueError, TypeError, MemoryError) as error:
         raise UnusableRecording(f"not a readable audio file ({_one_line(error)})") from error
-    # The length of an MP3 is an estimate until it is decoded; elsewhere a shortfall means a torn file.
-    if seekable and len(channels) < announced:
-        raise UnusableRecording(f"truncated: {len(channels)} of the announced {announced} samples are there")
     return channels.mean(axis=1, dtype=np.float32), sample_rate
 
 
@@ -63,6 +65,14 @@ def _require_content(path: Path) -> None:
         raise UnusableRecording("the file is empty (0 bytes)")
     if not os.access(path, os.R_OK):
         raise UnusableRecording("permission denied")
+
+
+def _require_whole(file: soundfile.SoundFile) -> None:
+    """Raise when a WAV header announces more data than there is, which libsndfile only notes in its log."""
+    if note := _SHORT_DATA.search(file.extra_info):
+        announced, present = int(note[1]), int(note[2])
+        if present < announced < STREAMED_LENGTH:
+            raise UnusableRecording(f"truncated: {present} of the announced {announced} bytes are there")
 
 
 def _describe(path: Path, error: OSError) -> str:

@@ -33,7 +33,8 @@ def choose_prompts(test: TokenDataset, first: list[int], n: int, n_frames: int, 
     long_enough = [int(i) for i in np.flatnonzero(test.lengths > shortest)]
     if not long_enough:
         raise ValueError(
-            f"No utterance of {test.folder} is longer than a prompt of {n_frames} frames; lower evaluate.prompt_seconds."
+            f"No utterance of {test.folder} is longer than a prompt of {n_frames} frames; "
+            "lower evaluate.prompt_seconds."
         )
     others = np.random.default_rng(seed).permutation([i for i in long_enough if i not in first]).astype(int).tolist()
     order = [i for i in first if i in long_enough] + others

@@ -10,7 +10,6 @@ import numpy as np
 
 from pipeline.files import read_csv, read_json
 from pipeline.reporting.clips import Clip, load_clips
-from pipeline.reporting.environment import environment
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,7 @@ def collect(
     title: str = "Melisma",
     n_examples: int = 4,
     lineage: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
 ) -> ReportData:
     """Read what a report shows.
 
@@ -82,6 +82,7 @@ def collect(
         title: the page's title.
         n_examples: how many utterances of each kind to embed.
         lineage: what the run was made from (git commit, DVC hashes), shown as given.
+        environment: the machine and the versions, shown as given.
 
     Raises:
         FileNotFoundError: the evaluation's metrics, or an audio file it lists, do not exist.
@@ -102,7 +103,7 @@ def collect(
         conversion=_optional_mapping(paths.export / "conversion_report.json"),
         run=_optional_mapping(paths.train / "run.json"),
         lineage=lineage or {},
-        environment=environment(),
+        environment=environment or {},
     )
 
 

@@ -26,13 +26,17 @@ def environment() -> dict[str, str]:
 
 
 def lineage_tags(repository_root: Path) -> dict[str, str]:
-    """Tags that lead from a run back to its source: commit, branch, experiment, machine, versions.
+    """Tags that lead from a run back to its source: commit, branch, experiment, machine, versions."""
+    return {f"environment.{name}": value for name, value in environment().items()} | source_tags(repository_root)
+
+
+def source_tags(repository_root: Path) -> dict[str, str]:
+    """Tags of the commit, the branch, the experiment and the user.
 
     Names under `mlflow.` are those that the MLflow interface shows in columns of its own. Outside a git checkout the
     tags of git are absent.
     """
-    tags = {f"environment.{name}": value for name, value in environment().items()}
-    tags["mlflow.source.type"] = "LOCAL"
+    tags = {"mlflow.source.type": "LOCAL"}
     tags["mlflow.user"] = _user()
     experiment = os.environ.get("DVC_EXP_NAME")
     if experiment:

@@ -1,37 +1,10 @@
-"""From the `data` configuration group to a corpus's own dataclass, with errors that name the key."""
+"""Checks that the corpora's configurations share; their errors name the key."""
 
-import difflib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-Config = TypeVar("Config")
-
-
-def near_matches(name: object, known: Sequence[str]) -> str:
-    """A hint such as "did you mean `en-us`?", or all that is known when nothing is near."""
-    near = difflib.get_close_matches(str(name), known, n=3)
-    if near:
-        return f"did you mean {' or '.join(f'`{match}`' for match in near)}?"
-    return f"known are {', '.join(known)}."
-
-
-def read_options(config_class: type[Config], options: Mapping[str, Any]) -> Config:
-    """Build a configuration dataclass from options, which must name each of its fields and nothing else.
-
-    Raises:
-        ValueError: an option is unknown, missing or invalid; the message names `data.<option>`.
-    """
-    names = [field.name for field in fields(config_class)]  # type: ignore[arg-type]
-    for name in options:
-        if name not in names:
-            raise ValueError(f"data.{name} is not an option of this corpus; {near_matches(name, names)}")
-    for name in names:
-        if name not in options:
-            raise ValueError(f"data.{name} is missing; the files under conf/data show every option.")
-    return config_class(**options)
+from pipeline.settings import near_matches
 
 
 def existing_folder(root: str | Path) -> Path:

@@ -11,11 +11,12 @@ from pipeline.audio.corpora.fsdd import Fsdd
 from pipeline.audio.corpora.librispeech import LibriSpeech
 from pipeline.audio.corpora.libritts import LibriTts
 from pipeline.audio.corpora.ljspeech import LjSpeech
-from pipeline.audio.corpora.options import read_options, require_choice
+from pipeline.audio.corpora.options import require_choice
 from pipeline.audio.corpora.published import DownloadConfig, RootConfig, SubsetConfig
 from pipeline.audio.corpora.speechcommands import SpeechCommands
 from pipeline.audio.corpora.vctk import Vctk, VctkConfig
 from pipeline.audio.corpora.yesno import YesNo
+from pipeline.settings import read_settings
 
 # Kind: the dataclass of its options, and the corpus made of them.
 RECORDED: dict[str, tuple[Any, Any]] = {
@@ -45,7 +46,7 @@ def build_corpus(kind: str, options: Mapping[str, Any], cache: Path, seed: int) 
     """
     require_choice("kind", kind, KINDS)
     if kind == "espeak":
-        return EspeakCorpus(read_options(EspeakConfig, options), cache, seed)
+        return EspeakCorpus(read_settings(EspeakConfig, options, "data"), cache, seed)
     config_class, corpus_class = RECORDED[kind]
-    corpus: Corpus = corpus_class(read_options(config_class, options))
+    corpus: Corpus = corpus_class(read_settings(config_class, options, "data"))
     return corpus

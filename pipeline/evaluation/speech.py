@@ -1,0 +1,104 @@
+"""A decoder speaks: continuations of held-out utterances, and speech from nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.sampling import SamplingConfig
+from pipeline.audio.codecs.codec import Codec
+from pipeline.audio.reading import read_audio
+from pipeline.evaluation.listening import Clip, decode_all
+from pipeline.evaluation.prompts import choose_prompts
+from pipeline.evaluation.synthesis import generate_codes
+from pipeline.files import read_json
+from pipeline.tokens.shards import TokenDataset
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    """How much speech is generated.
+
+    Attributes:
+        batch_size: utterances generated side by side.
+        n_prompted: continuations of held-out utterances.
+        n_unprompted: utterances that begin from nothing.
+        prompt_seconds: how much of a held-out utterance is given.
+        seconds: the length of an utterance at most, its prompt included.
+    """
+
+    batch_size: int
+    n_prompted: int
+    n_unprompted: int
+    prompt_seconds: float
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.n_prompted, self.n_unprompted) < 1:
+            raise ValueError("evaluate.batch_size, n_prompted and n_unprompted must be at least 1.")
+        if not 0 < self.prompt_seconds < self.seconds:
+            raise ValueError(
+                f"evaluate.prompt_seconds is {self.prompt_seconds}; it must be positive and below evaluate.seconds "
+                f"({self.seconds})."
+            )
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a decoder said.
+
+    Attributes:
+        clips: to listen to.
+        bodies: to measure: held-out speech through the codec, all that was generated (continuations without their
+            prompts), and its two kinds.
+        n_frames: generated frames of each utterance.
+    """
+
+    clips: list[Clip]
+    bodies: dict[str, list[np.ndarray]]
+    n_frames: list[int]
+
+
+def speak(
+    decoder: Decoder,
+    codec: Codec,
+    test: TokenDataset,
+    examples: Path,
+    config: SpeechConfig,
+    sampling: SamplingConfig,
+    seed: int,
+) -> Generated:
+    """Continue held-out utterances, and speak from nothing."""
+    frames, prompt_frames = (round(s * codec.frame_rate) for s in (config.seconds, config.prompt_seconds))
+    recorded = {row["document"]: row for row in read_json(examples / "examples.json")}
+    prompts = choose_prompts(test, list(recorded), config.n_prompted, prompt_frames, seed)
+    vocabulary = test.vocabulary
+    starts = [prompt.codes[:prompt_frames] for prompt in prompts]
+    continued = generate_codes(decoder, vocabulary, starts, frames, sampling, seed, config.batch_size)
+    nothing = [prompts[0].codes[:0]] * config.n_unprompted
+    unprompted = generate_codes(decoder, vocabulary, nothing, frames, sampling, seed + 1, config.batch_size)
+    through_codec = decode_all(codec, [prompt.codes for prompt in prompts], "decoding real")
+    continuations = decode_all(codec, continued, "decoding continuations")
+    spoken = decode_all(codec, unprompted, "decoding unprompted")
+    given = round(config.prompt_seconds * codec.sample_rate)
+    clips = []
+    for number, prompt in enumerate(prompts):
+        source = f"test document {prompt.document}"
+        if prompt.document in recorded and number < len(recorded):
+            audio, _ = read_audio(examples / recorded[prompt.document]["file"])
+            clips.append(Clip("real", number, audio, recorded[prompt.document]["utterance"]))
+        clips.append(Clip("codec", number, through_codec[number], source))
+        clips.append(Clip("continuation", number, continuations[number], source, config.prompt_seconds))
+    clips += [Clip("unprompted", number, audio) for number, audio in enumerate(spoken)]
+    new_speech = [audio[given:] for audio in continuations]
+    return Generated(
+        clips,
+        {
+            "codec": through_codec,
+            "generated": [*new_speech, *spoken],
+            "continuation": new_speech,
+            "unprompted": spoken,
+        },
+        [max(len(codes) - prompt_frames, 0) for codes in continued] + [len(codes) for codes in unprompted],
+    )

@@ -1,0 +1,119 @@
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.audio.utterances import Piece, Utterance, UtteranceConfig, assemble, plan_utterances
+
+WHOLE = UtteranceConfig(min_seconds=0.3, max_seconds=20.0, join_seconds=None, gap_seconds=0.06)
+JOINED = UtteranceConfig(min_seconds=0.3, max_seconds=20.0, join_seconds=4.0, gap_seconds=0.06)
+
+
+def plan(durations, config, seed=0, speakers=None, splits=None):
+    speakers = speakers or dict.fromkeys(durations, "ann")
+    return plan_utterances(durations, speakers, splits or dict.fromkeys(durations, "train"), config, seed)
+
+
+def seconds(utterance, durations, config):
+    lengths = [durations[p.recording] if p.start is None else p.stop - p.start for p in utterance.pieces]
+    return sum(lengths) + config.gap_seconds * (len(lengths) - 1)
+
+
+def test_recordings_stay_whole():
+    utterances = plan({"a": 2.0, "b": 20.0, "c": 0.2}, WHOLE)
+    assert {(u.id, u.pieces) for u in utterances} == {("a", (Piece("a"),)), ("b", (Piece("b"),))}
+
+
+def test_long_recordings_are_cut_into_equal_pieces():
+    pieces = sorted((u.pieces[0].start, u.pieces[0].stop) for u in plan({"a": 50.0}, WHOLE))
+    np.testing.assert_allclose(pieces, [(0, 50 / 3), (50 / 3, 100 / 3), (100 / 3, 50)])
+    assert len({u.id for u in plan({"a": 50.0}, WHOLE)}) == 3
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0.15, 9.0), min_size=2, max_size=60), st.integers(0, 3))
+def test_joining_uses_each_recording_once_within_speaker_and_split(lengths, seed):
+    durations = {f"{i:02d}": length for i, length in enumerate(lengths)}
+    speakers = {name: "ann" if int(name) % 2 else "bob" for name in durations}
+    splits = {name: "test" if int(name) % 3 == 0 else "train" for name in durations}
+    utterances = plan(durations, JOINED, seed, speakers, splits)
+    used = [piece.recording for utterance in utterances for piece in utterance.pieces]
+    assert len(used) == len(set(used))
+    assert len({utterance.id for utterance in utterances}) == len(utterances)
+    for utterance in utterances:
+        assert {speakers[p.recording] for p in utterance.pieces} == {utterance.speaker}
+        assert {splits[p.recording] for p in utterance.pieces} == {utterance.split}
+        assert 0.3 <= seconds(utterance, durations, JOINED) <= 9.0 + 0.5
+    # Only a lone scrap, with no short recording of its speaker and split to join, may be left out.
+    for name in durations.keys() - set(used):
+        assert durations[name] < 0.3
+        short = [n for n in durations if durations[n] < 4.0]
+        assert sum((speakers[n], splits[n]) == (speakers[name], splits[name]) for n in short) == 1
+
+
+def test_joined_digits_reach_the_length_and_mix():
+    durations = {f"{digit}_{take}": 0.45 for digit in range(10) for take in range(20)}
+    utterances = plan(durations, JOINED)
+    lengths = [seconds(utterance, durations, JOINED) for utterance in utterances]
+    assert max(lengths) <= 4.0
+    assert np.median(lengths) > 3.5
+    assert np.mean([len({piece.recording[0] for piece in utterance.pieces}) for utterance in utterances]) > 3
+
+
+def test_plan_depends_on_the_seed_and_not_on_the_order():
+    durations = {f"{i}": 0.5 for i in range(50)}
+    shuffled = dict(random.Random(1).sample(list(durations.items()), len(durations)))
+    assert plan(durations, JOINED, 1) == plan(shuffled, JOINED, 1)
+    assert plan(durations, JOINED, 1) != plan(durations, JOINED, 2)
+
+
+def test_beginning_of_the_plan_is_a_mixture_of_speakers():
+    durations = {f"{speaker}/{i}": 1.0 for speaker in "abc" for i in range(50)}
+    utterances = plan(durations, WHOLE, speakers={name: name[0] for name in durations})
+    assert {utterance.speaker for utterance in utterances[:20]} == {"a", "b", "c"}
+
+
+def test_assemble_cuts_and_joins_with_silence():
+    audio = {"a": np.arange(1, 101, dtype=np.float32), "b": -np.ones(50, np.float32)}
+    pieces = (Piece("a", 0.2, 0.5), Piece("b"))
+    joined, rate = assemble(Utterance("x", "ann", "train", pieces), lambda name: (audio[name], 100), 0.1)
+    assert (rate, joined.dtype) == (100, np.float32)
+    np.testing.assert_array_equal(joined, np.concatenate([np.arange(21, 51), np.zeros(10), -np.ones(50)]))
+
+
+def test_pieces_of_a_cut_recording_lose_no_sample():
+    audio = np.random.default_rng(0).normal(size=33333).astype(np.float32)
+    config = UtteranceConfig(0.1, 1.0, None, 0.0)
+    utterances = sorted(plan({"a": len(audio) / 8000}, config), key=lambda u: u.pieces[0].start)
+    assert len(utterances) == 5
+    parts = [assemble(utterance, lambda name: (audio, 8000), 0.0)[0] for utterance in utterances]
+    np.testing.assert_array_equal(np.concatenate(parts), audio)
+
+
+def test_mixed_sample_rates_take_the_first():
+    sources = {"a": (np.ones(800, np.float32), 800), "b": (np.ones(1600, np.float32), 1600)}
+    utterance = Utterance("x", "ann", "train", (Piece("a"), Piece("b")))
+    joined, rate = assemble(utterance, sources.__getitem__, 0.0)
+    assert (rate, len(joined)) == (800, 1600)
+
+
+def test_short_recordings_are_of_use_only_when_joined():
+    assert WHOLE.min_recording_seconds == 0.3
+    assert JOINED.min_recording_seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((0.0, 20, None, 0.1), "min_seconds must be positive"),
+        ((11.0, 20, None, 0.1), "at most half"),
+        ((0.3, 20, 30, 0.1), "join_seconds must lie between"),
+        ((0.3, 20, None, -0.1), "data.utterances.gap_seconds"),
+        ((0.3, "20", None, 0.1), "data.utterances.max_seconds"),
+    ],
+)
+def test_configuration_names_the_key(values, message):
+    with pytest.raises(ValueError, match=message):
+        UtteranceConfig(*values)
