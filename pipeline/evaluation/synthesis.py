@@ -43,8 +43,8 @@ def generate_codes(
         batch = torch.stack([vocabulary.codes_to_tokens(codes) for codes in prompts[start : start + batch_size]])
         prompt = torch.cat((torch.full((len(batch), 1), Special.BOS), batch), dim=1)
         n_new = n_frames * vocabulary.n_codebooks - batch.shape[1]
-        steps = list(generate(decoder, prompt, n_new, sampling, allowed, Special.EOS, generator))
-        rows = torch.cat((prompt, torch.stack(steps, dim=1)), dim=1)
+        steps = generate(decoder, prompt, n_new, sampling, allowed, Special.EOS, generator)
+        rows = torch.cat((prompt, *(tokens[:, None] for tokens in steps)), dim=1)
         utterances += [vocabulary.tokens_to_codes(row) for row in rows]
         progress.update(len(batch))
     progress.close()

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_modules.callbacks.final_validation import FinalValidation
+from lightning_modules.callbacks.resume import LAST_CHECKPOINT, ResumeCheckpoint
+from lightning_modules.trainer import TrainerConfig, build_trainer
+
+
+def keep_best(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        folder, "best", monitor="val/loss", save_weights_only=True, enable_version_counter=False
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_one_checkpoint_every_so_many_optimizer_steps(fit_scripted, tmp_path: Path, accumulate: int) -> None:
+    callback = ResumeCheckpoint(tmp_path, every_n_steps=2, val_every_steps=7)
+    events = fit_scripted([callback], max_steps=5, val_every_steps=7, accumulate=accumulate)
+    assert [step for event, step in events if event == "saved"] == [2, 4]
+    assert [path.name for path in tmp_path.iterdir()] == [LAST_CHECKPOINT]
+    checkpoint = torch.load(tmp_path / LAST_CHECKPOINT, weights_only=True)
+    assert checkpoint["global_step"] == 4
+    assert checkpoint["state_dict"]["weight"] == 4
+    assert checkpoint["optimizer_states"]
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_validation_comes_before_the_checkpoint_of_its_step(fit_scripted, tmp_path: Path, accumulate: int) -> None:
+    callback = ResumeCheckpoint(tmp_path, every_n_steps=2, val_every_steps=4)
+    events = fit_scripted([callback], max_steps=5, val_every_steps=4, accumulate=accumulate)
+    assert events == [("saved", 2), ("validated", 4), ("saved", 4)]
+
+
+@pytest.mark.parametrize("val_every_steps", [4, 100])
+def test_the_last_steps_validation_comes_first_too(fit_scripted, tmp_path: Path, val_every_steps: int) -> None:
+    callbacks = [FinalValidation(), ResumeCheckpoint(tmp_path, every_n_steps=6, val_every_steps=val_every_steps)]
+    events = fit_scripted(callbacks, max_steps=6, val_every_steps=val_every_steps)
+    assert events[-2:] == [("validated", 6), ("saved", 6)]
+
+
+def test_the_checkpoint_knows_the_best_one_of_its_own_step(fit_scripted, tmp_path: Path) -> None:
+    losses = {2: 1.0, 4: 0.5, 6: 0.8}
+
+    def fit(**options: object) -> None:
+        callbacks = [keep_best(tmp_path), ResumeCheckpoint(tmp_path, every_n_steps=4, val_every_steps=2)]
+        fit_scripted(callbacks, max_steps=6, val_every_steps=2, val_losses=losses, **options)
+
+    with pytest.raises(ConnectionAbortedError):
+        fit(interrupt_at=5)
+    assert torch.load(tmp_path / LAST_CHECKPOINT, weights_only=True)["global_step"] == 4
+    fit(resume=tmp_path / LAST_CHECKPOINT)
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_the_trainer_saves_the_best_checkpoint_first(tmp_path: Path) -> None:
+    config = TrainerConfig("cpu", 4, 1, 8, 1, None, 2, 1, 2, False)
+    order = [type(callback) for callback in build_trainer(config, "fp32", False, tmp_path).callbacks]
+    assert order.index(ModelCheckpoint) < order.index(ResumeCheckpoint)
+
+
+def test_going_on_counts_from_the_checkpoint(fit_scripted, tmp_path: Path) -> None:
+    def fit(**options: object) -> list[tuple[str, int]]:
+        callbacks = [ResumeCheckpoint(tmp_path, every_n_steps=3, val_every_steps=100)]
+        return fit_scripted(callbacks, max_steps=7, val_every_steps=100, **options)
+
+    with pytest.raises(ConnectionAbortedError):
+        fit(interrupt_at=5)
+    assert [step for event, step in fit(resume=tmp_path / LAST_CHECKPOINT) if event == "saved"] == [6]
+    assert torch.load(tmp_path / LAST_CHECKPOINT, weights_only=True)["state_dict"]["weight"] == 6

@@ -1,0 +1,71 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lightning_modules.callbacks.throughput import Throughput
+from lightning_modules.language_model import Batch, LanguageModel, OptimizerConfig
+from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.schedule import ScheduleConfig
+
+
+class Clock:
+    """A training whose time is told by hand."""
+
+    def __init__(self, config: DecoderConfig, depth: int, world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.rates: list[float] = []
+        self.depth = depth
+        self.trainer = SimpleNamespace(global_step=0, world_size=world_size)
+        self.module = LanguageModel(
+            replace(config, num_nextn_predict_layers=depth),
+            ObjectiveConfig(1.0, 0.3, 0.001, 0.0),
+            OptimizerConfig(1e-3, (0.9, 0.95), 0.0, 1e-8),
+            ScheduleConfig(0, 1.0, 1.0),
+            max_steps=10,
+        )
+        monkeypatch.setattr(self.module, "log", self.log)
+        monkeypatch.setattr("lightning_modules.callbacks.throughput.time.perf_counter", lambda: self.now)
+        self.callback = Throughput()
+        self.callback.on_train_start(self.trainer, self.module)
+
+    def log(self, name: str, value: float) -> None:
+        assert name == "throughput/tokens_per_second"
+        self.rates.append(value)
+
+    def batch(self, seconds: float, windows: int, sequence_length: int, steps: bool = True) -> None:
+        self.now += seconds
+        self.trainer.global_step += steps
+        tokens = torch.zeros(windows, sequence_length + 1 + self.depth, dtype=torch.long)
+        self.callback.on_train_batch_end(self.trainer, self.module, {}, Batch(tokens, tokens), 0)
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_input_tokens_per_second_over_all_ranks(
+    tiny_config: DecoderConfig, monkeypatch: pytest.MonkeyPatch, depth: int, world_size: int
+) -> None:
+    clock = Clock(tiny_config, depth, world_size, monkeypatch)
+    clock.batch(seconds=2.0, windows=4, sequence_length=16)
+    clock.batch(seconds=0.5, windows=4, sequence_length=16)
+    assert clock.rates == pytest.approx([world_size * 64 / 2.0, world_size * 64 / 0.5])
+
+
+def test_micro_batches_count_towards_their_optimizer_step(
+    tiny_config: DecoderConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(tiny_config, 1, 1, monkeypatch)
+    for _ in range(2):
+        clock.batch(seconds=1.0, windows=2, sequence_length=10, steps=False)
+        clock.batch(seconds=3.0, windows=3, sequence_length=10)
+    assert clock.rates == pytest.approx([50 / 4, 50 / 4])
+
+
+def test_time_spent_validating_does_not_count(tiny_config: DecoderConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(tiny_config, 1, 1, monkeypatch)
+    clock.batch(seconds=1.0, windows=1, sequence_length=10)
+    clock.now += 60
+    clock.callback.on_validation_end(clock.trainer, clock.module)
+    clock.batch(seconds=1.0, windows=1, sequence_length=10)
+    assert clock.rates == pytest.approx([10.0, 10.0])

@@ -1,0 +1,101 @@
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.router import Routing
+from pipeline.evaluation.scoring import score_documents
+from pipeline.tokens.ngram import NgramBaselines
+from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.vocabulary import Special, Vocabulary
+
+FRAMES = [9, 1, 30, 0, 9, 4, 17]
+
+
+def reference_losses(decoder: Decoder, documents: TokenDataset, n_codebooks: int) -> tuple[list[Tensor], list[Counter]]:
+    """Losses in float64 by position, and the experts chosen in each layer: one document, nothing padded, at a time."""
+    losses: list[list[Tensor]] = [[] for _ in range(n_codebooks)]
+    chosen = [Counter() for _ in range(2)]
+    with torch.no_grad():
+        for index in range(len(documents)):
+            tokens = torch.from_numpy(documents[index])
+            logits, routings = decoder.next_token_logits(tokens[None, :-1])
+            for place, target in enumerate(tokens[1:]):
+                losses[place % n_codebooks].append(F.cross_entropy(logits[0, place].double(), target))
+            for counter, routing in zip(chosen, routings, strict=True):
+                counter.update(routing.indices.flatten().tolist())
+    return [torch.stack(position) for position in losses], chosen
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 50, 100_000])
+def test_every_document_is_scored_as_if_it_were_alone(build_decoder, random_split, tokens_per_batch: int) -> None:
+    decoder, documents = build_decoder(), random_split("test", FRAMES)
+    losses, chosen = reference_losses(decoder, documents, 2)
+    score = score_documents(decoder, documents, 2, tokens_per_batch)
+    assert score.n_tokens == sum(2 * frames + 1 for frames in FRAMES) == sum(len(position) for position in losses)
+    assert score.loss == pytest.approx(float(torch.cat(losses).mean()), abs=1e-5)
+    assert score.by_codebook == pytest.approx([float(position.mean()) for position in losses], abs=1e-5)
+    assert list(score.expert_load) == [1, 2]
+    for load, counter in zip(score.expert_load.values(), chosen, strict=True):
+        assert load.tolist() == [counter[expert] for expert in range(8)]
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 40, 70])
+def test_batches_keep_within_their_tokens_as_far_as_documents_allow(
+    build_decoder, random_split, tokens_per_batch: int
+) -> None:
+    decoder = build_decoder()
+    shapes: list[tuple[int, int]] = []
+    decoder.embed_tokens.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(inputs[0].shape)))
+    score_documents(decoder, random_split("test", FRAMES), 2, tokens_per_batch)
+    assert sum(rows for rows, _ in shapes) == len(FRAMES)
+    assert all(rows * length <= tokens_per_batch or rows == 1 for rows, length in shapes)
+
+
+def test_a_decoder_without_experts_has_no_loads(build_decoder, random_split) -> None:
+    decoder = build_decoder(first_k_dense_replace=3, num_nextn_predict_layers=0)
+    score = score_documents(decoder, random_split("test", FRAMES), 2)
+    assert score.expert_load == {}
+    assert score.loss > 0
+
+
+class CountingDecoder(Decoder):
+    """Predicts just what one of the n-gram baselines does."""
+
+    def __init__(self, config: DecoderConfig, baselines: NgramBaselines, order: int) -> None:
+        super().__init__(replace(config, first_k_dense_replace=3, num_nextn_predict_layers=0))
+        self.baselines = baselines
+        self.order = order
+
+    def next_token_logits(self, tokens: Tensor) -> tuple[Tensor, list[Routing]]:
+        vocabulary = self.baselines.vocabulary
+        logits = torch.full((*tokens.shape, vocabulary.size), float("-inf"), dtype=torch.float64)
+        for row, place in torch.cartesian_prod(*(torch.arange(size) for size in tokens.shape)).tolist():
+            token, q = int(tokens[row, place]), place % vocabulary.n_codebooks
+            is_code = token >= len(Special)
+            context = (token - len(Special)) % vocabulary.codebook_size if is_code else vocabulary.codebook_size
+            probabilities = self.baselines.bigram[q, context] if self.order == 2 else self.baselines.unigram[q]
+            first = len(Special) + q * vocabulary.codebook_size
+            log_probabilities = torch.from_numpy(probabilities).log()
+            logits[row, place, first : first + vocabulary.codebook_size] = log_probabilities[:-1]
+            logits[row, place, Special.EOS] = log_probabilities[-1]
+        return logits, []
+
+
+@pytest.mark.parametrize(("order", "name"), [(1, "unigram"), (2, "bigram")])
+def test_model_and_baselines_are_scored_on_the_same_targets(
+    tiny_config: DecoderConfig, random_split, vocabulary: Vocabulary, order: int, name: str
+) -> None:
+    train, validation = random_split("train", [20] * 30, seed=1), random_split("validation", [20] * 5, seed=2)
+    test = random_split("test", FRAMES, seed=3)
+    baselines = NgramBaselines.fit(train, validation)
+    expected = baselines.evaluate(test)
+    score = score_documents(CountingDecoder(tiny_config, baselines, order), test, 2, tokens_per_batch=60)
+    assert score.n_tokens == expected.n_targets
+    assert score.loss == pytest.approx(getattr(expected, name), rel=1e-5)
+    assert score.by_codebook == pytest.approx([getattr(b, name) for b in expected.by_codebook], rel=1e-5)
