@@ -25,8 +25,8 @@ class ScheduleConfig:
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         remaining = max(max_steps - self.warmup_steps, 1)
-        progress = (step - self.warmup_steps) / remaining
+        progress = min((step - self.warmup_steps) / remaining, 1.0)
         if progress <= self.constant_fraction:
             return 1.0
-        decayed = min((progress - self.constant_fraction) / (1 - self.constant_fraction), 1.0)
+        decayed = (progress - self.constant_fraction) / (1 - self.constant_fraction)
         return self.final_ratio + (1 - self.final_ratio) * 0.5 * (1 + math.cos(math.pi * decayed))

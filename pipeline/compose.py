@@ -56,7 +56,8 @@ def stale_values(path: Path) -> list[str]:
     """One line for each value in which `path` differs from what conf/ composes to."""
     if not path.exists():
         return [f"{path} does not exist"]
-    written, composed = dict(_leaves(OmegaConf.load(path))), dict(_leaves(compose()))
+    # Plain values: a config object refuses to show one that has yet to be given.
+    written, composed = dict(_leaves(OmegaConf.to_container(OmegaConf.load(path)))), dict(_leaves(compose()))
     absent = "absent"
     return [
         f"{key} is {written.get(key, absent)!r} in {path}, {composed.get(key, absent)!r} in conf/"
@@ -70,7 +71,7 @@ def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         for key, value in values.items():
             yield from _leaves(value, f"{prefix}{key}.")
     else:
-        yield prefix.removesuffix("."), values if not OmegaConf.is_config(values) else OmegaConf.to_container(values)
+        yield prefix.removesuffix("."), values
 
 
 def main() -> int:

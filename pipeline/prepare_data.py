@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +91,10 @@ def main(config: DictConfig) -> None:
         codec_sample_rate(codec_config),
         utterance_config.gap_seconds,
     )
-    # What an interrupted run has encoded is found again by what it was encoded from.
+    # What an interrupted run has encoded is found again by what it was encoded from: names and speakers decide on the
+    # split and the order, so a corpus renamed in between is another one.
     identity = {name: values[name] for name in ("data", "codec", "seed")}
-    work = cache / f"prepared-{fingerprint(identity | {'audio': [i.sha256 for i in inspections]})[:16]}"
+    work = cache / f"prepared-{fingerprint(identity | {'audio': [asdict(i) for i in inspections]})[:16]}"
     codec = fit_or_load(codec_config, read, utterances, work / "codec", seed)
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
     encode_splits(utterances, read, codec, vocabulary, work, processing.shard_utterances, processing.workers)
@@ -110,9 +111,7 @@ def main(config: DictConfig) -> None:
     )
     write_json(work / "data_card.json", card)
     write_card(card, work / "data_card.md")
-    shutil.rmtree(prepared, ignore_errors=True)
-    prepared.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(work, prepared)
+    replace_folder(prepared, work)
     report(card, prepared)
 
 
@@ -142,6 +141,15 @@ def save_examples(utterances: Sequence[Utterance], read: UtteranceReader, test: 
         write_wav(folder / name, read(candidates[document]), read.sample_rate)
         rows.append({"file": name, "document": document, "utterance": candidates[document].id})
     write_json(folder / "examples.json", rows)
+
+
+def replace_folder(folder: Path, new: Path) -> None:
+    """Put the folder `new` in the place of `folder`; a link stays, and what it leads to is replaced."""
+    folder = folder.resolve()
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(new, folder)
 
 
 def report(card: dict[str, Any], prepared: Path) -> None:

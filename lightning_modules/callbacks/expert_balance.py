@@ -24,7 +24,7 @@ def load_cv(load: Tensor) -> Tensor:
 
 
 def balance_metrics(loads: Mapping[int, Tensor]) -> dict[str, float]:
-    """Both measures of every layer, {layer number: tokens each expert received [E]}, under the names they are logged by."""
+    """Both measures of every layer under their logged names; `loads` are {layer: tokens of each expert [E]}."""
     metrics = {}
     for layer, load in loads.items():
         metrics[f"moe/max_violation/layer_{layer}"] = float(max_violation(load))

@@ -5,6 +5,8 @@ from typing import Any
 
 import lightning as L  # noqa: N812
 
+from lightning_modules.language_model import LanguageModel
+
 
 class Throughput(L.Callback):
     """Logs the tokens trained on per second since the last optimizer step, over all ranks."""
@@ -22,7 +24,10 @@ class Throughput(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch's tokens, and log the rate once an optimizer step is done."""
-        self._tokens += batch.tokens.numel() * trainer.world_size
+        assert isinstance(pl_module, LanguageModel)
+        # The tokens beyond the window are targets alone, and inputs of the next one.
+        lookahead = 1 + pl_module.decoder.config.num_nextn_predict_layers
+        self._tokens += batch.tokens[:, lookahead:].numel() * trainer.world_size
         if trainer.global_step == self._step:
             return
         now = time.perf_counter()

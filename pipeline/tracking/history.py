@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from pipeline.files import write_csv
+from pipeline.files import atomic_write, write_csv
 from pipeline.tracking.run import TrackedRun
 
 
@@ -24,7 +24,8 @@ class HistoryLogger(Logger):
         self.path = path
         self.run = run
         kept = [row for row in read_history(path) if row["step"] < first_step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
 
     @property
     def name(self) -> str:

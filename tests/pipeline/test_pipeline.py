@@ -174,7 +174,7 @@ def test_a_stage_runs_straight_from_conf_and_says_what_is_wrong(copy: Copy) -> N
     wrong = copy.python("pipeline.train", "model.qk_rope_head_dim=5", "tracking=none", status=1)
     assert "model.qk_rope_head_dim is 5; rotary dimensions come in pairs" in wrong
     misspelt = copy.python("pipeline.train", "+optimizer.weight_decy=0.1", "tracking=none", status=1)
-    assert "did you mean optimizer.weight_decay?" in misspelt
+    assert "optimizer.weight_decy is not a setting; did you mean `weight_decay`?" in misspelt
 
 
 def test_a_sweep_keeps_its_jobs_apart_and_survives_a_failing_one(copy: Copy) -> None:

@@ -85,7 +85,7 @@ def _mark_origin(axes: Axes, clip: Clip) -> None:
     spans = {
         "real": [(0.0, clip.seconds, REAL, "real")],
         "codec": [(0.0, clip.seconds, REAL, "real, through the codec")],
-        "continuation": [(0.0, prompt, REAL, "prompt"), (prompt, clip.seconds, MODEL, "model")],
+        "continuation": [(0.0, prompt, REAL, "prompt, then model"), (prompt, clip.seconds, MODEL, "")],
         "unprompted": [(0.0, clip.seconds, MODEL, "model, unprompted")],
     }[clip.kind]
     in_data_by_axes = axes.get_xaxis_transform()

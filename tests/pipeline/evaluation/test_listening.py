@@ -97,7 +97,11 @@ def frechet_in_scipy(a: FrechetStatistics, b: FrechetStatistics) -> float:
 
 def test_the_comparison_holds_each_body_against_both_references() -> None:
     decoded, undecoded = (FrechetStatistics.from_audio(noise(4, seed, width), RATE) for seed, width in ((1, 2), (2, 1)))
-    bodies = {"a": noise(4, seed=3, smoothing=4), "same": noise(4, seed=1, smoothing=2), "b": [np.zeros(99, np.float32)]}
+    bodies = {
+        "a": noise(4, seed=3, smoothing=4),
+        "same": noise(4, seed=1, smoothing=2),
+        "b": [np.zeros(99, np.float32)],
+    }
     measures = measure_bodies(bodies, RATE, decoded)
     rows = comparison_rows(measures, decoded, undecoded)
     assert [row["signal"] for row in rows] == ["a", "same", "b"]

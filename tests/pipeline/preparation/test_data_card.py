@@ -1,0 +1,80 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.audio.corpora.corpus import Recording
+from pipeline.audio.measures.summary import ReferenceStatistics, measure_speech
+from pipeline.audio.utterances import Piece, Utterance
+from pipeline.preparation.data_card import MANIFEST_COLUMNS, describe, write_card, write_manifest
+from pipeline.preparation.inspection import Inspection
+from pipeline.tokens.shards import TokenDataset, finish_split, shard_path, write_shard
+from pipeline.tokens.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary(2, 4)
+FRAMES = {"train": [100, 50, 0], "validation": [25], "test": [75]}
+INSPECTIONS = [
+    Inspection(Recording("a/1.wav", "a", 'She said "no, thanks",\nand left.'), 1.25, "ab" * 32),
+    Inspection(Recording("a/2.wav", "a"), 0.1, "cd" * 32, "too short: 0.10 s of at least 0.3 s"),
+    Inspection(Recording("b/ü, 3.wav", "b"), reason="not a readable audio file"),
+]
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> dict[str, TokenDataset]:
+    for split, frames in FRAMES.items():
+        documents = [VOCABULARY.document(np.zeros((n, 2), dtype=np.int64)) for n in frames]
+        write_shard(shard_path(tmp_path / split, 0), documents, VOCABULARY)
+        finish_split(tmp_path / split)
+    return {split: TokenDataset.open(tmp_path / split) for split in FRAMES}
+
+
+@pytest.fixture
+def card(tokens, make_voice) -> dict:
+    speakers = {"train": ["a", "a", "b"], "validation": ["a"], "test": ["b"]}
+    utterances = [
+        Utterance(f"{split}/{i}", speaker, split, (Piece(f"{split}/{i}"),))
+        for split, names in speakers.items()
+        for i, speaker in enumerate(names)
+    ]
+    reference = ReferenceStatistics(8000, measure_speech([make_voice(0.5, 1)], 8000, None))
+    return describe("folder", {"kind": "mel_rvq"}, 50.0, INSPECTIONS, utterances, tokens, {"train_real": reference})
+
+
+def test_the_manifest_has_a_row_for_every_recording(tmp_path: Path) -> None:
+    write_manifest(INSPECTIONS, {"a/1.wav": "test"}, tmp_path / "manifest.csv")
+    with (tmp_path / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        first, second, third = list(reader)
+        assert tuple(reader.fieldnames or ()) == MANIFEST_COLUMNS
+    assert first == {
+        "file": "a/1.wav", "speaker": "a", "seconds": "1.250", "split": "test", "sha256": "ab" * 32,
+        "status": "used", "reason": "", "transcript": 'She said "no, thanks",\nand left.',
+    }  # fmt: skip
+    assert (second["status"], second["reason"], second["split"]) == ("rejected", INSPECTIONS[1].reason, "")
+    assert (third["file"], third["seconds"], third["sha256"]) == ("b/ü, 3.wav", "0.000", "")
+
+
+def test_the_card_counts_frames_not_specials(card: dict) -> None:
+    assert card["splits"] == {
+        "train": {"utterances": 3, "seconds": 3.0, "speakers": 2, "tokens": 306},
+        "validation": {"utterances": 1, "seconds": 0.5, "speakers": 1, "tokens": 52},
+        "test": {"utterances": 1, "seconds": 1.5, "speakers": 1, "tokens": 152},
+    }
+
+
+def test_the_card_names_what_was_rejected(card: dict) -> None:
+    assert (card["recordings"], card["rejected_count"]) == (3, 2)
+    assert card["rejected"] == [{"file": i.recording.id, "reason": i.reason} for i in INSPECTIONS[1:]]
+    assert card["reference"]["train_real"]["n_utterances"] == 1
+
+
+def test_the_card_can_be_read(card: dict, tmp_path: Path) -> None:
+    write_card(card, tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert text.startswith("# Data card: folder\n\n3 recordings, 2 of them not used")
+    assert "Codec: mel_rvq, 50 frames a second." in text
+    assert "| train | 3 | 0.1 | 2 | 306 |" in text
+    flatness = card["reference"]["train_real"]["flatness"]
+    assert f"| train_real | 1 | {flatness:.3f} |" in text

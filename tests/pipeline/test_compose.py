@@ -1,0 +1,121 @@
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import compose
+from pipeline.configuration import CONF
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """params.yaml as conf/ composes to it, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    assert compose.write_params(compose.PARAMS)
+    return tmp_path / compose.PARAMS
+
+
+@pytest.fixture
+def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration of two groups, in the place of the project's."""
+    folder = tmp_path / "elsewhere" / "conf"
+    for name, text in {
+        "config.yaml": "defaults:\n  - data: made\n  - _self_\nseed: 1\nnames: [a, b]\n",
+        "data/made.yaml": "minutes: 3\nhalf: ${data.minutes}\nempty: {}\n",
+        "data/folder.yaml": "root: ???\n",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    monkeypatch.setattr(compose, "CONF", folder)
+    return folder
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["compose", *arguments])
+    return compose.main()
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_what_dvc_composes_is_what_the_stages_get(params: Path) -> None:
+    assert yaml.safe_load(params.read_text()) == compose.compose()
+    assert compose.stale_values(params) == []
+    assert not compose.write_params(params)
+
+
+def test_every_group_of_conf_is_in_the_default(params: Path) -> None:
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"debug", "experiment"}
+    assert groups <= yaml.safe_load(params.read_text()).keys()
+
+
+def test_interpolations_are_resolved_and_lists_and_empty_mappings_kept(conf: Path, tmp_path: Path) -> None:
+    assert compose.write_params(tmp_path / "params.yaml")
+    expected = {"data": {"minutes": 3, "half": 3, "empty": {}}, "seed": 1, "names": ["a", "b"]}
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text()) == expected == compose.compose()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "line"),
+    [
+        ("config.yaml", "seed: 1", "seed: 2", "seed is 1 in {path}, 2 in conf/"),
+        ("config.yaml", "[a, b]", "[a]", "names is ['a', 'b'] in {path}, ['a'] in conf/"),
+        ("config.yaml", "seed: 1", "seed: 1\nmore: x", "more is 'absent' in {path}, 'x' in conf/"),
+        ("config.yaml", "seed: 1\n", "", "seed is 1 in {path}, 'absent' in conf/"),
+        ("data/made.yaml", "half: ${data.minutes}", "half: null", "data.half is 3 in {path}, None in conf/"),
+        ("data/made.yaml", "empty: {}", "empty: {a: 1}", "data.empty.a is 'absent' in {path}, 1 in conf/"),
+    ],
+)
+def test_every_value_that_differs_is_told(conf: Path, tmp_path: Path, name: str, old: str, new: str, line: str) -> None:
+    path = tmp_path / "params.yaml"
+    compose.write_params(path)
+    assert compose.stale_values(path) == []
+    edit(conf / name, old, new)
+    assert line.format(path=path) in compose.stale_values(path)
+    assert compose.write_params(path)
+    assert compose.stale_values(path) == []
+
+
+def test_a_value_that_has_yet_to_be_given_is_no_obstacle(conf: Path, tmp_path: Path) -> None:
+    edit(conf / "config.yaml", "data: made", "data: folder")
+    path = tmp_path / "params.yaml"
+    compose.write_params(path)
+    assert compose.stale_values(path) == []
+    edit(path, "???", "/speech")
+    assert compose.stale_values(path) == [f"data.root is '/speech' in {path}, '???' in conf/"]
+
+
+def test_no_params_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    assert compose.stale_values(path) == [f"{path} does not exist"]
+
+
+def test_the_command_checks_warns_and_writes(
+    params: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "--check") == 0
+    assert capsys.readouterr() == ("", "")
+    edit(params, "seed: 1", "seed: 5")
+    assert run_main(monkeypatch, "--check") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ERROR: params.yaml is not what conf/ composes to:\n  seed is 5 in params.yaml, 1 in conf/")
+    assert "python -m pipeline.compose" in error
+    assert run_main(monkeypatch, "--check", "--warn") == 0
+    assert capsys.readouterr().err.startswith("WARNING: ")
+    assert "seed: 5" in params.read_text()
+    assert run_main(monkeypatch) == 0
+    assert "composed anew" in capsys.readouterr().out
+    assert run_main(monkeypatch) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert run_main(monkeypatch, "--check") == 0
+
+
+def test_an_experiment_may_differ(params: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(params, "seed: 1", "seed: 5")
+    monkeypatch.setenv("DVC_EXP_NAME", "faster")
+    assert run_main(monkeypatch, "--check") == 0

@@ -1,0 +1,71 @@
+import os
+
+import pytest
+
+from pipeline.parallel import map_parallel
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def process_id(_: int) -> int:
+    return os.getpid()
+
+
+def refuse_three(number: int) -> int:
+    if number == 3:
+        raise ValueError("three of shard_00003.bin")
+    return number
+
+
+def test_one_worker_computes_here_in_order_and_no_earlier_than_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    computed: list[int] = []
+
+    def record(number: int) -> int:
+        computed.append(number)
+        return -number
+
+    results = map_parallel(record, range(5), 1, "encoding", "shard")
+    assert computed == []
+    assert next(results) == 0
+    assert len(computed) < 5
+    assert list(results) == [-1, -2, -3, -4]
+    assert computed == [0, 1, 2, 3, 4]
+    progress = capsys.readouterr().err
+    assert "encoding: 100%" in progress
+    assert "5/5" in progress
+    assert "shard" in progress
+
+
+def test_two_workers_are_processes_and_keep_the_order() -> None:
+    """One start of processes for all that takes some."""
+    assert list(map_parallel(square, range(20), 2, "squaring", "number")) == [n * n for n in range(20)]
+    assert os.getpid() not in set(map_parallel(process_id, range(4), 2, "asking", "process"))
+    with pytest.raises(ValueError, match="three of shard_00003.bin"):
+        list(map_parallel(refuse_three, range(8), 2, "refusing", "number"))
+
+
+def test_a_single_item_needs_no_other_process() -> None:
+    assert list(map_parallel(process_id, [0], 4, "asking", "process")) == [os.getpid()]
+
+
+def test_nothing_to_do() -> None:
+    assert list(map_parallel(square, [], None, "squaring", "number")) == []
+
+
+def test_by_default_one_worker_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.parallel.os.cpu_count", lambda: 1)
+    assert list(map_parallel(process_id, range(3), None, "asking", "process")) == [os.getpid()] * 3
+
+
+def test_an_error_here_stops_the_rest() -> None:
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        refuse_three(number)
+        done.append(number)
+
+    with pytest.raises(ValueError, match="three"):
+        list(map_parallel(work, range(8), 1, "working", "number"))
+    assert done == [0, 1, 2]
