@@ -133,7 +133,7 @@ def test_one_run_a_train_with_the_other_stages_as_children(copy: Copy) -> None:
     assert {run.info.run_name for run in children} >= {"convert-checkpoint", "evaluate", "report"}
     assert all(run.info.status == "FINISHED" for run in [runs[run_id], *children])
     train = runs[run_id].data
-    assert train.params["optimizer.lr"] == "0.003"
+    assert train.params["optimizer.lr"] == "0.002"
     assert {"train/loss", "val/loss", "eval/loss", "audio/flatness_db"} <= train.metrics.keys()
     assert "n_parameters" in train.params
 
