@@ -1,10 +1,13 @@
 """The same function over many things, on all cores, with a progress bar."""
 
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
-import joblib
+import torch
 from tqdm import tqdm
 
 Item = TypeVar("Item")
@@ -16,8 +19,14 @@ def map_parallel(
 ) -> Iterator[Result]:
     """Yield function(item) in order of the items, computed by `workers` processes (None: one a core).
 
-    Only a few results wait in memory at a time. One worker computes in this process.
+    One worker computes in this process.
     """
     n_workers = min(workers or os.cpu_count() or 1, max(len(items), 1))
-    results = joblib.Parallel(n_jobs=n_workers, return_as="generator")(joblib.delayed(function)(item) for item in items)
-    yield from tqdm(results, total=len(items), desc=description, unit=unit)
+    if n_workers == 1:
+        yield from tqdm(map(function, items), total=len(items), desc=description, unit=unit)
+        return
+    # A forked worker starts at once, where a spawned one imports torch first; only Linux forks safely. With one thread
+    # each, the workers neither compete for cores nor touch the thread pools that fork left behind.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(n_workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from tqdm(pool.map(function, items), total=len(items), desc=description, unit=unit)
