@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.decoder import Decoder, DecoderOutput
-from lightning_modules.model.router import sequence_balance_loss
+from lightning_modules.model.router import sequence_balance_loss, switch_balance_loss
 from lightning_modules.schedule import ScheduleConfig
 
 IGNORED_TARGET = -100
@@ -54,6 +54,11 @@ class LanguageModel(L.LightningModule):
         schedule: the learning rate's course.
         max_steps: optimizer steps of the whole training, which the schedule is stretched over.
         attend_across_documents: let tokens see the documents packed before theirs.
+        recompute_activations: drop activations that are cheap to compute again, which changes no result.
+
+    Attributes:
+        parameter_average: a running mean of the decoder's parameters by name, on the CPU; empty unless
+            `ParameterAverage` keeps one. Checkpoints hold it beside the parameters.
     """
 
     def __init__(
@@ -64,8 +69,10 @@ class LanguageModel(L.LightningModule):
         schedule: ScheduleConfig,
         max_steps: int,
         attend_across_documents: bool = False,
+        recompute_activations: bool = False,
     ) -> None:
         super().__init__()
+        objective.check_depth(decoder.num_nextn_predict_layers)
         # Plain values only, so that the checkpoint opens with weights_only=True.
         self.save_hyperparameters(
             {
@@ -82,12 +89,25 @@ class LanguageModel(L.LightningModule):
         self.attend_across_documents = attend_across_documents
         self.decoder = Decoder(decoder)
         self.decoder.initialize_weights()
+        self.decoder.recomputes_activations = recompute_activations
+        self.parameter_average: dict[str, Tensor] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of one micro-batch, and the tokens each expert received [layers, E]."""
         output = self._predict(batch)
-        n_positions = output.logits.shape[1]
-        n_total = output.logits.shape[0] * n_positions
+        loss, metrics = self.objective_loss(output, batch, progress=self.global_step / self.max_steps)
+        self.log_dict(metrics)
+        self.log("loss", metrics["train/loss"], prog_bar=True, logger=False)
+        self.log("train/learning_rate", self._learning_rate())
+        loads = [routing.load() for routing in output.routings]
+        return {"loss": loss, "expert_load": torch.stack(loads) if loads else loss.new_zeros(0, 0)}
+
+    def objective_loss(self, output: DecoderOutput, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is minimised, once the share `progress` of training is done, and its parts by their metrics' names.
+
+        λ_LM · L + 1/D · Σ_k λ_k · L_k over D depths of multi-token prediction, and the balance losses by their weights.
+        """
+        n_total = output.logits.shape[0] * output.logits.shape[1]
         # The gradient's losses are divided by all positions, targets or not: a constant, so that accumulated
         # micro-batches and parallel ranks add up to exactly one large batch.
         main, n_targets = self._summed_loss(output.logits, batch, ahead=1)
@@ -95,17 +115,18 @@ class LanguageModel(L.LightningModule):
         metrics = {"train/loss": main.detach() / n_targets}
         for depth, logits in enumerate(output.ahead_logits, start=1):
             ahead, n_targets = self._summed_loss(logits, batch, ahead=depth + 1)
-            loss = loss + self.objective.mtp_weight / len(output.ahead_logits) * ahead / n_total
+            weight = self.objective.mtp_weight_at(depth, progress)
+            loss = loss + weight / len(output.ahead_logits) * ahead / n_total
             metrics[f"train/mtp_loss_{depth}"] = ahead.detach() / n_targets
         if self.objective.sequence_balance_weight and output.routings:
             balance = torch.stack([sequence_balance_loss(r, batch.tokens.shape[0]) for r in output.routings]).mean()
             loss = loss + self.objective.sequence_balance_weight * balance
             metrics["train/balance_loss"] = balance.detach()
-        self.log_dict(metrics)
-        self.log("loss", metrics["train/loss"], prog_bar=True, logger=False)
-        self.log("train/learning_rate", self._learning_rate())
-        loads = [routing.load() for routing in output.routings]
-        return {"loss": loss, "expert_load": torch.stack(loads) if loads else loss.new_zeros(0, 0)}
+        if self.objective.switch_balance_weight and output.routings:
+            balance = torch.stack([switch_balance_loss(routing) for routing in output.routings]).mean()
+            loss = loss + self.objective.switch_balance_weight * balance
+            metrics["train/switch_balance_loss"] = balance.detach()
+        return loss, metrics
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the mean losses over real targets."""
@@ -114,6 +135,15 @@ class LanguageModel(L.LightningModule):
         for ahead, (name, logits) in enumerate(zip(names, [output.logits, *output.ahead_logits], strict=True), start=1):
             total, n_targets = self._summed_loss(logits, batch, ahead)
             self.log(name, total / n_targets, batch_size=int(n_targets), sync_dist=True, prog_bar=name == "val/loss")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the averaged parameters, also where only weights are saved."""
+        if self.parameter_average:
+            checkpoint["parameter_average"] = self.parameter_average
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the averaged parameters."""
+        self.parameter_average = checkpoint.get("parameter_average", {})
 
     def configure_optimizers(self) -> Any:
         """AdamW with weight decay on matrices alone, and the schedule stepped every optimizer step."""

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 
 from lightning_modules.callbacks.expert_balance import ExpertBalance
 from lightning_modules.callbacks.final_validation import FinalValidation
+from lightning_modules.callbacks.parameter_average import ParameterAverage
 from lightning_modules.callbacks.resume import ResumeCheckpoint
 from lightning_modules.callbacks.throughput import Throughput
 
@@ -20,7 +21,12 @@ BEST_CHECKPOINT = "best.ckpt"
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How long and in what portions training goes."""
+    """How long and in what portions training goes.
+
+    `recompute_activations` drops norms, up-projections of attention and SwiGLU after the forward pass and computes them
+    again for the backward pass: less memory, and the same results. `ema_decay` keeps a running mean of the parameters
+    on the CPU (null: none).
+    """
 
     accelerator: str
     max_steps: int
@@ -32,6 +38,8 @@ class TrainerConfig:
     log_every_steps: int
     checkpoint_every_steps: int
     attend_across_documents: bool
+    recompute_activations: bool = False
+    ema_decay: float | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -47,6 +55,10 @@ class TrainerConfig:
                 raise ValueError(f"trainer.{name} is {getattr(self, name)}; it must be at least 1.")
         if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
             raise ValueError("trainer.gradient_clip_val must be positive, or null for no clipping.")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(
+                f"trainer.ema_decay is {self.ema_decay}; it must lie between 0 and 1, or be null for none."
+            )
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ValueError(
                 "trainer.accelerator is 'gpu', but torch sees no GPU; use trainer=default to train on CPU."
@@ -76,8 +88,10 @@ def build_trainer(config: TrainerConfig, precision: str, logger: Logger, folder:
         save_weights_only=True,
         enable_version_counter=False,
     )
+    average = [] if config.ema_decay is None else [ParameterAverage(config.ema_decay)]
     callbacks: Sequence[L.Callback] = (
         ExpertBalance(),
+        *average,
         Throughput(),
         FinalValidation(),
         TQDMProgressBar(refresh_rate=5),

@@ -11,6 +11,7 @@ import yaml
 from omegaconf import DictConfig
 
 from pipeline.configuration import REPOSITORY, outputs_folder, plain
+from pipeline.examination import examine
 from pipeline.reporting.data import ReportPaths, collect
 from pipeline.reporting.page import write_report
 from pipeline.stage_runs import child_run
@@ -34,6 +35,7 @@ def main(config: DictConfig) -> None:
         n_examples=config.report.n_examples,
         lineage=source_tags(REPOSITORY) | dvc_hashes(Path(DVC_LOCK)),
         environment=environment(),
+        compliance=examine(values, Path(config.paths.prepared)),
     )
     write_report(report, page)
     log.info("Open %s in a browser.", page.resolve().as_uri())

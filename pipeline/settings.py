@@ -4,7 +4,7 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, TypeVar
 
 Settings = TypeVar("Settings")
@@ -33,11 +33,20 @@ def read_settings(cls: type[Settings], values: Mapping[str, Any], key: str) -> S
     if missing:
         raise ValueError(f"{key}.{missing[0]} is not set; the files under conf/ show every setting.")
     annotations = typing.get_type_hints(cls)
+    values = {name: _read_nested(annotations[name], value, f"{key}.{name}") for name, value in values.items()}
     for name, value in values.items():
         if not _fits(value, annotations[name]):
             expected = getattr(annotations[name], "__name__", str(annotations[name]))
             raise ValueError(f"{key}.{name} is {value!r}; it takes a value of type {expected}.")
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _read_nested(annotation: Any, value: Any, key: str) -> Any:
+    """Build the dataclass that `annotation` names, alone or as an alternative to None, where `value` describes one."""
+    nested = [choice for choice in (annotation, *typing.get_args(annotation)) if is_dataclass(choice)]
+    if not nested or not isinstance(value, Mapping):
+        return value
+    return read_settings(typing.cast(type[Any], nested[0]), value, key)
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -88,6 +88,7 @@ def build_model(values: Mapping[str, Any], vocabulary_size: int, trainer: Traine
         read_settings(ScheduleConfig, values["schedule"], "schedule"),
         trainer.max_steps,
         trainer.attend_across_documents,
+        trainer.recompute_activations,
     )
 
 

@@ -57,12 +57,12 @@ def espeak_available() -> None:
         pytest.skip("espeakng-loader is not installed")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config() -> DecoderConfig:
     return TINY
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build_decoder():
     """Build a decoder with every weight and bias away from its starting value."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
-from lightning_modules.model.rotary import rotary_cos_sin, rotate
+from lightning_modules.model.rotary import attention_scale, rotary_cos_sin, rotate
 
 # DeepSeek's code and transformers normalise the latents with this constant, whatever rms_norm_eps says.
 LATENT_NORM_EPS = 1e-6
@@ -20,12 +20,23 @@ LATENT_NORM_EPS = 1e-6
 class AttentionInputs(NamedTuple):
     """What every layer's attention shares: rotary angles [B, T, P/2], and who may see whom [B, 1, T, S].
 
-    A mask of None means plain causal attention.
+    A mask of None means plain causal attention. The keys' angles [1, S, P/2] are there where keys are rotated only
+    once they have been expanded from the cache (see `LatentAttention`). Over a cache, `absorb` tells whether to attend
+    over the latent itself or to expand it first; None takes whichever costs less.
     """
 
     cos: Tensor
     sin: Tensor
     mask: Tensor | None
+    key_cos: Tensor | None = None
+    key_sin: Tensor | None = None
+    absorb: bool | None = None
+
+    def key_angles(self) -> tuple[Tensor, Tensor]:
+        """Cosines and sines at the keys' positions: the queries' own where nothing is cached."""
+        if self.key_cos is None or self.key_sin is None:
+            return self.cos, self.sin
+        return self.key_cos, self.key_sin
 
 
 def packed_inputs(config: DecoderConfig, document_ids: Tensor) -> AttentionInputs:
@@ -39,7 +50,7 @@ def packed_inputs(config: DecoderConfig, document_ids: Tensor) -> AttentionInput
     starts = torch.zeros_like(document_ids, dtype=torch.bool)
     starts[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
     first = torch.where(starts, index, 0).cummax(dim=1).values
-    cos, sin = rotary_cos_sin(index - first, config.qk_rope_head_dim, config.rope_theta)
+    cos, sin = rotary_cos_sin(index - first, config)
     # Two tokens of one document share its first position, even where a document id comes back later in the row.
     same_document = first[:, :, None] == first[:, None, :]
     causal = index[:, None] >= index[None, :]
@@ -49,23 +60,35 @@ def packed_inputs(config: DecoderConfig, document_ids: Tensor) -> AttentionInput
 def causal_inputs(config: DecoderConfig, batch_size: int, n_tokens: int, device: torch.device) -> AttentionInputs:
     """Plain causal attention over whole rows."""
     positions = torch.arange(n_tokens, device=device).expand(batch_size, -1)
-    cos, sin = rotary_cos_sin(positions, config.qk_rope_head_dim, config.rope_theta)
+    cos, sin = rotary_cos_sin(positions, config)
     return AttentionInputs(cos, sin, None)
 
 
-def cached_inputs(config: DecoderConfig, cache: LatentCache, n_tokens: int) -> AttentionInputs:
-    """Attention of `n_tokens` new tokens over the cache: row b's sit at positions lengths[b], lengths[b] + 1, …"""
+def cached_inputs(
+    config: DecoderConfig, cache: LatentCache, n_tokens: int, absorb: bool | None = None
+) -> AttentionInputs:
+    """Attention of `n_tokens` new tokens over the cache: row b's sit at positions lengths[b], lengths[b] + 1, …
+
+    Raises:
+        ValueError: when `absorb` is asked of a decoder that rotates whole heads.
+    """
+    if absorb and not config.qk_rope_head_dim:
+        raise ValueError("Attention cannot be absorbed with qk_rope_head_dim 0; leave `absorb` to None or False.")
     positions = cache.positions(n_tokens)
-    cos, sin = rotary_cos_sin(positions, config.qk_rope_head_dim, config.rope_theta)
+    cos, sin = rotary_cos_sin(positions, config)
     keys = torch.arange(cache.extent(n_tokens), device=positions.device)
-    return AttentionInputs(cos, sin, (keys <= positions[:, :, None])[:, None])
+    mask = (keys <= positions[:, :, None])[:, None]
+    if config.qk_rope_head_dim:
+        return AttentionInputs(cos, sin, mask, absorb=absorb)
+    return AttentionInputs(cos, sin, mask, *rotary_cos_sin(keys[None], config))
 
 
 class LatentAttention(nn.Module):
     """Attention whose keys and values are expanded from one small latent a token.
 
     Only `qk_rope_head_dim` dimensions carry position: a rotated part of each head's query, and one rotated key that
-    all heads share.
+    all heads share. With `qk_rope_head_dim` 0 nothing is decoupled: positions rotate whole queries and keys of every
+    head. The rotation then stands between W_UK and the query, and absorbing is impossible.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -75,7 +98,8 @@ class LatentAttention(nn.Module):
         self.rope_dim = config.qk_rope_head_dim
         self.value_dim = config.v_head_dim
         self.latent_rank = config.kv_lora_rank
-        self.scale = config.qk_head_dim**-0.5
+        self.scale = attention_scale(config)
+        self.interleaves = config.rope_interleave
         hidden, query_width = config.hidden_size, config.num_attention_heads * config.qk_head_dim
         self.compresses_query = config.q_lora_rank is not None
         if config.q_lora_rank is not None:
@@ -97,10 +121,11 @@ class LatentAttention(nn.Module):
         latent, rope_key = self._latent(hidden, inputs)
         if cache is not None:
             latent, rope_key = cache.append(layer, latent, rope_key)
-        if cache is not None and self._absorbing_is_cheaper(hidden.shape[1]):
+        absorb = self._absorbing_is_cheaper(hidden.shape[1]) if inputs.absorb is None else inputs.absorb
+        if cache is not None and absorb:
             heads = self._attend_absorbed(query_nope, query_rope, latent, rope_key, inputs.mask)
         else:
-            heads = self._attend_expanded(query_nope, query_rope, latent, rope_key, inputs.mask)
+            heads = self._attend_expanded(query_nope, query_rope, latent, rope_key, inputs)
         return self.o_proj(heads.transpose(1, 2).flatten(2))
 
     def _query(self, hidden: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
@@ -111,24 +136,31 @@ class LatentAttention(nn.Module):
             query = self.q_proj(hidden)
         query = query.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
         nope, rope = query.split((self.nope_dim, self.rope_dim), dim=-1)
-        return nope, rotate(rope, inputs.cos[:, None], inputs.sin[:, None])
+        if self.rope_dim == 0:
+            return rotate(nope, inputs.cos[:, None], inputs.sin[:, None], self.interleaves), rope
+        return nope, rotate(rope, inputs.cos[:, None], inputs.sin[:, None], self.interleaves)
 
     def _latent(self, hidden: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
         """The normalised latent [B, T, R] and the rotated shared key [B, T, P]: all that a cache has to hold."""
         latent, rope_key = self.kv_a_proj_with_mqa(hidden).split((self.latent_rank, self.rope_dim), dim=-1)
-        return self.kv_a_layernorm(latent), rotate(rope_key, inputs.cos, inputs.sin)
+        if self.rope_dim == 0:
+            return self.kv_a_layernorm(latent), rope_key
+        return self.kv_a_layernorm(latent), rotate(rope_key, inputs.cos, inputs.sin, self.interleaves)
 
     def _attend_expanded(
-        self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, mask: Tensor | None
+        self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, inputs: AttentionInputs
     ) -> Tensor:
         """Expand keys and values of every head from the latent, then attend; returns [B, H, T, value_dim]."""
         expanded = self.kv_b_proj(latent).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
         key_nope, value = expanded.split((self.nope_dim, self.value_dim), dim=-1)
+        if self.rope_dim == 0:
+            cos, sin = inputs.key_angles()
+            key_nope = rotate(key_nope, cos[:, None], sin[:, None], self.interleaves)
         shared_key = rope_key[:, None].expand(-1, self.n_heads, -1, -1)
         query = torch.cat((query_nope, query_rope), dim=-1)
         key = torch.cat((key_nope, shared_key), dim=-1)
         return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scale
+            query, key, value, attn_mask=inputs.mask, is_causal=inputs.mask is None, scale=self.scale
         )
 
     def _attend_absorbed(
@@ -154,5 +186,7 @@ class LatentAttention(nn.Module):
         Per cached token and head, expanding costs R · (nope + value) once, and (nope + value) a query; absorbing
         costs 2 · R a query. The rotary part is the same in both.
         """
+        if self.rope_dim == 0:
+            return False
         expanded_width = self.nope_dim + self.value_dim
         return n_queries * 2 * self.latent_rank < (self.latent_rank + n_queries) * expanded_width

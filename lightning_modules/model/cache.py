@@ -1,19 +1,57 @@
 """The latent cache of incremental decoding, as an explicit object."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.model.configuration import DecoderConfig
+
+# Numbers of a latent that share one FP8 scale: the tile of DeepSeek-V3's activations (arXiv 2412.19437, section 3.3.2).
+TILE_WIDTH = 128
+FP8 = torch.float8_e4m3fn
+FP8_MAXIMUM = torch.finfo(FP8).max
+# Keeps a tile of zeros from being divided by zero; no real latent is this small, for it has been normalised.
+SMALLEST_MAXIMUM = 1e-30
+
+
+def quantise_tiles(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Round `values` [..., R] to FP8 (E4M3), each tile of `TILE_WIDTH` by its own scale; the last may be narrower.
+
+    Returns:
+        FP8 values [..., R] and FP32 scales [..., ceil(R / TILE_WIDTH)]; `dequantise_tiles` multiplies them back.
+    """
+    width = values.shape[-1]
+    tiles = F.pad(values.float(), (0, -width % TILE_WIDTH)).unflatten(-1, (-1, TILE_WIDTH))
+    scales = tiles.abs().amax(dim=-1).clamp_min(SMALLEST_MAXIMUM) / FP8_MAXIMUM
+    return (tiles / scales[..., None]).flatten(-2)[..., :width].to(FP8), scales
+
+
+def dequantise_tiles(values: Tensor, scales: Tensor) -> Tensor:
+    """Return the FP32 numbers [..., R] that FP8 `values` [..., R] and their tiles' `scales` stand for."""
+    width = values.shape[-1]
+    return values.float() * scales.repeat_interleave(TILE_WIDTH, dim=-1)[..., :width]
 
 
 class LatentCache:
     """What attention remembers of the tokens so far: a latent and a rotated shared key a token and layer.
 
     Nothing is kept per head: a token costs `kv_lora_rank + qk_rope_head_dim` numbers a layer
-    (arXiv 2412.19437, section 2.1.1).
+    (arXiv 2412.19437, section 2.1.1). With `fp8`, the latent takes one byte a number and four a tile of 128: for
+    DeepSeek-V3's dimensions 656 bytes a token and layer where BF16 takes 1152. The rotated key stays in `dtype`.
+
+    Args:
+        config: the decoder's architecture.
+        batch_size: rows.
+        capacity: tokens a row can hold.
+        dtype: of the rotated keys, and of the latents unless `fp8`: that of the decoder's activations.
+        device: where to keep it; on `meta` it can be measured without being allocated.
+        fp8: store the latents in FP8 (E4M3) with one FP32 scale a token and tile.
+        n_layers: layers to remember; those of the decoder proper when None. The multi-token-prediction modules keep a
+            cache of their own, for they look at other positions than the decoder does while they draft.
 
     Attributes:
         latent: normalised latents [layers, B, capacity, kv_lora_rank].
+        latent_scale: FP32 scales of the latents' tiles [layers, B, capacity, tiles]; None unless `fp8`.
         rope_key: rotated shared keys [layers, B, capacity, qk_rope_head_dim].
         lengths: tokens held for each row [B]. Rows may differ: what lies beyond a row's length is never attended to.
     """
@@ -25,13 +63,24 @@ class LatentCache:
         capacity: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        fp8: bool = False,
+        n_layers: int | None = None,
     ) -> None:
-        shape = (config.num_hidden_layers, batch_size, capacity)
-        self.latent = torch.zeros(*shape, config.kv_lora_rank, dtype=dtype, device=device)
+        shape = (config.num_hidden_layers if n_layers is None else n_layers, batch_size, capacity)
+        self.latent = torch.zeros(*shape, config.kv_lora_rank, dtype=FP8 if fp8 else dtype, device=device)
+        self.latent_scale: Tensor | None = None
+        if fp8:
+            self.latent_scale = torch.zeros(*shape, -(-config.kv_lora_rank // TILE_WIDTH), device=device)
         self.rope_key = torch.zeros(*shape, config.qk_rope_head_dim, dtype=dtype, device=device)
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.capacity = capacity
         self._longest = 0  # the greatest length, kept on the host so that slicing needs no device sync
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes that one token of one row takes in all layers together, measured from the tensors."""
+        tensors = [self.latent, self.rope_key] + ([] if self.latent_scale is None else [self.latent_scale])
+        return sum(tensor.nbytes for tensor in tensors) / (self.latent.shape[1] * self.capacity)
 
     def positions(self, n_tokens: int) -> Tensor:
         """Positions [B, n_tokens] at which the next `n_tokens` tokens of each row sit."""
@@ -57,16 +106,28 @@ class LatentCache:
         extent = self.extent(n_tokens)
         rows = torch.arange(latent.shape[0], device=latent.device)[:, None]
         columns = self.positions(n_tokens)
-        self.latent[layer][rows, columns] = latent.to(self.latent.dtype)
         self.rope_key[layer][rows, columns] = rope_key.to(self.rope_key.dtype)
-        return self.latent[layer, :, :extent].to(latent.dtype), self.rope_key[layer, :, :extent].to(rope_key.dtype)
+        keys = self.rope_key[layer, :, :extent].to(rope_key.dtype)
+        if self.latent_scale is None:
+            self.latent[layer][rows, columns] = latent.to(self.latent.dtype)
+            return self.latent[layer, :, :extent].to(latent.dtype), keys
+        self.latent[layer][rows, columns], self.latent_scale[layer][rows, columns] = quantise_tiles(latent)
+        latents = dequantise_tiles(self.latent[layer, :, :extent], self.latent_scale[layer, :, :extent])
+        return latents.to(latent.dtype), keys
 
     def advance(self, n_tokens: int) -> None:
         """Count `n_tokens` more tokens in every row."""
         self.lengths += n_tokens
         self._longest += n_tokens
 
-    def truncate(self, lengths: Tensor) -> None:
-        """Forget what lies beyond `lengths` [B]: after a padded prefill, or when drafted tokens were refused."""
-        self.lengths = torch.minimum(self.lengths, lengths.to(self.lengths.device))
-        self._longest = int(self.lengths.max())
+    def truncate(self, lengths: Tensor | int) -> None:
+        """Forget what lies beyond `lengths`, one for all rows or one each [B].
+
+        That is needed after a padded prefill, and when drafted tokens were refused.
+        """
+        if isinstance(lengths, int):
+            self.lengths.clamp_(max=lengths)
+            self._longest = min(self._longest, lengths)
+        else:
+            self.lengths.copy_(torch.minimum(self.lengths, lengths.to(self.lengths.device)))
+            self._longest = int(self.lengths.max())

@@ -1,11 +1,62 @@
 """What a decoder is made of, checked once, where it is written down."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+SCORING_FUNCTIONS = ("sigmoid", "softmax")
+SEGMENT_ROUTINGS = ("independent", "hierarchical")
+
+
+@dataclass(frozen=True)
+class YarnConfig:
+    """Longer contexts by YaRN (arXiv 2309.00071), as DeepSeek-V3 does it (arXiv 2412.19437, section 4.3).
+
+    DeepSeek-V3 extends in two phases, from 4K to 32K and from there to 128K tokens. Both have these same values; they
+    differ in the length of the sequences they train on.
+
+    Attributes:
+        factor: s, how many times longer the context becomes; the paper takes 40.
+        original_max_position_embeddings: tokens of the context before.
+        beta_fast: frequencies that turn more often than this over the original context stay (β, 32).
+        beta_slow: those that turn less often are divided by `factor` (α, 1); in between lies a ramp.
+        mscale: scales the rotary cosines and sines, in its ratio to `mscale_all_dim`.
+        mscale_all_dim: scales attention: its square root by 0.1 · mscale_all_dim · ln(factor) + 1.
+    """
+
+    factor: float
+    original_max_position_embeddings: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float = 1.0
+    mscale_all_dim: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise ValueError(f"model.rope_scaling.factor is {self.factor}; it must be at least 1.")
+        if self.original_max_position_embeddings < 1:
+            raise ValueError(
+                f"model.rope_scaling.original_max_position_embeddings is {self.original_max_position_embeddings}; "
+                "set it to the context that the model was first trained with."
+            )
+        if not 0 < self.beta_slow < self.beta_fast:
+            raise ValueError(
+                f"model.rope_scaling.beta_slow is {self.beta_slow} and beta_fast {self.beta_fast}; "
+                "both must be positive, and beta_slow the smaller."
+            )
+        if self.mscale <= 0 or self.mscale_all_dim <= 0:
+            raise ValueError(
+                "model.rope_scaling.mscale and mscale_all_dim must be positive; DeepSeek-V3 has 1 for both."
+            )
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
     """The architecture of a decoder; field names are those of the published DeepSeek-V3 configuration.
+
+    What DeepSeek-V3 does not have comes last, and is absent by default. An expert can be split into
+    `num_expert_segments` finer ones, all of the same width or of `expert_segment_sizes`. With `independent` routing
+    every segment is an expert of its own, and as many times more of them are chosen. With `hierarchical` routing
+    experts are chosen first, and then the best `num_segments_per_expert` segments of each (null: all).
 
     Raises:
         ValueError: when the numbers cannot describe a decoder; the message names the key and the remedy.
@@ -37,15 +88,85 @@ class DecoderConfig:
     tie_word_embeddings: bool
     initializer_range: float
     num_nextn_predict_layers: int
+    rope_interleave: bool = True
+    rope_scaling: YarnConfig | None = None
+    num_expert_segments: int = 1
+    expert_segment_sizes: tuple[int, ...] | None = None
+    expert_segment_routing: str = "independent"
+    num_segments_per_expert: int | None = None
 
     def __post_init__(self) -> None:
+        # Checkpoints and files hold plain values.
+        if isinstance(self.rope_scaling, Mapping):
+            object.__setattr__(self, "rope_scaling", YarnConfig(**self.rope_scaling))
+        if self.expert_segment_sizes is not None:
+            object.__setattr__(self, "expert_segment_sizes", tuple(self.expert_segment_sizes))
         self._check_sizes()
+        self._check_positions()
         self._check_routing()
+        self._check_segments()
 
     @property
     def qk_head_dim(self) -> int:
         """Width of one attention head's query and key: the part without position, then the rotary part."""
         return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that positions rotate: the decoupled rotary part or, where there is none, all of it."""
+        return self.qk_rope_head_dim or self.qk_head_dim
+
+    @property
+    def segment_sizes(self) -> tuple[int, ...]:
+        """Intermediate width of each segment of an expert."""
+        if self.expert_segment_sizes is not None:
+            return self.expert_segment_sizes
+        return (self.moe_intermediate_size // self.num_expert_segments,) * self.num_expert_segments
+
+    @property
+    def n_routed_segments(self) -> int:
+        """What a router chooses from: the segments of all experts, which are the experts themselves when unsplit."""
+        return self.n_routed_experts * self.num_expert_segments
+
+    @property
+    def num_segments_per_tok(self) -> int:
+        """Segments that a token goes to."""
+        if self.routes_hierarchically and self.num_segments_per_expert is not None:
+            return self.num_experts_per_tok * self.num_segments_per_expert
+        return self.num_experts_per_tok * self.num_expert_segments
+
+    @property
+    def routes_hierarchically(self) -> bool:
+        """Whether a token chooses experts first, and segments within them."""
+        return self.num_expert_segments > 1 and self.expert_segment_routing == "hierarchical"
+
+    def with_segments_as_experts(self) -> "DecoderConfig":
+        """The same decoder, told without segments: independent segments of one width are experts of that width.
+
+        Raises:
+            ValueError: when segments have different widths, or are routed within their experts.
+        """
+        if self.num_expert_segments == 1:
+            return self
+        if self.routes_hierarchically:
+            raise ValueError(
+                "model.expert_segment_routing is 'hierarchical', which the published layout cannot express; "
+                "train with 'independent' to export."
+            )
+        if len(set(self.segment_sizes)) > 1:
+            raise ValueError(
+                f"model.expert_segment_sizes is {list(self.segment_sizes)}, but all experts of the published layout "
+                "have one width; train with null, for segments of equal size, to export."
+            )
+        return replace(
+            self,
+            moe_intermediate_size=self.segment_sizes[0],
+            n_routed_experts=self.n_routed_segments,
+            n_shared_experts=self.n_shared_experts * self.num_expert_segments,
+            num_experts_per_tok=self.num_segments_per_tok,
+            num_expert_segments=1,
+            expert_segment_sizes=None,
+        )
 
     def is_dense(self, layer: int) -> bool:
         """Whether `layer` has a dense feed-forward network in place of experts."""
@@ -73,12 +194,14 @@ class DecoderConfig:
                 )
         if self.q_lora_rank is not None and self.q_lora_rank < 1:
             raise ValueError(f"model.q_lora_rank is {self.q_lora_rank}; set a rank of at least 1, or null for none.")
-        if self.qk_rope_head_dim < 2 or self.qk_rope_head_dim % 2:
+        if min(self.qk_nope_head_dim, self.qk_rope_head_dim) < 0 or self.qk_head_dim == 0:
             raise ValueError(
-                f"model.qk_rope_head_dim is {self.qk_rope_head_dim}; rotary dimensions come in pairs: make it even."
+                f"model.qk_nope_head_dim is {self.qk_nope_head_dim} and model.qk_rope_head_dim "
+                f"{self.qk_rope_head_dim}; neither must be negative, and one must be positive."
             )
-        if self.qk_nope_head_dim < 0:
-            raise ValueError(f"model.qk_nope_head_dim is {self.qk_nope_head_dim}; it must not be negative.")
+        if self.rotary_dim % 2:
+            name = "qk_rope_head_dim" if self.qk_rope_head_dim else "qk_nope_head_dim"
+            raise ValueError(f"model.{name} is {self.rotary_dim}; rotary dimensions come in pairs: make it even.")
         if not 0 <= self.first_k_dense_replace <= self.num_hidden_layers:
             raise ValueError(
                 f"model.first_k_dense_replace is {self.first_k_dense_replace}; "
@@ -89,9 +212,21 @@ class DecoderConfig:
         if self.initializer_range <= 0 or self.rms_norm_eps <= 0 or self.rope_theta <= 0:
             raise ValueError("model.initializer_range, model.rms_norm_eps and model.rope_theta must be positive.")
 
+    def _check_positions(self) -> None:
+        if self.rope_scaling is None:
+            return
+        longest = self.rope_scaling.factor * self.rope_scaling.original_max_position_embeddings
+        if self.max_position_embeddings > longest:
+            raise ValueError(
+                f"model.max_position_embeddings is {self.max_position_embeddings}, but model.rope_scaling reaches "
+                f"{longest:.0f} tokens; lower it or raise rope_scaling.factor."
+            )
+        if self.rope_theta <= 1:
+            raise ValueError(f"model.rope_theta is {self.rope_theta}; with model.rope_scaling it must be above 1.")
+
     def _check_routing(self) -> None:
-        if self.scoring_func != "sigmoid":
-            raise ValueError(f"model.scoring_func is '{self.scoring_func}'; the router scores with 'sigmoid'.")
+        if self.scoring_func not in SCORING_FUNCTIONS:
+            raise ValueError(f"model.scoring_func is '{self.scoring_func}'; choose {' or '.join(SCORING_FUNCTIONS)}.")
         if self.n_routed_experts < 1 or self.n_group < 1 or self.n_routed_experts % self.n_group:
             raise ValueError(
                 f"model.n_routed_experts ({self.n_routed_experts}) does not divide into "
@@ -110,22 +245,105 @@ class DecoderConfig:
         if self.routed_scaling_factor <= 0:
             raise ValueError(f"model.routed_scaling_factor is {self.routed_scaling_factor}; it must be positive.")
 
+    def _check_segments(self) -> None:
+        n_segments, width = self.num_expert_segments, self.moe_intermediate_size
+        if n_segments < 1:
+            raise ValueError(
+                f"model.num_expert_segments is {n_segments}; it must be at least 1 (1: experts stay whole)."
+            )
+        if self.expert_segment_routing not in SEGMENT_ROUTINGS:
+            raise ValueError(
+                f"model.expert_segment_routing is '{self.expert_segment_routing}'; "
+                f"choose {' or '.join(SEGMENT_ROUTINGS)}."
+            )
+        if self.expert_segment_sizes is None and width % n_segments:
+            raise ValueError(
+                f"model.moe_intermediate_size ({width}) does not divide into model.num_expert_segments ({n_segments}); "
+                "make it a multiple, or name model.expert_segment_sizes."
+            )
+        sizes = self.segment_sizes
+        if len(sizes) != n_segments or sum(sizes) != width:
+            raise ValueError(
+                f"model.expert_segment_sizes is {list(sizes)}; it takes as many sizes as model.num_expert_segments "
+                f"({n_segments}), which sum to model.moe_intermediate_size ({width})."
+            )
+        if any(size < 1 or size % 8 for size in sizes):
+            raise ValueError(
+                f"model.num_expert_segments makes segments of the sizes {list(sizes)}; grouped matmul needs rows of "
+                "whole 16 bytes: make each a positive multiple of 8."
+            )
+        self._check_chosen_segments()
+
+    def _check_chosen_segments(self) -> None:
+        n_chosen = self.num_segments_per_expert
+        if n_chosen is None:
+            return
+        if not self.routes_hierarchically:
+            raise ValueError(
+                f"model.num_segments_per_expert is {n_chosen}, but only hierarchical routing chooses segments within "
+                "experts; set it to null, or model.expert_segment_routing to hierarchical."
+            )
+        if not 1 <= n_chosen <= self.num_expert_segments:
+            raise ValueError(
+                f"model.num_segments_per_expert is {n_chosen}; it must lie between 1 and model.num_expert_segments "
+                f"({self.num_expert_segments})."
+            )
+
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """What training minimises, and how it keeps experts balanced (arXiv 2412.19437, sections 2.1.2 and 2.2).
 
-    `lm_weight` and `mtp_weight` weigh the next-token loss and the mean of the multi-token-prediction losses;
-    `bias_update_speed` is the γ of the auxiliary-loss-free balancing; `sequence_balance_weight` the α of the
-    sequence-wise balance loss.
+    Attributes:
+        lm_weight: λ_LM, of the next-token loss.
+        mtp_weight: λ, of the mean of the multi-token-prediction losses.
+        bias_update_speed: γ of the auxiliary-loss-free balancing.
+        sequence_balance_weight: α of the sequence-wise balance loss.
+        mtp_weights: a λ for each depth of multi-token prediction, in place of `mtp_weight`.
+        mtp_constant_fraction: share of the training after which every λ falls to `mtp_final_ratio` of itself. The
+            paper goes from 0.3 to 0.1 after 10T of 14.8T tokens: 0.676 and 0.333.
+        mtp_final_ratio: see there; 1 keeps λ.
+        switch_balance_weight: of the auxiliary loss of the Switch Transformer, over whole micro-batches.
     """
 
     lm_weight: float
     mtp_weight: float
     bias_update_speed: float
     sequence_balance_weight: float
+    mtp_weights: tuple[float, ...] | None = None
+    mtp_constant_fraction: float = 1.0
+    mtp_final_ratio: float = 1.0
+    switch_balance_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("lm_weight", "mtp_weight", "bias_update_speed", "sequence_balance_weight"):
+        if self.mtp_weights is not None:
+            object.__setattr__(self, "mtp_weights", tuple(self.mtp_weights))
+        for name in (
+            "lm_weight",
+            "mtp_weight",
+            "bias_update_speed",
+            "sequence_balance_weight",
+            "mtp_final_ratio",
+            "switch_balance_weight",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"model.objective.{name} is {getattr(self, name)}; it must not be negative.")
+        if any(weight < 0 for weight in self.mtp_weights or ()):
+            raise ValueError(f"model.objective.mtp_weights is {list(self.mtp_weights or ())}; none must be negative.")
+        if not 0 <= self.mtp_constant_fraction <= 1:
+            raise ValueError(
+                f"model.objective.mtp_constant_fraction is {self.mtp_constant_fraction}; it must lie between 0 and 1."
+            )
+
+    def check_depth(self, depth: int) -> None:
+        """Raise a ValueError unless there is a weight for each of `depth` prediction modules."""
+        if self.mtp_weights is not None and len(self.mtp_weights) != depth:
+            raise ValueError(
+                f"model.objective.mtp_weights holds {len(self.mtp_weights)} weights, but "
+                f"model.num_nextn_predict_layers is {depth}; give one for each, or null to use mtp_weight for all."
+            )
+
+    def mtp_weight_at(self, depth: int, progress: float) -> float:
+        """λ of prediction depth `depth` (from 1), once the share `progress` of training is done."""
+        weight = self.mtp_weight if self.mtp_weights is None else self.mtp_weights[depth - 1]
+        return weight if progress < self.mtp_constant_fraction else weight * self.mtp_final_ratio

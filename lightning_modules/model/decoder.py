@@ -1,6 +1,6 @@
 """The decoder: embedding, blocks, head, and the modules that predict further ahead."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from lightning_modules.model.attention import (
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
+from lightning_modules.model.recompute import recomputed
 from lightning_modules.model.router import Router, Routing
 
 
@@ -71,10 +72,17 @@ class PredictionModule(nn.Module):
         self.block = Block(config, is_dense=False)
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def forward(self, hidden: Tensor, embedding: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Routing]:
+    def forward(
+        self,
+        hidden: Tensor,
+        embedding: Tensor,
+        inputs: AttentionInputs,
+        cache: LatentCache | None = None,
+        layer: int = 0,
+    ) -> tuple[Tensor, Routing]:
         """Join `hidden` and `embedding`, both [B, T, D], into the normalised hidden state of this depth [B, T, D]."""
         joined = self.eh_proj(torch.cat((self.enorm(embedding), self.hnorm(hidden)), dim=-1))
-        output, routing = self.block(joined, inputs)
+        output, routing = self.block(joined, inputs, cache, layer)
         assert routing is not None  # the block is never dense
         return self.norm(output), routing
 
@@ -84,11 +92,15 @@ class Decoder(nn.Module):
 
     Call `initialize_weights` before training: construction alone leaves stacked weights empty, so that a decoder can
     also be built on the meta device or filled from a checkpoint.
+
+    Attributes:
+        recomputes_activations: whether training drops what is cheap to compute again (see `recomputed`); off at first.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.recomputes_activations = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, config.is_dense(layer)) for layer in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -116,7 +128,8 @@ class Decoder(nn.Module):
         logits = self.lm_head(hidden)
         ahead_logits = []
         for k, module in enumerate(self.mtp, start=1):
-            hidden, routing = module(hidden, embeddings[:, k : k + n_positions], inputs)
+            hidden, routing = self._run(module, hidden, embeddings[:, k : k + n_positions], inputs)
+            assert routing is not None  # its block is never dense
             ahead_logits.append(self.lm_head(hidden))
             routings.append(routing)
         return DecoderOutput(logits, ahead_logits, routings)
@@ -127,12 +140,39 @@ class Decoder(nn.Module):
         hidden, routings = self._trunk(self.embed_tokens(tokens), inputs)
         return self.lm_head(hidden), routings
 
-    def extend(self, tokens: Tensor, cache: LatentCache) -> Tensor:
-        """Append `tokens` [B, T] to what `cache` holds, and score the token after each of them [B, T, V]."""
-        inputs = cached_inputs(self.config, cache, tokens.shape[1])
+    def extend(self, tokens: Tensor, cache: LatentCache, absorb: bool | None = None) -> Tensor:
+        """Append `tokens` [B, T] to what `cache` holds, and score the token after each of them [B, T, V].
+
+        `absorb` forces absorbed (True) or expanded (False) attention; None takes whichever costs less.
+        """
+        return self.lm_head(self.extend_hidden(tokens, cache, absorb))
+
+    def extend_hidden(self, tokens: Tensor, cache: LatentCache, absorb: bool | None = None) -> Tensor:
+        """As `extend`, up to the final norm: hidden states [B, T, D], from which `lm_head` scores the next token."""
+        inputs = cached_inputs(self.config, cache, tokens.shape[1], absorb)
         hidden, _ = self._trunk(self.embed_tokens(tokens), inputs, cache)
         cache.advance(tokens.shape[1])
-        return self.lm_head(hidden)
+        return hidden
+
+    def extend_ahead(
+        self, depth: int, hidden: Tensor, tokens: Tensor, inputs: AttentionInputs, cache: LatentCache
+    ) -> Tensor:
+        """Run one multi-token-prediction module over positions that follow those in the modules' own `cache`.
+
+        Lengths stay: once every depth has run over the same positions, the caller advances the cache.
+
+        Args:
+            depth: k, from 1.
+            hidden: [B, T, D] what depth k - 1 made of these positions; depth 0 is `extend_hidden`.
+            tokens: [B, T] the token k further on than each position.
+            inputs: `cached_inputs` for these positions, the same for every depth.
+            cache: the modules' cache, a layer a depth.
+
+        Returns:
+            Hidden states [B, T, D], from which `lm_head` scores the token k + 1 further on.
+        """
+        output, _ = self.mtp[depth - 1](hidden, self.embed_tokens(tokens), inputs, cache, depth - 1)
+        return output
 
     def routers(self) -> list[Router]:
         """The routers of all mixture-of-experts layers, in the order of `DecoderOutput.routings`."""
@@ -156,8 +196,7 @@ class Decoder(nn.Module):
             elif isinstance(module, nn.RMSNorm):
                 nn.init.ones_(module.weight)
             if isinstance(module, Router):
-                module.e_score_correction_bias.zero_()
-                module.expert_loads.fill_(1 / module.expert_loads.numel())
+                module.reset_balance()
 
     def _trunk(
         self, hidden: Tensor, inputs: AttentionInputs, cache: LatentCache | None = None
@@ -165,7 +204,13 @@ class Decoder(nn.Module):
         """The blocks and the final norm."""
         routings = []
         for index, block in enumerate(self.layers):
-            hidden, routing = block(hidden, inputs, cache, index)
+            hidden, routing = self._run(block, hidden, inputs, cache, index)
             if routing is not None:
                 routings.append(routing)
         return self.norm(hidden), routings
+
+    def _run(self, block: nn.Module, *inputs: Any) -> tuple[Tensor, Routing | None]:
+        """Call a block or prediction module, and keep only what its backward pass has to."""
+        if self.recomputes_activations and torch.is_grad_enabled():
+            return recomputed(block, *inputs)
+        return block(*inputs)

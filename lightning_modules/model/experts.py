@@ -1,7 +1,9 @@
 """Feed-forward networks: dense, and a mixture of routed and shared experts.
 
-Suffixes: R routed rows, D hidden, I intermediate, E experts, K chosen experts a token.
+Suffixes: R routed rows, D hidden, I intermediate, E experts, K chosen experts a token, S segments an expert.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.dispatch import LocalDispatcher
-from lightning_modules.model.router import Router, Routing
+from lightning_modules.model.router import HierarchicalRouter, Router, Routing
 
 
 class FeedForward(nn.Module):
@@ -52,6 +54,34 @@ class GroupedExperts(nn.Module):
         return F.grouped_mm(rows, weight.mT, offs=offsets)
 
 
+class SegmentedExperts(nn.Module):
+    """Experts split into segments of different widths: one stack of all experts' segments for each place in the split.
+
+    Segment s of expert e is number e · S + s.
+    """
+
+    def __init__(self, n_experts: int, hidden_size: int, segment_sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.segments = nn.ModuleList(GroupedExperts(n_experts, hidden_size, size) for size in segment_sizes)
+
+    def forward(self, rows: Tensor, rows_per_segment: Tensor) -> Tensor:
+        """Apply every segment to its `rows_per_segment` rows of `rows` [R, D], which lie in order of their numbers."""
+        n_segments = len(self.segments)
+        numbers = torch.arange(len(rows_per_segment), device=rows.device)
+        places = (numbers % n_segments).repeat_interleave(rows_per_segment, output_size=rows.shape[0])
+        order = places.argsort(stable=True)
+        counts_SE = rows_per_segment.unflatten(0, (-1, n_segments)).T  # noqa: N806
+        parts = rows[order].split(counts_SE.sum(dim=1).tolist())
+        # A grouped matmul of no rows at all has no backward pass.
+        joined = torch.cat(
+            [
+                segment(part, counts) if len(part) else part
+                for segment, part, counts in zip(self.segments, parts, counts_SE, strict=True)
+            ]
+        )
+        return torch.empty_like(joined).index_copy(0, order, joined)
+
+
 class MixtureOfExperts(nn.Module):
     """Routed experts chosen per token, plus shared experts that see every token (arXiv 2412.19437, section 2.1.2).
 
@@ -60,9 +90,14 @@ class MixtureOfExperts(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.gate = Router(config)
-        self.experts = GroupedExperts(config.n_routed_experts, config.hidden_size, config.moe_intermediate_size)
-        self.dispatcher = LocalDispatcher(config.n_routed_experts)
+        self.gate = HierarchicalRouter(config) if config.routes_hierarchically else Router(config)
+        sizes = config.segment_sizes
+        self.experts: GroupedExperts | SegmentedExperts = (
+            GroupedExperts(config.n_routed_segments, config.hidden_size, sizes[0])
+            if len(set(sizes)) == 1
+            else SegmentedExperts(config.n_routed_experts, config.hidden_size, sizes)
+        )
+        self.dispatcher = LocalDispatcher(config.n_routed_segments)
         self.shared_experts = (
             FeedForward(config.hidden_size, config.n_shared_experts * config.moe_intermediate_size)
             if config.n_shared_experts

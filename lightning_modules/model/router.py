@@ -1,6 +1,7 @@
-"""Choice of experts: sigmoid scores, group-limited top-k, a persistent bias for balance.
+"""Choice of experts: scores, group-limited top-k, a persistent bias for balance.
 
-Suffixes: R routed rows (tokens), E experts, K chosen experts a token, G groups.
+Suffixes: R routed rows (tokens), E experts, K chosen experts a token, G groups; S segments an expert, of which M are
+chosen. Independent segments are experts to the router: E and K then count segments.
 """
 
 from typing import NamedTuple
@@ -33,14 +34,20 @@ class Router(nn.Module):
     `e_score_correction_bias` moves the choice alone: gate weights come from the unbiased scores. It changes once an
     optimizer step, by `update_bias`, and never through a gradient. `expert_loads` is a running mean of each expert's
     share of the tokens (uniform: 1 / E). Both are saved with the weights.
+
+    Independent segments of experts are scored, chosen and balanced one by one, and a group holds all segments of its
+    experts.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        n_experts = config.n_routed_experts
+        n_experts, n_chosen = config.n_routed_segments, config.num_segments_per_tok
+        if config.routes_hierarchically:
+            n_experts, n_chosen = config.n_routed_experts, config.num_experts_per_tok
         self.n_groups = config.n_group
         self.n_groups_kept = config.topk_group
-        self.n_chosen = config.num_experts_per_tok
+        self.n_chosen = n_chosen
+        self.scoring_func = config.scoring_func
         self.normalises_gates = config.norm_topk_prob
         self.scaling_factor = config.routed_scaling_factor
         self.weight = nn.Parameter(torch.empty(n_experts, config.hidden_size))
@@ -52,12 +59,15 @@ class Router(nn.Module):
     def forward(self, hidden: Tensor) -> Routing:
         """Route tokens `hidden` [R, D]. Scores are FP32 even under autocast: a rounded score changes the choice."""
         with torch.autocast(hidden.device.type, enabled=False):
-            scores = F.linear(hidden.float(), self.weight.float()).sigmoid()
+            scores = self._score(F.linear(hidden.float(), self.weight.float()))
         indices = self._choose(scores.detach() + self.e_score_correction_bias)
         gates = scores.gather(1, indices)
         if self.normalises_gates:
             gates = gates / (gates.sum(dim=-1, keepdim=True) + 1e-20)
         return Routing(indices, gates * self.scaling_factor, scores)
+
+    def _score(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid() if self.scoring_func == "sigmoid" else logits.softmax(dim=-1)
 
     def _choose(self, biased_scores: Tensor) -> Tensor:
         """The best K experts [R, K] among those of the best groups; a group counts as the sum of its two best."""
@@ -77,9 +87,68 @@ class Router(nn.Module):
             load: tokens each expert received over the whole optimizer step [E], all micro-batches and ranks summed.
             speed: γ, the size of the step.
         """
-        self.e_score_correction_bias += speed * torch.sign(load.mean() - load)
+        self._move_bias(load, speed)
         share = load / load.sum().clamp_min(1)
         self.expert_loads.lerp_(share, 1 - EXPERT_LOADS_DECAY)
+
+    def _move_bias(self, load: Tensor, speed: float) -> None:
+        self.e_score_correction_bias += speed * torch.sign(load.mean() - load)
+
+    @torch.no_grad()
+    def reset_balance(self) -> None:
+        """Forget all balancing: no bias, and equal loads."""
+        self.e_score_correction_bias.zero_()
+        self.expert_loads.fill_(1 / self.expert_loads.numel())
+
+
+class HierarchicalRouter(Router):
+    """Chooses experts as `Router` does, and then the best segments within each of them.
+
+    A segment's gate is its expert's, times the segment's score over the mean score of those chosen beside it: an expert
+    all of whose segments are chosen with equal scores computes what it would unsplit. What it returns counts in
+    segments: numbers e · S + s, gates and indices [R, K · M]; scores [R, E · S] share each expert's score among its
+    segments. Segments are balanced within their experts by `segment_bias`, as experts are by theirs.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__(config)
+        n_segments = config.n_routed_segments
+        self.n_segments = config.num_expert_segments
+        self.n_segments_chosen = config.num_segments_per_expert or config.num_expert_segments
+        self.segment_gate = nn.Linear(config.hidden_size, n_segments, bias=False)
+        self.register_buffer("segment_bias", torch.zeros(n_segments, dtype=torch.float32))
+        self.register_buffer("expert_loads", torch.full((n_segments,), 1 / n_segments, dtype=torch.float32))
+        self.segment_bias: Tensor
+
+    def forward(self, hidden: Tensor) -> Routing:
+        """Route tokens `hidden` [R, D] to segments, with FP32 scores."""
+        experts = super().forward(hidden)
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = F.linear(hidden.float(), self.segment_gate.weight.float())
+        scores_RES = self._score(logits.unflatten(1, (-1, self.n_segments)))  # noqa: N806
+        of_experts = experts.indices[:, :, None].expand(-1, -1, self.n_segments)
+        scores_RKS = scores_RES.gather(1, of_experts)  # noqa: N806
+        bias = self.segment_bias.unflatten(0, (-1, self.n_segments))[experts.indices]
+        chosen = (scores_RKS.detach() + bias).topk(self.n_segments_chosen, dim=-1, sorted=False).indices
+        weights = scores_RKS.gather(2, chosen)
+        weights = weights / (weights.mean(dim=-1, keepdim=True) + 1e-20)
+        shares = scores_RES / scores_RES.sum(dim=-1, keepdim=True)
+        return Routing(
+            indices=(experts.indices[:, :, None] * self.n_segments + chosen).flatten(1),
+            gates=(experts.gates[:, :, None] * weights).flatten(1),
+            scores=(experts.scores[:, :, None] * shares).flatten(1),
+        )
+
+    def _move_bias(self, load: Tensor, speed: float) -> None:
+        by_expert = load.unflatten(0, (-1, self.n_segments))
+        super()._move_bias(by_expert.sum(dim=1), speed)
+        self.segment_bias += speed * torch.sign(by_expert.mean(dim=1, keepdim=True) - by_expert).flatten()
+
+    @torch.no_grad()
+    def reset_balance(self) -> None:
+        """Forget all balancing: no biases, and equal loads."""
+        super().reset_balance()
+        self.segment_bias.zero_()
 
 
 def sequence_balance_loss(routing: Routing, n_sequences: int) -> Tensor:
@@ -95,3 +164,13 @@ def sequence_balance_loss(routing: Routing, n_sequences: int) -> Tensor:
     normalised = routing.scores / routing.scores.sum(dim=-1, keepdim=True)
     mean_score = normalised.unflatten(0, (n_sequences, -1)).mean(dim=1)
     return (share * mean_score).sum(dim=-1).mean()
+
+
+def switch_balance_loss(routing: Routing) -> Tensor:
+    """The auxiliary loss of the Switch Transformer, without its weight (arXiv 2101.03961, equations 4 to 6).
+
+    E · Σ_i f_i · P_i over all tokens of a micro-batch at once: f_i is the fraction of choices that fell on expert i,
+    P_i its mean score, normalised over experts as the softmax is there. Balanced routing gives 1. It differs from
+    `sequence_balance_loss` in what has to be balanced: the batch, not every sequence of it.
+    """
+    return sequence_balance_loss(routing, n_sequences=1)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -10,7 +11,8 @@ from torch import Tensor
 class SamplingConfig:
     """How tokens are drawn. A temperature of 0 takes the most probable one.
 
-    `top_k` keeps that many most probable tokens; `top_p` the fewest that together reach this probability.
+    `top_k` keeps that many most probable tokens, and any that tie with the last of them; `top_p` the fewest that
+    together reach this probability.
     """
 
     temperature: float = 1.0
@@ -26,6 +28,20 @@ class SamplingConfig:
             raise ValueError(f"top_p is {self.top_p}; it must lie above 0 and up to 1, or be null.")
 
 
+def allow(logits: Tensor, allowed: Tensor | None, indices: Tensor) -> Tensor:
+    """Rule out tokens that are not legal at their place.
+
+    Args:
+        logits: [..., V].
+        allowed: [Q, V] masks of the tokens legal at each of Q positions that come round in turn, counted from the
+            token after the first of a row; None allows all.
+        indices: where in their rows the tokens to be drawn will stand [...], the first token of a row at 0.
+    """
+    if allowed is None:
+        return logits
+    return logits.masked_fill(~allowed[(indices - 1) % allowed.shape[0]], float("-inf"))
+
+
 def sample(logits: Tensor, config: SamplingConfig, generator: torch.Generator | None = None) -> Tensor:
     """Draw one token a row from `logits` [B, V]; returns [B]."""
     if config.temperature == 0:
@@ -35,8 +51,12 @@ def sample(logits: Tensor, config: SamplingConfig, generator: torch.Generator | 
 
 
 def token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
-    """The distribution [B, V] that `sample` draws from, at a temperature above 0."""
-    logits = logits.float() / config.temperature
+    """The distribution [B, V] that `sample` draws from."""
+    if config.temperature == 0:
+        return F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
+    # Less the greatest first: however low the temperature, nothing overflows.
+    logits = logits.float()
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / config.temperature
     if config.top_k is not None and config.top_k < logits.shape[-1]:
         threshold = logits.topk(config.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < threshold, float("-inf"))

@@ -1,9 +1,10 @@
 """The published DeepSeek-V3 layout: config.json and sharded safetensors, as `transformers` reads it."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.configuration import DecoderConfig, YarnConfig
 from lightning_modules.model.decoder import Decoder
 from pipeline.files import atomic_write, read_json, write_json
+
+log = logging.getLogger(__name__)
 
 INDEX_FILE = "model.safetensors.index.json"
 # A statistic that the published layout has no place for: kept beside it, so that nothing is lost.
 EXPERT_LOADS_FILE = "expert_loads.safetensors"
 EXPERT_LOADS = "mlp.gate.expert_loads"
+# The published layout knows no segments: config.json calls them experts.
+SEGMENT_FIELDS = ("num_expert_segments", "expert_segment_sizes", "expert_segment_routing", "num_segments_per_expert")
 
 
 def published_name(name: str, config: DecoderConfig) -> str:
@@ -79,10 +84,10 @@ def from_published(
         try:
             if name.endswith("experts.gate_up_proj"):
                 base = published.removesuffix("gate_up_proj")
-                tensor = _stack_experts(tensors, base, ("gate_proj", "up_proj"), config.n_routed_experts)
+                tensor = _stack_experts(tensors, base, ("gate_proj", "up_proj"), config.n_routed_segments)
             elif name.endswith("experts.down_proj"):
                 tensor = _stack_experts(
-                    tensors, published.removesuffix("down_proj"), ("down_proj",), config.n_routed_experts
+                    tensors, published.removesuffix("down_proj"), ("down_proj",), config.n_routed_segments
                 )
             else:
                 tensor = tensors[published]
@@ -100,21 +105,43 @@ def from_published(
 
 
 def huggingface_config(config: DecoderConfig, special_tokens: Mapping[str, int], dtype: str) -> dict[str, Any]:
-    """The contents of config.json."""
+    """The contents of config.json. Independent segments of one width are written as the experts that they are.
+
+    Raises:
+        ValueError: when the layout cannot express how experts are split into segments, or what positions rotate.
+    """
+    if not config.qk_rope_head_dim:
+        raise ValueError(
+            "model.qk_rope_head_dim is 0, rotating whole heads, which the published layout cannot express; "
+            "train with decoupled rotary dimensions to export."
+        )
+    architecture = asdict(config.with_segments_as_experts())
+    for name in SEGMENT_FIELDS:
+        del architecture[name]
     return {
         "architectures": ["DeepseekV3ForCausalLM"],
         "model_type": "deepseek_v3",
-        **asdict(config),
+        **architecture,
+        **rope_parameters(config),
         "num_key_value_heads": config.num_attention_heads,
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
-        "rope_interleave": True,
         "topk_method": "noaux_tc",
         "use_cache": True,
         "torch_dtype": dtype,
         **special_tokens,
     }
+
+
+def rope_parameters(config: DecoderConfig) -> dict[str, Any]:
+    """How config.json tells positions: as DeepSeek published it (`rope_scaling`), and as `transformers` 5 writes it."""
+    scaling = (
+        None if config.rope_scaling is None else {"type": "yarn", "rope_type": "yarn"} | asdict(config.rope_scaling)
+    )
+    parameters = {"rope_type": "default"} | (scaling or {}) | {"rope_theta": config.rope_theta}
+    parameters.pop("type", None)
+    return {"rope_scaling": scaling, "rope_parameters": parameters}
 
 
 def write_huggingface(
@@ -135,7 +162,14 @@ def write_huggingface(
 
     Returns:
         (own name, published name) of every tensor that is called differently.
+
+    Raises:
+        ValueError: when the layout cannot express the decoder; nothing has been written then.
     """
+    dtype = str(weights["embed_tokens.weight"].dtype).removeprefix("torch.")
+    described = huggingface_config(config, special_tokens, dtype)
+    if config.scoring_func != "sigmoid":
+        log.warning("transformers scores experts by sigmoid whatever config.json says; load this export elsewhere.")
     shards: list[dict[str, Tensor]] = [{}]
     renamed, size = [], 0
     for name, published, tensor in to_published(weights, config):
@@ -161,8 +195,7 @@ def write_huggingface(
     if loads:
         with atomic_write(folder / EXPERT_LOADS_FILE) as temporary:
             save_file(loads, temporary)
-    dtype = str(weights["embed_tokens.weight"].dtype).removeprefix("torch.")
-    write_json(folder / "config.json", huggingface_config(config, special_tokens, dtype))
+    write_json(folder / "config.json", described)
     write_json(folder / "generation_config.json", {"do_sample": True, **special_tokens})
     return renamed
 
@@ -176,11 +209,28 @@ def read_config(folder: Path) -> DecoderConfig:
     values = read_json(folder / "config.json")
     if values.get("model_type") != "deepseek_v3":
         raise ValueError(f"{folder / 'config.json'}: model_type is {values.get('model_type')!r}, not 'deepseek_v3'.")
-    names = [field.name for field in fields(DecoderConfig)]
-    absent = [name for name in names if name not in values]
+    described = read_rope_parameters(values)
+    absent = [f.name for f in fields(DecoderConfig) if f.name not in described and f.default is MISSING]
     if absent:
         raise ValueError(f"{folder / 'config.json'} lacks {', '.join(absent)}.")
-    return DecoderConfig(**{name: values[name] for name in names})
+    names = [field.name for field in fields(DecoderConfig) if field.name in described]
+    return DecoderConfig(**{name: described[name] for name in names})
+
+
+def read_rope_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The contents of config.json with `rope_theta` and `rope_scaling` in their places, wherever it tells them.
+
+    Raises:
+        ValueError: when positions are scaled by anything but YaRN.
+    """
+    scaling = values.get("rope_scaling") or values.get("rope_parameters") or {}
+    theta = scaling.get("rope_theta", values.get("rope_theta"))
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind not in ("default", "yarn"):
+        raise ValueError(f"config.json scales positions by {kind!r}; only 'yarn' is known.")
+    known = {field.name for field in fields(YarnConfig)}
+    yarn = {name: value for name, value in scaling.items() if name in known} if kind == "yarn" else None
+    return {**values, **({} if theta is None else {"rope_theta": theta}), "rope_scaling": yarn}
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ def score_documents(decoder: Decoder, documents: Documents, n_codebooks: int, to
     sums = torch.zeros(n_codebooks, dtype=torch.float64)
     counts = torch.zeros(n_codebooks, dtype=torch.float64)
     layers = [layer for layer in decoder.expert_layers() if layer < decoder.config.num_hidden_layers]
-    loads = torch.zeros(len(layers), decoder.config.n_routed_experts)
+    loads = torch.zeros(len(layers), decoder.config.n_routed_segments)
     batches = list(_batches_by_length(documents.lengths, tokens_per_batch))
     for indices in tqdm(batches, desc="scoring", unit="batch"):
         tokens, targets = _pad([documents[i] for i in indices])

@@ -4,12 +4,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.generation import generate
 from lightning_modules.model.sampling import SamplingConfig
 from pipeline.tokens.vocabulary import Special, Vocabulary
+
+
+def opening_tokens(vocabulary: Vocabulary, codes: Tensor) -> Tensor:
+    """The tokens [1 + f * Q] that an utterance opens with: the beginning-of-document token, and its codes [f, Q]."""
+    return torch.cat((torch.tensor([Special.BOS]), vocabulary.codes_to_tokens(codes)))
 
 
 def generate_codes(
@@ -26,7 +32,7 @@ def generate_codes(
     Args:
         decoder: the model, in evaluation mode.
         vocabulary: how codes become tokens.
-        prompts: codes [f, Q] to continue, all of one length f; with f = 0, speech starts from nothing.
+        prompts: codes [f, Q] to continue, of any lengths f; with f = 0, speech starts from nothing.
         n_frames: frames of an utterance at most, its prompt included.
         sampling: how tokens are drawn.
         seed: the same seed gives the same codes.
@@ -40,12 +46,14 @@ def generate_codes(
     utterances = []
     progress = tqdm(total=len(prompts), desc="generating", unit="utterance")
     for start in range(0, len(prompts), batch_size):
-        batch = torch.stack([vocabulary.codes_to_tokens(codes) for codes in prompts[start : start + batch_size]])
-        prompt = torch.cat((torch.full((len(batch), 1), Special.BOS), batch), dim=1)
-        n_new = n_frames * vocabulary.n_codebooks - batch.shape[1]
-        steps = generate(decoder, prompt, n_new, sampling, allowed, Special.EOS, generator)
-        rows = torch.cat((prompt, *(tokens[:, None] for tokens in steps)), dim=1)
-        utterances += [vocabulary.tokens_to_codes(row) for row in rows]
+        batch = [opening_tokens(vocabulary, codes) for codes in prompts[start : start + batch_size]]
+        lengths = torch.tensor([len(tokens) for tokens in batch])
+        padded = pad_sequence(batch, batch_first=True, padding_value=Special.PAD)
+        n_new = n_frames * vocabulary.n_codebooks + 1 - int(lengths.min())
+        steps = list(generate(decoder, padded, n_new, sampling, allowed, Special.EOS, generator, lengths))
+        new = torch.stack(steps, dim=1) if steps else padded[:, :0]
+        rows = [torch.cat((tokens, drawn)) for tokens, drawn in zip(batch, new, strict=True)]
+        utterances += [vocabulary.tokens_to_codes(row)[:n_frames] for row in rows]
         progress.update(len(batch))
     progress.close()
     return utterances

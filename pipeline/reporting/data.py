@@ -42,8 +42,8 @@ class ReportData:
 
     `metrics` are the evaluation's flat keys. `history` holds one curve a column of the training history.
     `expert_load` maps a layer to the load [E] of its experts; `comparison` maps a signal to its measures;
-    `loss_by_codebook` has one row a codebook position. `data_card`, `conversion`, `run`, `lineage` and
-    `environment` are shown as they were written.
+    `loss_by_codebook` has one row a codebook position. `data_card`, `conversion`, `run`, `lineage`,
+    `environment` and `compliance` are shown as they were written.
     """
 
     metrics: Mapping[str, float]
@@ -59,6 +59,7 @@ class ReportData:
     run: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    compliance: Mapping[str, Any] = field(default_factory=dict)
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -70,6 +71,7 @@ def collect(
     n_examples: int = 4,
     lineage: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
+    compliance: Mapping[str, Any] | None = None,
 ) -> ReportData:
     """Read what a report shows.
 
@@ -83,6 +85,7 @@ def collect(
         n_examples: how many utterances of each kind to embed.
         lineage: what the run was made from (git commit, DVC hashes), shown as given.
         environment: the machine and the versions, shown as given.
+        compliance: the model beside the paper and the card, as `python -m pipeline.compliance output=json` prints it.
 
     Raises:
         FileNotFoundError: the evaluation's metrics, or an audio file it lists, do not exist.
@@ -104,6 +107,7 @@ def collect(
         run=_optional_mapping(paths.train / "run.json"),
         lineage=lineage or {},
         environment=environment or {},
+        compliance=compliance or {},
     )
 
 

@@ -98,6 +98,7 @@ def train(
         OptimizerConfig(1e-2, (0.9, 0.95), 0.1, 1e-8),
         ScheduleConfig(2, 0.5, 0.1),
         config.max_steps,
+        recompute_activations=config.recompute_activations,
     )
     data = SpeechTokens(
         ListDocuments(60, seed=1), ListDocuments(10, seed=2), config.sequence_length, 2, config.batch_size,
@@ -114,14 +115,16 @@ def train(
 def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     tiny_config: DecoderConfig, tmp_path: Path, interrupted_at: int
 ) -> None:
-    whole, whole_log = train(tiny_config, trainer_config(), tmp_path / "whole")
+    config = trainer_config(ema_decay=0.8)
+    whole, whole_log = train(tiny_config, config, tmp_path / "whole")
     with pytest.raises(ConnectionAbortedError):
-        train(tiny_config, trainer_config(), tmp_path / "cut", (Interruption(interrupted_at),))
-    resumed, resumed_log = train(
-        tiny_config, trainer_config(), tmp_path / "cut", resume=tmp_path / "cut" / LAST_CHECKPOINT
-    )
+        train(tiny_config, config, tmp_path / "cut", (Interruption(interrupted_at),))
+    resumed, resumed_log = train(tiny_config, config, tmp_path / "cut", resume=tmp_path / "cut" / LAST_CHECKPOINT)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert whole.parameter_average.keys() == dict(whole.decoder.named_parameters()).keys()
+    for name, tensor in whole.parameter_average.items():
+        assert torch.equal(tensor, resumed.parameter_average[name]), name
     first = min(step for _, step in resumed_log.values)
     assert first >= 6
     assert resumed_log.values == {key: value for key, value in whole_log.values.items() if key[1] >= first}
@@ -154,6 +157,41 @@ def test_accumulated_micro_batches_equal_one_large_batch(tiny_config: DecoderCon
         if name.endswith("e_score_correction_bias"):
             assert torch.equal(small.state_dict()[name], tensor)
             assert tensor.abs().sum() > 0
+
+
+class Trajectory(L.Callback):
+    """Keeps the parameters before the first step, and after each."""
+
+    def __init__(self) -> None:
+        self.parameters: list[dict[str, torch.Tensor]] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        if trainer.global_step == len(self.parameters):
+            self.parameters.append({n: p.detach().clone() for n, p in pl_module.decoder.named_parameters()})
+
+
+def test_the_parameter_average_follows_optimizer_steps(tiny_config: DecoderConfig, tmp_path: Path) -> None:
+    trajectory = Trajectory()
+    config = trainer_config(max_steps=5, accumulate_grad_batches=2, ema_decay=0.9)
+    model, _ = train(tiny_config, config, tmp_path, (trajectory,))
+    assert len(trajectory.parameters) == 5
+    trajectory.parameters.append(dict(model.decoder.named_parameters()))
+    checkpoint = torch.load(tmp_path / BEST_CHECKPOINT, weights_only=True)
+    for name, average in model.parameter_average.items():
+        expected = trajectory.parameters[0][name].double()
+        for parameters in trajectory.parameters[1:]:
+            expected = 0.9 * expected + 0.1 * parameters[name].detach().double()
+        torch.testing.assert_close(average.double(), expected, rtol=1e-5, atol=1e-7)
+        assert torch.equal(checkpoint["parameter_average"][name], average)
+
+
+def test_recomputation_changes_no_bit_of_a_training(tiny_config: DecoderConfig, tmp_path: Path) -> None:
+    plain, plain_log = train(tiny_config, trainer_config(max_steps=4), tmp_path / "plain")
+    lean, lean_log = train(tiny_config, trainer_config(max_steps=4, recompute_activations=True), tmp_path / "lean")
+    assert lean.decoder.recomputes_activations
+    assert plain_log.values == lean_log.values
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(lean.state_dict()[name], tensor), name
 
 
 def test_the_last_step_is_validated(tiny_config: DecoderConfig, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ A section is a function from `ReportData` to a `Section`; to add one, write it i
 from collections.abc import Callable
 
 from pipeline.reporting.data import ReportData
+from pipeline.reporting.sections.compliance import compliance
 from pipeline.reporting.sections.experts import expert_balance
 from pipeline.reporting.sections.headline import headline
 from pipeline.reporting.sections.listen import listen
@@ -23,6 +24,7 @@ SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
     metrics,
     data,
     conversion,
+    compliance,
     configuration,
     lineage,
 )

@@ -1,4 +1,4 @@
-"""Routing, against a plain float64 loop written from the paper; balancing, on skewed inputs."""
+"""Routing and balance losses, against float64 written from the papers; balancing, on skewed inputs."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import torch
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.dispatch import LocalDispatcher
 from lightning_modules.model.experts import GroupedExperts
-from lightning_modules.model.router import Router, sequence_balance_loss
+from lightning_modules.model.router import Router, sequence_balance_loss, switch_balance_loss
 
 
 def build_router(config: DecoderConfig) -> Router:
@@ -39,6 +39,23 @@ def test_choice_and_gates_follow_the_paper(tiny_config: DecoderConfig) -> None:
             assert gate == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_softmax_scores_follow_their_closed_form(tiny_config: DecoderConfig) -> None:
+    config = replace(tiny_config, scoring_func="softmax", norm_topk_prob=False, n_group=1, topk_group=1)
+    router = build_router(config)
+    tokens = torch.randn(60, config.hidden_size)
+    routing = router(tokens)
+    exponentials = (tokens.double() @ router.weight.double().T).exp()
+    scores = exponentials / exponentials.sum(dim=1, keepdim=True)
+    chosen = (scores + router.e_score_correction_bias).topk(2, dim=1).indices
+    torch.testing.assert_close(routing.scores.double(), scores, rtol=1e-5, atol=1e-7)
+    assert torch.equal(routing.indices.sort(dim=1).values, chosen.sort(dim=1).values)
+    expected = 2.5 * scores.gather(1, routing.indices)
+    torch.testing.assert_close(routing.gates.double(), expected, rtol=1e-5, atol=1e-7)
+
+
+BALANCING_STEPS = 120
+
+
 @pytest.mark.parametrize("speed", [0.0, 0.005])
 def test_the_bias_balances_skewed_routing(tiny_config: DecoderConfig, speed: float) -> None:
     config = replace(tiny_config, n_group=1, topk_group=1)
@@ -49,11 +66,25 @@ def test_the_bias_balances_skewed_routing(tiny_config: DecoderConfig, speed: flo
     generator = torch.Generator().manual_seed(0)
     skew = torch.randn(config.hidden_size, generator=generator) * 2
     tokens = torch.randn(4000, config.hidden_size, generator=generator) + skew
-    for _ in range(200):
+
+    def busiest() -> float:
         load = router(tokens).load()
-        router.update_bias(load, speed)
-    ratio = float(load.max() / load.mean())
-    assert ratio < 1.2 if speed else ratio > 3
+        return float(load.max() / load.mean())
+
+    assert busiest() > 3
+    for _ in range(BALANCING_STEPS):
+        router.update_bias(router(tokens).load(), speed)
+    assert busiest() < 1.2 if speed else busiest() > 3
+
+
+def test_loads_of_micro_batches_balance_like_one_large_batch(tiny_config: DecoderConfig) -> None:
+    large, small = build_router(tiny_config), build_router(tiny_config)
+    for step in range(20):
+        tokens = torch.randn(400, tiny_config.hidden_size, generator=torch.Generator().manual_seed(step)) + 0.5
+        large.update_bias(large(tokens).load(), 0.01)
+        small.update_bias(sum(small(part).load() for part in tokens.chunk(4)), 0.01)
+    assert torch.equal(large.e_score_correction_bias, small.e_score_correction_bias)
+    assert torch.equal(large.expert_loads, small.expert_loads)
 
 
 def test_expert_loads_follow_the_share_of_tokens(tiny_config: DecoderConfig) -> None:
@@ -77,6 +108,42 @@ def test_balance_loss_is_one_when_balanced_and_grows_with_skew(tiny_config: Deco
     # Two of eight experts get everything: f is 4 for each, P their share of the scores.
     shares = 2 / (2 + 6 * 0.5)
     assert float(sequence_balance_loss(skewed, 4)) == pytest.approx(4 * shares, rel=1e-4)
+
+
+@pytest.mark.parametrize("scoring_func", ["sigmoid", "softmax"])
+def test_balance_losses_follow_their_closed_forms(tiny_config: DecoderConfig, scoring_func: str) -> None:
+    router = build_router(replace(tiny_config, scoring_func=scoring_func))
+    routing = router(torch.randn(3 * 20, tiny_config.hidden_size))
+    probabilities = routing.scores.double() / routing.scores.double().sum(dim=1, keepdim=True)
+
+    def imbalance(rows: slice) -> float:
+        """E · Σ_i (fraction of choices on i) · (mean probability of i)."""
+        fraction = torch.bincount(routing.indices[rows].flatten(), minlength=8).double() / routing.indices[rows].numel()
+        return float(8 * (fraction * probabilities[rows].mean(dim=0)).sum())
+
+    assert float(switch_balance_loss(routing)) == pytest.approx(imbalance(slice(None)), rel=1e-6)
+    by_sequence = [imbalance(slice(start, start + 20)) for start in (0, 20, 40)]
+    assert float(sequence_balance_loss(routing, 3)) == pytest.approx(sum(by_sequence) / 3, rel=1e-6)
+
+
+def test_the_auxiliary_loss_alone_can_balance(tiny_config: DecoderConfig) -> None:
+    router = build_router(replace(tiny_config, n_group=1, topk_group=1, scoring_func="softmax"))
+    with torch.no_grad():
+        router.e_score_correction_bias.zero_()
+        router.weight *= 0.2
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(1000, tiny_config.hidden_size, generator=generator)
+    tokens = tokens + torch.randn(tiny_config.hidden_size, generator=generator) * 2
+    optimizer = torch.optim.Adam([router.weight], lr=1e-2)
+    ratios = []
+    for _ in range(100):
+        routing = router(tokens)
+        ratios.append(float(routing.load().max() / routing.load().mean()))
+        optimizer.zero_grad()
+        switch_balance_loss(routing).backward()
+        optimizer.step()
+    assert ratios[0] > 3
+    assert ratios[-1] < 1.5
 
 
 def test_grouped_experts_equal_a_loop_over_tokens() -> None:

@@ -32,7 +32,7 @@ def test_only_a_continuation_marks_where_its_prompt_ends():
     audio = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
     continued = spectrogram(Clip("continuation", audio, SAMPLE_RATE, prompt_seconds=0.2), "a", 0.5, 4000)
     unprompted = spectrogram(Clip("unprompted", audio, SAMPLE_RATE, prompt_seconds=0.2), "b", 0.5, 4000)
-    assert ">prompt<" in continued
+    assert ">prompt, then model<" in continued
     assert ">prompt<" not in unprompted
 
 

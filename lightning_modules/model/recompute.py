@@ -1,0 +1,73 @@
+"""Activations that are cheaper to compute again than to keep (arXiv 2412.19437, section 3.2.3)."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from lightning_modules.model.attention import LatentAttention
+
+aten = torch.ops.aten
+# What stays: matrix products, attention, choices, and what carried rows to their experts.
+KEPT_OPERATIONS = {
+    aten.mm.default,
+    aten.addmm.default,
+    aten.bmm.default,
+    aten._grouped_mm.default,
+    aten._scaled_dot_product_flash_attention.default,
+    aten._scaled_dot_product_flash_attention_for_cpu.default,
+    aten._scaled_dot_product_efficient_attention.default,
+    aten._scaled_dot_product_cudnn_attention.default,
+    aten.topk.default,
+    aten.sort.stable,
+    aten.bincount.default,
+    aten.index.Tensor,
+}
+
+
+def recomputed(block: nn.Module, *inputs: Any) -> Any:
+    """Call `block` with `inputs`, drop its norms, up-projections of attention and SwiGLU, and repeat them backwards.
+
+    Products of all other matrices, attention itself and the routing are kept, so that a backward pass repeats only what
+    is cheap. Results and gradients stay the same bit for bit: the same operations run on the same numbers. Nothing that
+    the forward pass returned changes, so no token is counted twice.
+    """
+    selection = _Selection()
+    contexts = partial(create_selective_checkpoint_contexts, selection.policy)
+    return checkpoint(selection.run, block, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
+
+
+class _Selection:
+    """Which operations of one call are kept: those of KEPT_OPERATIONS, unless they belong to an up-projection."""
+
+    def __init__(self) -> None:
+        self._expanding = False
+
+    def run(self, block: nn.Module, *inputs: Any) -> Any:
+        """Call `block`, forwards or once more backwards, aware of the up-projections within."""
+        handles = []
+        for module in block.modules():
+            if isinstance(module, LatentAttention):
+                for name in ("q_b_proj", "kv_b_proj"):
+                    if (projection := getattr(module, name, None)) is not None:
+                        handles.append(projection.register_forward_pre_hook(self._begin))
+                        handles.append(projection.register_forward_hook(self._end, always_call=True))
+        try:
+            return block(*inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def policy(self, context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        """What becomes of an operation's output."""
+        if operation in KEPT_OPERATIONS and not self._expanding:
+            return CheckpointPolicy.MUST_SAVE
+        return CheckpointPolicy.PREFER_RECOMPUTE
+
+    def _begin(self, *_: Any) -> None:
+        self._expanding = True
+
+    def _end(self, *_: Any) -> None:
+        self._expanding = False

@@ -1,0 +1,101 @@
+"""Recomputed activations: less to keep, and nothing else changes."""
+
+import copy
+import gc
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_modules.model.decoder import Decoder, DecoderOutput
+
+aten = torch.ops.aten
+
+
+def kept_bytes(decoder: Decoder, tokens: Tensor) -> tuple[int, DecoderOutput]:
+    """Bytes of activations that live between the forward and the backward pass, and what the forward pass returned."""
+    held: dict[int, tuple[int, Tensor]] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    gc.collect()
+    before = {t.untyped_storage().data_ptr() for t in gc.get_objects() if isinstance(t, Tensor)}
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = decoder(tokens)
+    # What recomputation keeps lies in Python, out of the hooks' sight.
+    for tensor in [t for t in gc.get_objects() if isinstance(t, Tensor)]:
+        note(tensor.detach())
+    return sum(size for pointer, (size, _) in held.items() if pointer not in before), output
+
+
+class CountedOperations(TorchDispatchMode):
+    """Counts the operations that are really computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[Any] = Counter()
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        self.counts[operation] += 1
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(
+    "changes", [{}, {"q_lora_rank": None, "num_expert_segments": 2, "num_nextn_predict_layers": 2}]
+)
+def test_gradients_are_bit_equal_and_no_token_counts_twice(build_decoder, changes: dict, autocast: bool) -> None:
+    decoder = build_decoder(**changes)
+    lean = copy.deepcopy(decoder)
+    lean.recomputes_activations = True
+    tokens = torch.randint(0, 40, (2, 30), generator=torch.Generator().manual_seed(0))
+    document_ids = (torch.arange(30 - len(decoder.mtp)) // 11).expand(2, -1)
+    outputs = []
+    for model in (decoder, lean):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            output = model(tokens, document_ids)
+        loss = sum(logits.float().square().mean() for logits in (output.logits, *output.ahead_logits))
+        loss.backward()
+        outputs.append(output)
+    assert torch.equal(outputs[0].logits, outputs[1].logits)
+    for plain, recomputed in zip(outputs[0].routings, outputs[1].routings, strict=True):
+        assert torch.equal(plain.load(), recomputed.load())
+        assert recomputed.load().sum() == document_ids.numel() * decoder.config.num_segments_per_tok
+    for (name, parameter), other in zip(decoder.named_parameters(), lean.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, other.grad), name
+
+
+def test_fewer_activations_are_kept(build_decoder) -> None:
+    # Heads wide against the latent, as DeepSeek-V3's: there the up-projections weigh most.
+    decoder = build_decoder(qk_nope_head_dim=64, v_head_dim=64, num_attention_heads=4, moe_intermediate_size=64)
+    lean = copy.deepcopy(decoder)
+    lean.recomputes_activations = True
+    tokens = torch.randint(0, 40, (4, 129))
+    lean(tokens)  # what is allocated once
+    (plain, _), (recomputed, _) = kept_bytes(decoder, tokens), kept_bytes(lean, tokens)
+    assert recomputed < 0.6 * plain
+
+
+def test_only_cheap_operations_run_again(build_decoder) -> None:
+    decoder = build_decoder(num_nextn_predict_layers=0)
+    lean = copy.deepcopy(decoder)
+    lean.recomputes_activations = True
+    counts = []
+    for model in (decoder, lean):
+        with CountedOperations() as counted:
+            model(torch.ones(1, 16, dtype=torch.long)).logits.sum().backward()
+        counts.append(counted.counts)
+    extra = counts[1] - counts[0]
+    n_layers = decoder.config.num_hidden_layers
+    assert extra[aten.mm.default] == 2 * n_layers  # q_b_proj and kv_b_proj
+    assert extra[aten._grouped_mm.default] == extra[aten.topk.default] == 0
+    assert extra[aten._scaled_dot_product_flash_attention_for_cpu.default] == 0
+    # One SwiGLU a dense layer; routed and shared experts a piece in the others.
+    assert extra[aten.silu.default] == 1 + 2 * (n_layers - 1)

@@ -1,0 +1,95 @@
+"""What training minimises, against a plain float64 sum."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_modules.language_model import Batch, LanguageModel, OptimizerConfig
+from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.decoder import DecoderOutput
+from lightning_modules.schedule import ScheduleConfig
+
+OPTIMIZER, SCHEDULE = OptimizerConfig(1e-3, (0.9, 0.95), 0.1, 1e-8), ScheduleConfig(0, 1.0, 1.0)
+
+
+def build_model(config: DecoderConfig, depth: int, **objective: Any) -> LanguageModel:
+    torch.manual_seed(0)
+    values = {"lm_weight": 1.0, "mtp_weight": 0.3, "bias_update_speed": 0.0, "sequence_balance_weight": 0.0} | objective
+    config = replace(config, num_nextn_predict_layers=depth)
+    return LanguageModel(config, ObjectiveConfig(**values), OPTIMIZER, SCHEDULE, max_steps=10)
+
+
+def batch_of(depth: int) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(0, 40, (2, 12 + 1 + depth), generator=generator)
+    documents = torch.where(torch.arange(13 + depth) < 7, 4, 9).repeat(2, 1)
+    documents[1, -2:] = -1
+    return Batch(tokens, documents)
+
+
+def predict(model: LanguageModel, batch: Batch) -> DecoderOutput:
+    depth = model.decoder.config.num_nextn_predict_layers
+    return model.decoder(batch.tokens[:, :-1], batch.document_ids[:, : batch.tokens.shape[1] - 1 - depth])
+
+
+def losses_by_hand(output: DecoderOutput, batch: Batch) -> list[float]:
+    """The cross-entropy of every depth, in float64, over targets of the same document alone, divided by all places."""
+    losses = []
+    for ahead, logits in enumerate([output.logits, *output.ahead_logits], start=1):
+        total, (n_rows, n_positions) = 0.0, logits.shape[:2]
+        for row in range(n_rows):
+            for place in range(n_positions):
+                here, there = batch.document_ids[row, place], batch.document_ids[row, place + ahead]
+                if here == there and there >= 0:
+                    log_probabilities = logits[row, place].double().log_softmax(dim=0)
+                    total -= float(log_probabilities[batch.tokens[row, place + ahead]].detach())
+        losses.append(total / (n_rows * n_positions))
+    return losses
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_the_loss_weighs_every_depth(tiny_config: DecoderConfig, depth: int) -> None:
+    weights = (0.3, 0.2, 0.05)[:depth]
+    model = build_model(tiny_config, depth, lm_weight=0.8, mtp_weights=weights)
+    batch = batch_of(depth)
+    output = predict(model, batch)
+    main, *ahead = losses_by_hand(output, batch)
+    expected = 0.8 * main + sum(w * loss for w, loss in zip(weights, ahead, strict=True)) / max(depth, 1)
+    loss, metrics = model.objective_loss(output, batch, progress=0.0)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    assert [name for name in metrics if "mtp" in name] == [f"train/mtp_loss_{k}" for k in range(1, depth + 1)]
+
+
+@pytest.mark.parametrize(("progress", "weight"), [(0.0, 0.3), (0.67, 0.3), (0.68, 0.1), (1.0, 0.1)])
+def test_the_weight_of_multi_token_prediction_falls_late_in_training(
+    tiny_config: DecoderConfig, progress: float, weight: float
+) -> None:
+    model = build_model(tiny_config, depth=2, mtp_constant_fraction=0.676, mtp_final_ratio=1 / 3)
+    batch = batch_of(2)
+    output = predict(model, batch)
+    main, first, second = losses_by_hand(output, batch)
+    loss, _ = model.objective_loss(output, batch, progress)
+    assert float(loss) == pytest.approx(main + weight * (first + second) / 2, rel=1e-6)
+
+
+def test_the_switch_loss_is_an_alternative_to_the_sequence_wise_one(tiny_config: DecoderConfig) -> None:
+    batch = batch_of(1)
+    plain = build_model(tiny_config, depth=1)
+    output = predict(plain, batch)
+    base, _ = plain.objective_loss(output, batch, 0.0)
+    for name, metric in (
+        ("switch_balance_weight", "train/switch_balance_loss"),
+        ("sequence_balance_weight", "train/balance_loss"),
+    ):
+        loss, metrics = build_model(tiny_config, depth=1, **{name: 0.01}).objective_loss(output, batch, 0.0)
+        assert float(loss - base) == pytest.approx(0.01 * float(metrics[metric]), rel=1e-4)
+        assert sum("balance" in key for key in metrics) == 1
+
+
+def test_there_is_a_weight_for_every_depth(tiny_config: DecoderConfig) -> None:
+    with pytest.raises(
+        ValueError, match="mtp_weights holds 2 weights, but model.num_nextn_predict_layers is 3; give one"
+    ):
+        build_model(tiny_config, depth=3, mtp_weights=(0.3, 0.1))
