@@ -12,8 +12,9 @@ repro: $(INSTALLED)
 	python -m pipeline.compose
 	dvc repro
 
+# Two processes of one thread each: files run side by side, the longest first.
 test: $(INSTALLED)
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	ruff check .
