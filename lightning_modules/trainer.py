@@ -25,7 +25,7 @@ class TrainerConfig:
 
     `recompute_activations` drops norms, up-projections of attention and SwiGLU after the forward pass and computes them
     again for the backward pass: less memory, and the same results. `ema_decay` keeps a running mean of the parameters
-    on the CPU (null: none).
+    on the CPU (null: none). `start_from` is a training checkpoint whose weights are the first ones (null: random ones).
     """
 
     accelerator: str
@@ -40,6 +40,7 @@ class TrainerConfig:
     attend_across_documents: bool
     recompute_activations: bool = False
     ema_decay: float | None = None
+    start_from: str | None = None
 
     def __post_init__(self) -> None:
         for name in (

@@ -9,6 +9,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lightning_modules.language_model import LanguageModel, OptimizerConfig
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import TrainerConfig, build_trainer
+from pipeline.checkpoints.training import read_training_checkpoint
 from pipeline.configuration import outputs_folder, plain
 from pipeline.files import atomic_write, read_json, write_json
 from pipeline.resume import ResumeFolder, fingerprint
@@ -46,6 +48,8 @@ def main(config: DictConfig) -> float:
     trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
     L.seed_everything(config.seed, verbose=False)
     model = build_model(values, train_tokens.vocabulary.size, trainer_config)
+    if trainer_config.start_from is not None:
+        load_weights(model, Path(trainer_config.start_from))
     data = SpeechTokens(
         train_tokens,
         validation_tokens,
@@ -90,6 +94,25 @@ def build_model(values: Mapping[str, Any], vocabulary_size: int, trainer: Traine
         trainer.attend_across_documents,
         trainer.recompute_activations,
     )
+
+
+def load_weights(model: LanguageModel, path: Path) -> None:
+    """Begin with the weights of an earlier training, as the phases of context extension do.
+
+    Raises:
+        ValueError: when the checkpoint holds another architecture; only how positions are scaled may differ.
+    """
+    trained, config = read_training_checkpoint(path), model.decoder.config
+    extended = replace(
+        trained.config, rope_scaling=config.rope_scaling, max_position_embeddings=config.max_position_embeddings
+    )
+    if extended != config:
+        differing = [f.name for f in fields(config) if getattr(extended, f.name) != getattr(config, f.name)]
+        raise ValueError(
+            f"trainer.start_from: {path} holds a model with another {', '.join(differing)}; "
+            "set model.* as it was trained."
+        )
+    model.decoder.load_state_dict(trained.weights)
 
 
 def fit(

@@ -1,10 +1,13 @@
 """From the composed configuration to the model that is trained."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hydra
+import lightning
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from lightning_modules.language_model import LanguageModel
@@ -12,7 +15,7 @@ from lightning_modules.model.configuration import YarnConfig
 from lightning_modules.trainer import TrainerConfig
 from pipeline.configuration import CONF
 from pipeline.settings import read_settings
-from pipeline.train import build_model
+from pipeline.train import build_model, load_weights
 
 VOCABULARY = 1032
 
@@ -64,3 +67,26 @@ def test_a_bad_configuration_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build(override)
+
+
+def test_a_phase_of_context_extension_begins_with_the_weights_of_the_one_before(
+    build: Callable[..., LanguageModel], tmp_path: Path
+) -> None:
+    def save(model: LanguageModel, name: str) -> Path:
+        trainer = lightning.Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False
+        )
+        trainer.strategy.connect(model)
+        trainer.save_checkpoint(tmp_path / name, weights_only=True)
+        return tmp_path / name
+
+    before = build()
+    first = build("experiment=context_32k", "trainer.start_from=x")
+    assert first.decoder.config.rope_scaling == YarnConfig(40, 4096)
+    load_weights(first, save(before, "pretrained.ckpt"))
+    second = build("experiment=context_128k", "trainer.start_from=x")
+    load_weights(second, save(first, "first.ckpt"))
+    for name, tensor in before.decoder.state_dict().items():
+        assert torch.equal(second.decoder.state_dict()[name], tensor), name
+    with pytest.raises(ValueError, match="first.ckpt holds a model with another hidden_size; set model"):
+        load_weights(build("model.hidden_size=128"), tmp_path / "first.ckpt")
