@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from pipeline.compose import compose
+from pipeline.configuration import CONF
 from pipeline.examination import codec_vocabulary, examine
 from pipeline.tokens.shards import finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
@@ -58,7 +60,8 @@ def test_prepared_data_are_counted(values, tmp_path):
     budgets = examine(values, tmp_path)["budgets"]
     assert budgets["available_tokens"] == 34
     (planned,) = {row["tokens"] for row in budgets["rows"] if row["rule"] == "this training"}
-    assert planned == pytest.approx(400 * 8 * 512)
+    trainer = yaml.safe_load((CONF / "trainer/default.yaml").read_text())
+    assert planned == pytest.approx(trainer["max_steps"] * trainer["batch_size"] * trainer["sequence_length"])
 
 
 def test_vocabularies_of_codecs():
