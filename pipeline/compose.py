@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from pipeline.configuration import CONF
 from pipeline.files import atomic_write
+from pipeline.model_settings import check_model
 
 PARAMS = Path("params.yaml")
 REMEDY = (
@@ -42,6 +43,9 @@ def write_params(path: Path) -> bool:
 
     Returns:
         Whether that changed the file.
+
+    Raises:
+        ValueError: when the model cannot be; what was there before stays.
     """
     # DVC takes a second to import: only those who write pay for it.
     from dvc.utils.hydra import compose_and_dump
@@ -49,7 +53,20 @@ def write_params(path: Path) -> bool:
     before = path.read_bytes() if path.exists() else None
     with atomic_write(path) as temporary:
         compose_and_dump(str(temporary), str(CONF), None, "config", str(CONF.parent), [])
+        check_written(temporary)
     return path.read_bytes() != before
+
+
+def check_written(path: Path) -> None:
+    """Refuse a composed configuration whose model cannot be built.
+
+    Raises:
+        ValueError: naming the key and the remedy.
+    """
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(values, dict)
+    if "model" in values:
+        check_model({str(key): value for key, value in values.items()})
 
 
 def stale_values(path: Path) -> list[str]:
@@ -80,9 +97,16 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only tell whether params.yaml is up to date")
     parser.add_argument("--warn", action="store_true", help="with --check: a stale params.yaml is no failure")
     arguments = parser.parse_args()
-    if not arguments.check:
-        print(f"{PARAMS} {'composed anew from' if write_params(PARAMS) else 'is up to date with'} conf/")
-        return 0
+    try:
+        if not arguments.check:
+            changed = write_params(PARAMS)
+            print(f"{PARAMS} {'composed anew from' if changed else 'is up to date with'} conf/")
+            return 0
+        if PARAMS.exists():
+            check_written(PARAMS)
+    except ValueError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
     # An experiment's params.yaml differs on purpose: DVC has just composed it with the experiment's own values.
     stale = [] if "DVC_EXP_NAME" in os.environ else stale_values(PARAMS)
     if not stale:

@@ -10,12 +10,11 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from pipeline.architecture.compliance import compliance_report
 from pipeline.architecture.subject import Subject
 from pipeline.configuration import CONF
 from pipeline.files import read_json
-from pipeline.settings import read_settings
+from pipeline.model_settings import read_model
 from pipeline.tokens.budget import token_budgets
 from pipeline.tokens.shards import INDEX_NAME
 from pipeline.tokens.vocabulary import Vocabulary
@@ -48,11 +47,8 @@ def subject(
     architecture: Mapping[str, Any], codec: Mapping[str, Any], prepared_index: Mapping[str, Any] | None
 ) -> Subject:
     """The model that the group `model` describes; a vocabulary of null follows the codec."""
-    architecture = dict(architecture)
-    objective = read_settings(ObjectiveConfig, architecture.pop("objective"), "model.objective")
-    if architecture["vocab_size"] is None:
-        architecture["vocab_size"] = codec_vocabulary(codec, prepared_index).size
-    return Subject(read_settings(DecoderConfig, architecture, "model"), objective)
+    follows = architecture["vocab_size"] is None
+    return Subject(*read_model(architecture, codec_vocabulary(codec, prepared_index).size if follows else 1))
 
 
 def codec_vocabulary(codec: Mapping[str, Any], prepared_index: Mapping[str, Any] | None) -> Vocabulary:

@@ -20,12 +20,12 @@ from omegaconf import DictConfig
 
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel, OptimizerConfig
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import TrainerConfig, build_trainer
 from pipeline.checkpoints.training import read_training_checkpoint
 from pipeline.configuration import outputs_folder, plain
 from pipeline.files import atomic_write, read_json, write_json
+from pipeline.model_settings import read_model
 from pipeline.resume import ResumeFolder, fingerprint
 from pipeline.settings import read_settings
 from pipeline.stage_runs import training_run
@@ -76,18 +76,10 @@ def build_model(values: Mapping[str, Any], vocabulary_size: int, trainer: Traine
     Raises:
         ValueError: when the configured vocabulary is too small for the tokens.
     """
-    architecture = dict(values["model"])
-    objective = architecture.pop("objective")
-    if architecture["vocab_size"] is None:
-        architecture["vocab_size"] = vocabulary_size
-    elif architecture["vocab_size"] < vocabulary_size:
-        raise ValueError(
-            f"model.vocab_size is {architecture['vocab_size']}, but the prepared tokens need {vocabulary_size}; "
-            "raise it, or set it to null to follow the tokens."
-        )
+    decoder, objective = read_model(values["model"], vocabulary_size)
     return LanguageModel(
-        read_settings(DecoderConfig, architecture, "model"),
-        read_settings(ObjectiveConfig, objective, "model.objective"),
+        decoder,
+        objective,
         read_settings(OptimizerConfig, values["optimizer"], "optimizer"),
         read_settings(ScheduleConfig, values["schedule"], "schedule"),
         trainer.max_steps,

@@ -1,3 +1,5 @@
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -119,3 +121,31 @@ def test_an_experiment_may_differ(params: Path, monkeypatch: pytest.MonkeyPatch)
     edit(params, "seed: 1", "seed: 5")
     monkeypatch.setenv("DVC_EXP_NAME", "faster")
     assert run_main(monkeypatch, "--check") == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("qk_rope_head_dim: 16", "qk_rope_head_dim: 5", "model.qk_rope_head_dim is 5.*even"),
+        ("vocab_size: null", "vocab_size: 1000", "model.vocab_size is 1000.*need 1032; raise it"),
+        ("topk_group: 2", "topk_group: 9", "model.topk_group is 9"),
+        ("mtp_weight: 0.3", "mtp_weight: -1", "model.objective.mtp_weight is -1"),
+    ],
+)
+def test_a_model_that_cannot_be_fails_at_composition(
+    params: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    message: str,
+) -> None:
+    folder = tmp_path / "edited"
+    shutil.copytree(CONF, folder)
+    edit(folder / "model/small.yaml", old, new)
+    monkeypatch.setattr(compose, "CONF", folder)
+    before = params.read_bytes()
+    assert run_main(monkeypatch) == 1
+    assert re.search(f"ERROR: {message}", capsys.readouterr().err)
+    assert params.read_bytes() == before, "what was there stays"

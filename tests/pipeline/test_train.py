@@ -51,7 +51,7 @@ def test_a_model_is_built_as_configured(build: Callable[..., LanguageModel]) -> 
     [
         (
             "model.vocab_size=1000",
-            "model.vocab_size is 1000, but the prepared tokens need 1032; raise it, or set it to",
+            "model.vocab_size is 1000, but the codec.s tokens need 1032; raise it, or set it to",
         ),
         ("model.num_experts_per_tok=3", "the 1 kept groups hold 2 experts; lower it"),
         ("model.rope_scaling={factor: 40}", "model.rope_scaling.original_max_position_embeddings is not set"),

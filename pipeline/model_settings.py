@@ -1,0 +1,40 @@
+"""The `model` group of the configuration, read and checked. Light enough to run at every composition."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from pipeline.settings import read_settings
+
+
+def read_model(model: Mapping[str, Any], vocabulary_size: int) -> tuple[DecoderConfig, ObjectiveConfig]:
+    """The architecture and the objective that the `model` group describes, for tokens of this vocabulary.
+
+    Raises:
+        ValueError: naming the key that cannot be, and the remedy.
+    """
+    architecture = dict(model)
+    objective = read_settings(ObjectiveConfig, architecture.pop("objective"), "model.objective")
+    if architecture["vocab_size"] is None:
+        architecture["vocab_size"] = vocabulary_size
+    elif architecture["vocab_size"] < vocabulary_size:
+        raise ValueError(
+            f"model.vocab_size is {architecture['vocab_size']}, but the codec's tokens need {vocabulary_size}; "
+            "raise it, or set it to null to follow the tokens."
+        )
+    return read_settings(DecoderConfig, architecture, "model"), objective
+
+
+def check_model(values: Mapping[str, Any]) -> None:
+    """Check the `model` group of a composed configuration, against the codec's vocabulary where its settings tell it.
+
+    Raises:
+        ValueError: as `read_model` does.
+    """
+    codec, vocabulary_size = values["codec"], 1
+    if values["model"]["vocab_size"] is not None and "codebook_size" in codec:
+        # Imports torch, which a composition that leaves the vocabulary to the tokens need not wait for.
+        from pipeline.tokens.vocabulary import Vocabulary
+
+        vocabulary_size = Vocabulary(codec["n_codebooks"], codec["codebook_size"]).size
+    read_model(values["model"], vocabulary_size)
