@@ -10,7 +10,8 @@ COMMON = yaml.safe_load((CONF / "_common.yaml").read_text())
 
 
 def test_every_kind_has_its_configuration():
-    assert {path.stem for path in CONF.glob("[!_]*.yaml")} == set(KINDS)
+    # Further files, as espeak_short, are variants of a kind.
+    assert set(KINDS) <= {path.stem for path in CONF.glob("[!_]*.yaml")}
 
 
 @pytest.mark.parametrize("kind", KINDS)
