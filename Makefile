@@ -32,7 +32,8 @@ clean:
 
 # After a change of dependencies in pyproject.toml.
 lock: $(INSTALLED)
-	uv pip compile pyproject.toml --extra dev --extra espeak --extra pretrained --python-version 3.11 \
+	uv pip compile pyproject.toml --extra dev --extra espeak --extra pretrained --extra fp8 --extra slurm \
+		--python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
 
 $(INSTALLED): requirements.lock pyproject.toml
