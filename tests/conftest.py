@@ -43,8 +43,8 @@ TINY = DecoderConfig(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the file that takes minutes, so that the others run beside it."""
-    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+    """Begin with the files that take minutes, so that the others run beside them."""
+    items.sort(key=lambda item: item.path.name not in {"test_pipeline.py", "test_readme.py"})
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,6 @@ import torchaudio.functional
 
 from pipeline.files import atomic_write
 
-PEAK_LIMIT = 0.99
-
 # Programs that write a WAV file to a pipe cannot know its length, and announce one near 2 or 4 GiB.
 STREAMED_LENGTH = 0x7F000000
 _SHORT_DATA = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -123,16 +121,3 @@ def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarra
         resampling_method="sinc_interp_kaiser",
         beta=14.769656459379492,
     ).numpy()
-
-
-def normalise_loudness(audio: np.ndarray, loudness_db: float) -> np.ndarray:
-    """Scale samples [S] to an RMS level of `loudness_db` dB re full scale, or as near as a peak of 0.99 allows.
-
-    Digital silence stays as it is.
-    """
-    audio = np.asarray(audio, dtype=np.float32)
-    rms = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if len(audio) else 0.0
-    if rms == 0.0:
-        return audio
-    gain = min(10.0 ** (loudness_db / 20.0) / rms, PEAK_LIMIT / float(np.abs(audio).max()))
-    return audio * np.float32(gain)

@@ -81,7 +81,9 @@ def speak(
     through_codec = decode_all(codec, [prompt.codes for prompt in prompts], "decoding real")
     continuations = decode_all(codec, continued, "decoding continuations")
     spoken = decode_all(codec, unprompted, "decoding unprompted")
-    given = round(config.prompt_seconds * codec.sample_rate)
+    # Prompts are whole frames: at low frame rates not quite the seconds asked for.
+    given_seconds = prompt_frames / codec.frame_rate
+    given = round(given_seconds * codec.sample_rate)
     clips = []
     for number, prompt in enumerate(prompts):
         source = f"test document {prompt.document}"
@@ -89,7 +91,7 @@ def speak(
             audio, _ = read_audio(examples / recorded[prompt.document]["file"])
             clips.append(Clip("real", number, audio, recorded[prompt.document]["utterance"]))
         clips.append(Clip("codec", number, through_codec[number], source))
-        clips.append(Clip("continuation", number, continuations[number], source, config.prompt_seconds))
+        clips.append(Clip("continuation", number, continuations[number], source, given_seconds))
     clips += [Clip("unprompted", number, audio) for number, audio in enumerate(spoken)]
     new_speech = [audio[given:] for audio in continuations]
     return Generated(

@@ -1,5 +1,6 @@
 """What every corpus is to those who use it."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -53,13 +54,13 @@ class Corpus(Protocol):
         ...
 
 
-class FileCorpus:
+class FileCorpus(ABC):
     """A corpus whose recordings are files under one folder, named by their relative paths."""
 
     @property
+    @abstractmethod
     def folder(self) -> Path:
         """Where the ids start."""
-        raise NotImplementedError
 
     def read(self, recording: Recording) -> tuple[np.ndarray, int]:
         """The samples [S] of one recording, float32 mono, and its sample rate in Hz.

@@ -6,26 +6,16 @@ from pathlib import Path
 import torchaudio.datasets
 
 from pipeline.audio.corpora.corpus import Recording
-from pipeline.audio.corpora.published import PublishedDataset, SubsetConfig
+from pipeline.audio.corpora.published import SubsetConfig, SubsetDataset
 
 
 @dataclass(frozen=True)
-class LibriSpeech(PublishedDataset):
+class LibriSpeech(SubsetDataset):
     """One subset of LibriSpeech."""
 
     config: SubsetConfig
     name = "librispeech"
     prefixes = ("LibriSpeech",)
-
-    @property
-    def landmark(self) -> str:
-        """The folder of the subset."""
-        return self.config.subset
-
-    @property
-    def unpacks_to(self) -> str:
-        """The folder that a download brings, relative to root: other subsets may lie beside it."""
-        return f"{self.prefixes[0]}/{self.config.subset}"
 
     def fetch(self, folder: Path) -> None:
         """Download and unpack the subset into an empty folder, through torchaudio."""

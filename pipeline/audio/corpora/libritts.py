@@ -6,26 +6,16 @@ from pathlib import Path, PurePosixPath
 import torchaudio.datasets
 
 from pipeline.audio.corpora.corpus import Recording
-from pipeline.audio.corpora.published import PublishedDataset, SubsetConfig, first_line
+from pipeline.audio.corpora.published import SubsetConfig, SubsetDataset, first_line
 
 
 @dataclass(frozen=True)
-class LibriTts(PublishedDataset):
+class LibriTts(SubsetDataset):
     """One subset of LibriTTS."""
 
     config: SubsetConfig
     name = "libritts"
     prefixes = ("LibriTTS",)
-
-    @property
-    def landmark(self) -> str:
-        """The folder of the subset."""
-        return self.config.subset
-
-    @property
-    def unpacks_to(self) -> str:
-        """The folder that a download brings, relative to root: other subsets may lie beside it."""
-        return f"{self.prefixes[0]}/{self.config.subset}"
 
     def fetch(self, folder: Path) -> None:
         """Download and unpack the subset into an empty folder, through torchaudio."""

@@ -7,11 +7,11 @@ from pathlib import Path
 import torchaudio.datasets
 
 from pipeline.audio.corpora.corpus import Recording
-from pipeline.audio.corpora.published import DownloadConfig, PublishedDataset
+from pipeline.audio.corpora.published import DownloadableDataset, DownloadConfig
 
 
 @dataclass(frozen=True)
-class LjSpeech(PublishedDataset):
+class LjSpeech(DownloadableDataset):
     """Passages read by one speaker; the transcript is the normalised one, with numbers in words."""
 
     config: DownloadConfig

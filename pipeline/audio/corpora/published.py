@@ -63,45 +63,31 @@ class PublishedDataset(FileCorpus, ABC):
     name: ClassVar[str]
     prefixes: ClassVar[tuple[str, ...]]
     config: RootConfig
+    remedy: ClassVar[str] = "correct data.root"
 
     @property
     @abstractmethod
     def landmark(self) -> str:
         """A file or folder by which the dataset's own folder is known; a glob pattern does as well."""
 
-    @property
-    def unpacks_to(self) -> str:
-        """The folder that a download brings, relative to root."""
-        return self.prefixes[0]
-
     @abstractmethod
     def recordings(self) -> list[Recording]:
         """All recordings, sorted by their paths."""
 
-    def fetch(self, folder: Path) -> None:
-        """Download and unpack the dataset into an empty folder, through torchaudio."""
-        raise NotImplementedError(f"{self.name} has no downloader")
-
     @cached_property
     def folder(self) -> Path:
-        """The dataset's own folder, where the ids start; downloaded now if that is asked for and needed.
+        """The dataset's own folder, where the ids start.
 
         Raises:
             ValueError: it is not there.
-            RuntimeError: the download failed.
+            RuntimeError: a download failed.
         """
-        wants_download = isinstance(self.config, DownloadConfig) and self.config.download
-        folder = self._find()
-        if folder is None and wants_download:
-            self._download()
-            folder = self._find()
+        folder = self._obtain()
         if folder is None:
             root = existing_folder(self.config.root)
             expected = root / self.prefixes[0] / self.landmark
-            remedy = ", or set data.download=true" if isinstance(self.config, DownloadConfig) else ""
             raise ValueError(
-                f"data.root={self.config.root} does not hold {self.name}: expected {expected}; "
-                f"correct data.root{remedy}."
+                f"data.root={self.config.root} does not hold {self.name}: expected {expected}; {self.remedy}."
             )
         return folder
 
@@ -118,12 +104,36 @@ class PublishedDataset(FileCorpus, ABC):
             )
         return found
 
-    def _find(self) -> Path | None:
+    def _obtain(self) -> Path | None:
+        """The folder under `data.root` that shows the landmark; None where there is none."""
         root = Path(self.config.root).expanduser().absolute()
         candidates = [root / prefix for prefix in (*self.prefixes, "")]
         if root.name == self.landmark:
             candidates.append(root.parent)
         return next((folder for folder in candidates if any(folder.glob(self.landmark))), None)
+
+
+class DownloadableDataset(PublishedDataset):
+    """A dataset that is fetched into `data.root` when it is not there and `data.download` is set."""
+
+    config: DownloadConfig
+    remedy = "correct data.root, or set data.download=true"
+
+    @property
+    def unpacks_to(self) -> str:
+        """The folder that a download brings, relative to root."""
+        return self.prefixes[0]
+
+    @abstractmethod
+    def fetch(self, folder: Path) -> None:
+        """Download and unpack the dataset into an empty folder, through torchaudio."""
+
+    def _obtain(self) -> Path | None:
+        folder = super()._obtain()
+        if folder is None and self.config.download:
+            self._download()
+            folder = super()._obtain()
+        return folder
 
     def _download(self) -> None:
         """Download beside, then move into place, so that an interrupted download is never taken for the dataset."""
@@ -143,6 +153,22 @@ class PublishedDataset(FileCorpus, ABC):
                 ) from error
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(Path(temporary, self.unpacks_to), target)
+
+
+class SubsetDataset(DownloadableDataset):
+    """A dataset that comes in subsets, each a folder of its own."""
+
+    config: SubsetConfig
+
+    @property
+    def landmark(self) -> str:
+        """The folder of the subset."""
+        return self.config.subset
+
+    @property
+    def unpacks_to(self) -> str:
+        """The folder that a download brings, relative to root: other subsets may lie beside it."""
+        return f"{self.prefixes[0]}/{self.config.subset}"
 
 
 def first_line(path: Path) -> str | None:

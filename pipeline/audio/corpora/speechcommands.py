@@ -6,14 +6,14 @@ from pathlib import Path, PurePosixPath
 import torchaudio.datasets
 
 from pipeline.audio.corpora.corpus import Recording
-from pipeline.audio.corpora.published import DownloadConfig, PublishedDataset
+from pipeline.audio.corpora.published import DownloadableDataset, DownloadConfig
 
 VERSION = "speech_commands_v0.02"
 SPLITS = {"validation": "validation", "testing": "test"}
 
 
 @dataclass(frozen=True)
-class SpeechCommands(PublishedDataset):
+class SpeechCommands(DownloadableDataset):
     """Single words by some 2600 speakers; background noise is left out."""
 
     config: DownloadConfig

@@ -7,7 +7,7 @@ import torchaudio.datasets
 
 from pipeline.audio.corpora.corpus import Recording
 from pipeline.audio.corpora.options import require_choice
-from pipeline.audio.corpora.published import DownloadConfig, PublishedDataset, first_line
+from pipeline.audio.corpora.published import DownloadableDataset, DownloadConfig, first_line
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class VctkConfig(DownloadConfig):
 
 
 @dataclass(frozen=True)
-class Vctk(PublishedDataset):
+class Vctk(DownloadableDataset):
     """Sentences read by some 110 speakers of English."""
 
     config: VctkConfig

@@ -6,11 +6,11 @@ from pathlib import Path, PurePosixPath
 import torchaudio.datasets
 
 from pipeline.audio.corpora.corpus import Recording
-from pipeline.audio.corpora.published import DownloadConfig, PublishedDataset
+from pipeline.audio.corpora.published import DownloadableDataset, DownloadConfig
 
 
 @dataclass(frozen=True)
-class YesNo(PublishedDataset):
+class YesNo(DownloadableDataset):
     """`waves_yesno/1_0_0_1_0_1_1_1.wav`; the transcript says in English what the name says in digits."""
 
     config: DownloadConfig

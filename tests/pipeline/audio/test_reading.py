@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.audio.reading import UnusableRecording, normalise_loudness, read_audio, resample, write_wav
+from pipeline.audio.reading import UnusableRecording, read_audio, resample, write_wav
 
 RATE = 16000
 
@@ -115,12 +115,3 @@ def test_resample_leaves_equal_rates_and_refuses_nonsense():
     assert len(resample(np.zeros(0, np.float32), RATE, 8000)) == 0
     with pytest.raises(ValueError, match="positive"):
         resample(tone(440), RATE, 0)
-
-
-def test_loudness_is_reached_unless_the_peak_forbids():
-    level = 20 * np.log10(np.sqrt(np.mean(normalise_loudness(tone(440), -23.0).astype(np.float64) ** 2)))
-    assert level == pytest.approx(-23, abs=1e-3)
-    click = np.zeros(RATE, np.float32)
-    click[7] = -0.1
-    assert np.abs(normalise_loudness(click, -23.0)).max() == pytest.approx(0.99)
-    assert not normalise_loudness(np.zeros(10, np.float32), -23.0).any()
