@@ -1,7 +1,7 @@
 """From documents of tokens to packed batches, at any position of training."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import lightning as L  # noqa: N812
 import numpy as np
@@ -25,7 +25,11 @@ class PackedDocuments(Dataset[Batch]):
     """Documents laid end to end in a fresh order every epoch, and cut into windows.
 
     Window i is a pure function of (documents, seed, i): training can stop and go on anywhere, on any number of ranks,
-    and every token is an input exactly once an epoch. Indices run on over epochs without end.
+    and every token is an input exactly once an epoch. Indices run on over epochs without end. Windows that are read
+    one after the other lie in documents that are not: a rank maps the files its own windows touch, when they do.
+
+    An epoch's order takes 16 bytes a document beside the documents' own index, and is drawn anew, in time proportional
+    to their number, when an epoch begins; a window is found by bisection.
 
     Args:
         documents: the token documents.
@@ -83,31 +87,68 @@ class PackedDocuments(Dataset[Batch]):
         self._epoch = epoch
 
 
+class OnePass(Dataset[Batch]):
+    """The windows of one epoch, and empty ones without end after them: no token, and document -1 throughout.
+
+    Ranks that share the windows can so be given equally many, which experts spread over ranks depend on: all have to
+    take part in every batch.
+    """
+
+    def __init__(self, windows: PackedDocuments) -> None:
+        self.windows = windows
+
+    def __len__(self) -> int:
+        """Windows that are not empty."""
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Window `index` of the first epoch, or an empty one: [T + lookahead] tokens and document ids."""
+        if index < len(self.windows):
+            return self.windows[index]
+        size = self.windows.sequence_length + self.windows.lookahead
+        return Batch(torch.zeros(size, dtype=torch.int64), torch.full((size,), -1))
+
+
 class RankSlices(Sampler[int]):
-    """This rank's window indices, batch after batch: rank r of W takes every batch W · k + r.
+    """This rank's window indices, batch after batch: of every W batches in a row, rank r of W takes the r-th.
 
     Args:
         n_batches: batches of the whole training, per rank.
         batch_size: windows a batch.
         rank: this rank.
-        world_size: ranks that share the windows.
+        world_size: W, ranks that share the windows.
         first_batch: where to begin, when training goes on from a checkpoint. The length stays that of the whole.
+        first_window: the first window that no rank has trained on, where `first_batch` begins.
     """
 
-    def __init__(self, n_batches: int, batch_size: int, rank: int, world_size: int, first_batch: int = 0) -> None:
+    def __init__(
+        self,
+        n_batches: int,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        first_batch: int = 0,
+        first_window: int = 0,
+    ) -> None:
         self.n_batches = n_batches
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
         self.first_batch = first_batch
+        self.first_window = first_window
 
     def __len__(self) -> int:
         return self.n_batches * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
         for batch in range(self.first_batch, self.n_batches):
-            start = (batch * self.world_size + self.rank) * self.batch_size
-            yield from range(start, start + self.batch_size)
+            yield from self.windows(batch, self.rank)
+
+    def windows(self, batch: int, rank: int) -> range:
+        """The windows of any rank's batch, not before the first."""
+        before = (batch - self.first_batch) * self.world_size + rank
+        start = self.first_window + before * self.batch_size
+        return range(start, start + self.batch_size)
 
 
 def collate(windows: list[Batch]) -> Batch:
@@ -117,6 +158,10 @@ def collate(windows: list[Batch]) -> Batch:
 
 class SpeechTokens(L.LightningDataModule):
     """Batches of packed speech tokens for training and validation.
+
+    The position of a training is one number, the windows that all ranks together have trained on. Checkpoints hold it,
+    and a training goes on at the very next window, also with other numbers of ranks, windows a batch, or batches a
+    step. It counts whole optimizer steps: batches loaded ahead, or of a step that was not completed, are not lost.
 
     Args:
         train: training documents.
@@ -143,19 +188,74 @@ class SpeechTokens(L.LightningDataModule):
         self.n_batches = n_batches
         self.train_windows = PackedDocuments(train, sequence_length, lookahead, seed)
         self.validation_windows = PackedDocuments(validation, sequence_length, lookahead, seed=None)
+        self._loaded_position: int | None = None
+        self._sampler: RankSlices | None = None
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """All batches of the training as one pass; after a resume, from the first batch not yet trained on."""
-        assert self.trainer is not None
-        done = self.trainer.global_step * self.trainer.accumulate_grad_batches
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        sampler = RankSlices(self.n_batches, self.batch_size, rank, world_size, first_batch=done)
-        return DataLoader(self.train_windows, batch_size=self.batch_size, sampler=sampler, collate_fn=collate)
+        """All batches of the training as one pass; after a resume, from the first window not yet trained on."""
+        trainer = self.trainer
+        assert trainer is not None
+        done = trainer.global_step * trainer.accumulate_grad_batches
+        position, self._loaded_position = self._loaded_position, None
+        if position is None:  # a checkpoint from before it was saved; the sizes are those of then
+            position = done * trainer.world_size * self.batch_size
+        _recount_batches(trainer, done)
+        self._sampler = RankSlices(
+            self.n_batches, self.batch_size, trainer.global_rank, trainer.world_size, done, position
+        )
+        return DataLoader(self.train_windows, batch_size=self.batch_size, sampler=self._sampler, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """This rank's validation windows, in the documents' own order."""
+        """This rank's validation windows, in the documents' own order; every rank has equally many, some empty."""
         assert self.trainer is not None
-        windows = range(self.trainer.global_rank, len(self.validation_windows), self.trainer.world_size)
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        n_windows = -(-len(self.validation_windows) // world_size) * world_size
         return DataLoader(
-            self.validation_windows, batch_size=self.batch_size, sampler=list(windows), collate_fn=collate
+            OnePass(self.validation_windows),
+            batch_size=self.batch_size,
+            sampler=range(rank, n_windows, world_size),
+            collate_fn=collate,
         )
+
+    def windows_of(self, batch_idx: int, rank: int) -> range:
+        """The training windows of any rank's micro-batch, by Lightning's count of micro-batches."""
+        assert self._sampler is not None, "there are no training batches before train_dataloader"
+        return self._sampler.windows(batch_idx, rank)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training is, as plain numbers; empty before it has begun."""
+        if self._sampler is None or self.trainer is None:
+            return {}
+        done = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        return {
+            "windows": self._sampler.windows(done, rank=0).start,
+            "sequence_length": self.train_windows.sequence_length,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where another training stopped; Lightning calls this before it asks for batches.
+
+        Raises:
+            ValueError: that training cut its windows to another length.
+        """
+        length = self.train_windows.sequence_length
+        if state_dict["sequence_length"] != length:
+            raise ValueError(
+                f"The checkpoint counts windows of {state_dict['sequence_length']} tokens, and trainer.sequence_length "
+                f"is {length}; resume with the former, or begin a new training from its weights (trainer.start_from)."
+            )
+        self._loaded_position = state_dict["windows"]
+
+
+def _recount_batches(trainer: L.Trainer, done: int) -> None:
+    """Make Lightning's count of micro-batches `done`, whatever their number a step was before a resume.
+
+    It decides when a step is complete, when validation is due, and when the training is over. A checkpoint written
+    within a batch's last hooks counts that batch as processed but not completed, which Lightning mends by itself.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    counts: tuple[Any, Any] = (progress.total, progress.current)
+    for count in counts:
+        unfinished = count.processed - count.completed
+        count.ready = count.started = count.processed = done
+        count.completed = done - unfinished

@@ -1,5 +1,6 @@
 """The LightningModule: what is minimised, with what, and what is watched."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.decoder import Decoder, DecoderOutput
 from lightning_modules.model.router import sequence_balance_loss, switch_balance_loss
+from lightning_modules.optimizer import build_optimizer, check_moments
+from lightning_modules.parallel.clipping import clip_gradients
 from lightning_modules.schedule import ScheduleConfig
 
 IGNORED_TARGET = -100
@@ -18,18 +21,20 @@ IGNORED_TARGET = -100
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (arXiv 2412.19437, section 4.2)."""
+    """AdamW (arXiv 2412.19437, section 4.2); `moments` is the type of its two, fp32 or bf16 (section 3.3.2)."""
 
     lr: float
     betas: tuple[float, float]
     weight_decay: float
     eps: float
+    moments: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0:
             raise ValueError("optimizer.lr and optimizer.eps must be positive, optimizer.weight_decay not negative.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas is {self.betas}; it takes two numbers from 0 up to, not including, 1.")
+        check_moments(self.moments, self.betas)
 
 
 class Batch(NamedTuple):
@@ -47,16 +52,26 @@ class Batch(NamedTuple):
 class LanguageModel(L.LightningModule):
     """A decoder in training.
 
+    Built under `torch.device("meta")` it has no weights until a strategy that shards it has given them room, and calls
+    `initialize_weights`; else it has them at once. Both ways they are the same.
+
     Args:
         decoder: its architecture.
         objective: weights of the losses, and the speed of expert balancing.
         optimizer: AdamW's settings.
         schedule: the learning rate's course.
         max_steps: optimizer steps of the whole training, which the schedule is stretched over.
+        seed: of the first weights.
         attend_across_documents: let tokens see the documents packed before theirs.
         recompute_activations: drop activations that are cheap to compute again, which changes no result.
+        compile_blocks: compile every block with torch.compile when it first runs.
 
     Attributes:
+        load_first_weights: called with the decoder once its first weights are drawn, to put others in their place.
+        check_gradients: called with the optimizer and the total norm of gradients, once these are complete and before
+            the optimizer steps; it may drop them.
+        step_skipped: whether the last optimizer step left the weights as they were; what follows the weights then has
+            to stay as well.
         parameter_average: a running mean of the decoder's parameters by name, on the CPU; empty unless
             `ParameterAverage` keeps one. Checkpoints hold it beside the parameters.
     """
@@ -68,8 +83,10 @@ class LanguageModel(L.LightningModule):
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         max_steps: int,
+        seed: int,
         attend_across_documents: bool = False,
         recompute_activations: bool = False,
+        compile_blocks: bool = False,
     ) -> None:
         super().__init__()
         objective.check_depth(decoder.num_nextn_predict_layers)
@@ -86,11 +103,25 @@ class LanguageModel(L.LightningModule):
         self.optimizer_config = optimizer
         self.schedule = schedule
         self.max_steps = max_steps
+        self.seed = seed
         self.attend_across_documents = attend_across_documents
-        self.decoder = Decoder(decoder)
-        self.decoder.initialize_weights()
-        self.decoder.recomputes_activations = recompute_activations
+        self.load_first_weights: Callable[[Decoder], None] | None = None
+        self.check_gradients: Callable[[torch.optim.Optimizer, Tensor], None] | None = None
+        self.step_skipped = False
         self.parameter_average: dict[str, Tensor] = {}
+        self.decoder = Decoder(decoder)
+        self.decoder.recomputes_activations = recompute_activations
+        if compile_blocks:
+            for block in self.decoder.blocks():
+                block.compile()
+        if not any(parameter.is_meta for parameter in self.decoder.parameters()):
+            self.initialize_weights()
+
+    def initialize_weights(self) -> None:
+        """Draw the decoder's first weights, or this rank's shards of them."""
+        self.decoder.initialize_weights(self.seed)
+        if self.load_first_weights is not None:
+            self.load_first_weights(self.decoder)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of one micro-batch, and the tokens each expert received [layers, E]."""
@@ -106,27 +137,29 @@ class LanguageModel(L.LightningModule):
         """What is minimised, once the share `progress` of training is done, and its parts by their metrics' names.
 
         λ_LM · L + 1/D · Σ_k λ_k · L_k over D depths of multi-token prediction, and the balance losses by their weights.
+        The loss is this rank's share: the ranks' sum is minimised. The parts are means over all ranks.
         """
-        n_total = output.logits.shape[0] * output.logits.shape[1]
-        # The gradient's losses are divided by all positions, targets or not: a constant, so that accumulated
-        # micro-batches and parallel ranks add up to exactly one large batch.
+        n_ranks = 1 if self._trainer is None else self.trainer.world_size
+        # The gradient's losses are divided by the positions of all ranks, targets or not: a constant, so that
+        # accumulated micro-batches and parallel ranks add up to exactly one large batch.
+        n_total = n_ranks * output.logits.shape[0] * output.logits.shape[1]
         main, n_targets = self._summed_loss(output.logits, batch, ahead=1)
         loss = self.objective.lm_weight * main / n_total
-        metrics = {"train/loss": main.detach() / n_targets}
+        sums = {"train/loss": (main, n_targets)}
         for depth, logits in enumerate(output.ahead_logits, start=1):
             ahead, n_targets = self._summed_loss(logits, batch, ahead=depth + 1)
             weight = self.objective.mtp_weight_at(depth, progress)
             loss = loss + weight / len(output.ahead_logits) * ahead / n_total
-            metrics[f"train/mtp_loss_{depth}"] = ahead.detach() / n_targets
+            sums[f"train/mtp_loss_{depth}"] = (ahead, n_targets)
         if self.objective.sequence_balance_weight and output.routings:
             balance = torch.stack([sequence_balance_loss(r, batch.tokens.shape[0]) for r in output.routings]).mean()
-            loss = loss + self.objective.sequence_balance_weight * balance
-            metrics["train/balance_loss"] = balance.detach()
+            loss = loss + self.objective.sequence_balance_weight * balance / n_ranks
+            sums["train/balance_loss"] = (balance, torch.ones_like(balance))
         if self.objective.switch_balance_weight and output.routings:
             balance = torch.stack([switch_balance_loss(routing) for routing in output.routings]).mean()
-            loss = loss + self.objective.switch_balance_weight * balance
-            metrics["train/switch_balance_loss"] = balance.detach()
-        return loss, metrics
+            loss = loss + self.objective.switch_balance_weight * balance / n_ranks
+            sums["train/switch_balance_loss"] = (balance, torch.ones_like(balance))
+        return loss, self._global_means(sums)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the mean losses over real targets."""
@@ -134,7 +167,8 @@ class LanguageModel(L.LightningModule):
         names = ["val/loss"] + [f"val/mtp_loss_{depth}" for depth in range(1, len(output.ahead_logits) + 1)]
         for ahead, (name, logits) in enumerate(zip(names, [output.logits, *output.ahead_logits], strict=True), start=1):
             total, n_targets = self._summed_loss(logits, batch, ahead)
-            self.log(name, total / n_targets, batch_size=int(n_targets), sync_dist=True, prog_bar=name == "val/loss")
+            mean = total / n_targets.clamp_min(1)
+            self.log(name, mean, batch_size=int(n_targets), sync_dist=True, prog_bar=name == "val/loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the averaged parameters, also where only weights are saved."""
@@ -150,12 +184,8 @@ class LanguageModel(L.LightningModule):
         matrices = [p for p in self.parameters() if p.ndim >= 2]
         vectors = [p for p in self.parameters() if p.ndim < 2]
         config = self.optimizer_config
-        optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-        )
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = build_optimizer(groups, config.lr, config.betas, config.eps, config.moments)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.ratio(step, self.max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -165,9 +195,12 @@ class LanguageModel(L.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the total norm of all gradients, and log what it was before."""
+        """Clip the total norm of all gradients, log what it was before, and have it checked."""
         limit = float("inf") if gradient_clip_val is None else float(gradient_clip_val)
-        self.log("train/gradient_norm", torch.nn.utils.clip_grad_norm_(self.parameters(), limit))
+        norm = clip_gradients(self.parameters(), limit)
+        self.log("train/gradient_norm", norm)
+        if self.check_gradients is not None:
+            self.check_gradients(optimizer, norm)
 
     def _predict(self, batch: Batch) -> DecoderOutput:
         tokens = batch.tokens[:, :-1]
@@ -175,9 +208,16 @@ class LanguageModel(L.LightningModule):
         document_ids = None if self.attend_across_documents else batch.document_ids[:, :n_positions]
         return self.decoder(tokens, document_ids)
 
+    def _global_means(self, sums: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """Means over all ranks, from this rank's sums and counts, in one reduction."""
+        table = torch.stack([torch.stack((total.detach(), count.to(total.dtype))) for total, count in sums.values()])
+        if self._trainer is not None:
+            table = self.trainer.strategy.reduce(table, reduce_op="sum")
+        return dict(zip(sums, table[:, 0] / table[:, 1].clamp_min(1), strict=True))
+
     @staticmethod
     def _summed_loss(logits: Tensor, batch: Batch, ahead: int) -> tuple[Tensor, Tensor]:
-        """The cross-entropy of the tokens `ahead` positions on, summed, and how many targets there were (at least 1).
+        """The cross-entropy of the tokens `ahead` positions on, summed, and how many targets there were.
 
         A target in another document, or in padding, does not count.
         """
@@ -188,7 +228,7 @@ class LanguageModel(L.LightningModule):
         loss = F.cross_entropy(
             logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_TARGET, reduction="sum"
         )
-        return loss, counts.sum().clamp_min(1)
+        return loss, counts.sum()
 
     def _learning_rate(self) -> float:
         optimizer = self.optimizers()

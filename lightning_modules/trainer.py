@@ -1,6 +1,5 @@
 """The Lightning Trainer this project trains with."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +8,20 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
+from lightning_modules.callbacks.anomaly import AnomalyConfig, AnomalyGuard
 from lightning_modules.callbacks.expert_balance import ExpertBalance
 from lightning_modules.callbacks.final_validation import FinalValidation
 from lightning_modules.callbacks.parameter_average import ParameterAverage
+from lightning_modules.callbacks.preemption import Preemption
+from lightning_modules.callbacks.random_state import RandomState
 from lightning_modules.callbacks.resume import ResumeCheckpoint
 from lightning_modules.callbacks.throughput import Throughput
+from lightning_modules.parallel.checkpoint_io import CheckpointFiles
+from lightning_modules.parallel.launch import Processes, find_processes, refuse_other_processes
+from lightning_modules.parallel.mesh import ParallelConfig, mesh_sizes
+from lightning_modules.parallel.strategy import ExpertParallelStrategy
+from lightning_modules.precision.plugins import build_precision
 
-LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 BEST_CHECKPOINT = "best.ckpt"
 
 
@@ -24,8 +30,10 @@ class TrainerConfig:
     """How long and in what portions training goes.
 
     `recompute_activations` drops norms, up-projections of attention and SwiGLU after the forward pass and computes them
-    again for the backward pass: less memory, and the same results. `ema_decay` keeps a running mean of the parameters
-    on the CPU (null: none). `start_from` is a training checkpoint whose weights are the first ones (null: random ones).
+    again for the backward pass: less memory, and the same results. `compile` compiles every block. Of the checkpoints
+    to go on from, the last `keep_last` stay. `ema_decay` keeps a running mean of the parameters on the CPU (null:
+    none). `start_from` is a training checkpoint whose weights are the first ones (null: random ones). `anomalies` says
+    what is done about a step whose loss or gradient is not to be trusted.
     """
 
     accelerator: str
@@ -39,8 +47,11 @@ class TrainerConfig:
     checkpoint_every_steps: int
     attend_across_documents: bool
     recompute_activations: bool = False
+    compile: bool = False
+    keep_last: int = 2
     ema_decay: float | None = None
     start_from: str | None = None
+    anomalies: AnomalyConfig = AnomalyConfig()
 
     def __post_init__(self) -> None:
         for name in (
@@ -51,6 +62,7 @@ class TrainerConfig:
             "val_every_steps",
             "log_every_steps",
             "checkpoint_every_steps",
+            "keep_last",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} is {getattr(self, name)}; it must be at least 1.")
@@ -71,38 +83,45 @@ class TrainerConfig:
         return self.max_steps * self.accumulate_grad_batches
 
 
-def build_trainer(config: TrainerConfig, precision: str, logger: Logger, folder: Path) -> L.Trainer:
+def n_ranks(strategy: ParallelConfig | None, accelerator: str) -> int:
+    """Processes of the training; `strategy` None stands for a single device.
+
+    Raises:
+        ValueError: as `find_processes` and `refuse_other_processes` do.
+    """
+    return _processes(strategy, accelerator).world_size
+
+
+def model_device(strategy: ParallelConfig | None) -> torch.device:
+    """Where to build the LanguageModel: without memory, where a strategy shards it first."""
+    return torch.device("cpu" if strategy is None else "meta")
+
+
+def build_trainer(
+    config: TrainerConfig, strategy: ParallelConfig | None, precision: str, logger: Logger, folder: Path
+) -> L.Trainer:
     """A Trainer that runs `max_steps` optimizer steps as one pass, and keeps its checkpoints in `folder`.
 
     Args:
         config: the portions.
-        precision: a key of LIGHTNING_PRECISION.
+        strategy: the mesh of ranks; None: one device.
+        precision: `precision.kind`, as `build_precision` knows it.
         logger: where metrics go.
-        folder: `best.ckpt` (by validation loss, weights only) and `last.ckpt` (to go on from) are written here.
+        folder: `best.ckpt` (by validation loss, weights only) and `step-*` (to go on from) are written here.
+
+    Raises:
+        ValueError: the mesh does not fit the processes, or the precision is unknown.
     """
-    if precision not in LIGHTNING_PRECISION:
-        raise ValueError(f"precision.kind is '{precision}'; choose one of {', '.join(LIGHTNING_PRECISION)}.")
-    best = ModelCheckpoint(
-        dirpath=folder,
-        filename=Path(BEST_CHECKPOINT).stem,
-        monitor="val/loss",
-        save_weights_only=True,
-        enable_version_counter=False,
-    )
-    average = [] if config.ema_decay is None else [ParameterAverage(config.ema_decay)]
-    callbacks: Sequence[L.Callback] = (
-        ExpertBalance(),
-        *average,
-        Throughput(),
-        FinalValidation(),
-        TQDMProgressBar(refresh_rate=5),
-        best,
-        ResumeCheckpoint(folder, config.checkpoint_every_steps, config.val_every_steps),
-    )
+    processes = _processes(strategy, config.accelerator)
+    if strategy is not None:
+        # Once more when they are connected; but here the error needs nobody to wait for.
+        mesh_sizes(strategy, processes.world_size)
     return L.Trainer(
         accelerator=config.accelerator,
-        devices=1,
-        precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
+        devices=processes.per_node,
+        num_nodes=processes.nodes,
+        strategy="auto" if strategy is None else ExpertParallelStrategy(strategy),
+        plugins=[build_precision(precision, sharded=strategy is not None), CheckpointFiles()],
         max_steps=config.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=config.accumulate_grad_batches,
@@ -114,5 +133,36 @@ def build_trainer(config: TrainerConfig, precision: str, logger: Logger, folder:
         use_distributed_sampler=False,
         enable_model_summary=False,
         logger=logger,
-        callbacks=list(callbacks),
+        callbacks=_callbacks(config, folder),
     )
+
+
+def _callbacks(config: TrainerConfig, folder: Path) -> list[L.Callback]:
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(BEST_CHECKPOINT).stem,
+        monitor="val/loss",
+        save_weights_only=True,
+        enable_version_counter=False,
+    )
+    resume = ResumeCheckpoint(folder, config.checkpoint_every_steps, config.val_every_steps, keep_last=config.keep_last)
+    average = [] if config.ema_decay is None else [ParameterAverage(config.ema_decay)]
+    return [
+        ExpertBalance(),
+        *average,
+        AnomalyGuard(config.anomalies),
+        Throughput(),
+        FinalValidation(),
+        RandomState(),
+        TQDMProgressBar(refresh_rate=5),
+        best,
+        resume,
+        Preemption(resume),
+    ]
+
+
+def _processes(strategy: ParallelConfig | None, accelerator: str) -> Processes:
+    if strategy is not None:
+        return find_processes(strategy, accelerator)
+    refuse_other_processes()
+    return Processes(1, 1)

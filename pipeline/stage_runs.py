@@ -9,6 +9,7 @@ from hydra.types import RunMode
 
 from pipeline.configuration import REPOSITORY
 from pipeline.files import read_json
+from pipeline.ranks import rank_of_this_process
 from pipeline.settings import read_settings
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.run import TrackedRun
@@ -17,7 +18,7 @@ from pipeline.tracking.sweep import sweep_parent
 
 
 def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run_id: str | None) -> TrackedRun:
-    """Open the run of a training, within its sweep's run if it is a job of one.
+    """Open the run of a training, within its sweep's run if it is a job of one; only the first rank's records anything.
 
     Args:
         values: the configuration.
@@ -28,7 +29,7 @@ def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run
     config = read_settings(TrackingConfig, values["tracking"], "tracking")
     hydra = HydraConfig.get()
     parent = None
-    if hydra.mode == RunMode.MULTIRUN:
+    if hydra.mode == RunMode.MULTIRUN and rank_of_this_process() == 0:
         sweep_folder = Path(hydra.sweep.dir)
         parent = sweep_parent(config, REPOSITORY, sweep_folder, f"sweep {sweep_folder.parent.name} {sweep_folder.name}")
         name = hydra.job.override_dirname or name

@@ -1,55 +1,66 @@
-"""Stage 2: token shards to a trained decoder.
+"""Stage 2: token shards to a trained decoder, on one device or many.
 
 python -m pipeline.train [model=tiny optimizer.lr=1e-3 …]
+torchrun --nproc-per-node 8 -m pipeline.train strategy=expert_parallel strategy.ep=8 …
 python -m pipeline.train -m model=tiny,small optimizer.lr=1e-3,3e-4
 """
 
 import json
 import logging
+import math
+import os
 import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 import lightning as L  # noqa: N812
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
 from omegaconf import DictConfig
 
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel, OptimizerConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.parallel.checkpoint_folder import remove
+from lightning_modules.parallel.checkpoint_loading import load_weights, read_description
+from lightning_modules.parallel.mesh import ParallelConfig
 from lightning_modules.schedule import ScheduleConfig
-from lightning_modules.trainer import TrainerConfig, build_trainer
-from pipeline.checkpoints.training import read_training_checkpoint
+from lightning_modules.trainer import TrainerConfig, build_trainer, model_device, n_ranks
 from pipeline.configuration import outputs_folder, plain
-from pipeline.files import atomic_write, read_json, write_json
+from pipeline.files import atomic_folder, atomic_write, read_json, write_json
 from pipeline.model_settings import read_model
-from pipeline.resume import ResumeFolder, fingerprint
+from pipeline.ranks import Ranks
+from pipeline.resume import ResumeFolder, fingerprint, training_identity
 from pipeline.settings import read_settings
 from pipeline.stage_runs import training_run
+from pipeline.strategy_settings import read_strategy
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tracking.history import HistoryLogger, last_values, read_history, write_history_table
 from pipeline.tracking.run import TrackedRun
 
 log = logging.getLogger(__name__)
 
-# What decides the outcome of a training, beside the data.
-DECISIVE_GROUPS = ("model", "optimizer", "schedule", "trainer", "precision", "strategy", "seed")
-
 
 @hydra.main(version_base=None, config_path="../conf", config_name="config")
 def main(config: DictConfig) -> float:
-    """Train, and return the best validation loss, which sweeps minimise."""
+    """Train, and return the best validation loss, which sweeps minimise; the first rank alone writes and returns it."""
     values = plain(config)
     prepared, outputs = Path(config.paths.prepared), outputs_folder(config)
     train_tokens, validation_tokens = (TokenDataset.open(prepared / split) for split in ("train", "validation"))
     trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
+    strategy = read_strategy(values["strategy"])
     L.seed_everything(config.seed, verbose=False)
-    model = build_model(values, train_tokens.vocabulary.size, trainer_config)
-    if trainer_config.start_from is not None:
-        load_weights(model, Path(trainer_config.start_from))
+    model = build_model(values, train_tokens.vocabulary.size, trainer_config, strategy)
+    ranks, resume = Ranks(), ResumeFolder(outputs / "resume")
+    index = [read_json(prepared / split / "index.json") for split in ("train", "validation")]
+    last = prepare(resume, training_identity(values, index, n_ranks(strategy, trainer_config.accelerator)), ranks)
+    if trainer_config.start_from is not None and last is None:
+        begin_with(model, Path(trainer_config.start_from))
     data = SpeechTokens(
         train_tokens,
         validation_tokens,
@@ -59,44 +70,64 @@ def main(config: DictConfig) -> float:
         n_batches=trainer_config.n_batches,
         seed=config.seed,
     )
-    identity = {name: values[name] for name in DECISIVE_GROUPS}
-    identity["data"] = [read_json(prepared / split / "index.json") for split in ("train", "validation")]
-    resume = ResumeFolder(outputs / "resume", identity)
     with training_run(values, outputs, run_name(values), resume.run_id) as run:
-        resume.remember_run(run.run_id)
+        if ranks.is_first:
+            resume.remember_run(run.run_id)
         run.log_parameters(values | {"n_parameters": sum(p.numel() for p in model.parameters())})
         log_data(run, prepared, values, train_tokens)
-        fit(model, data, trainer_config, values["precision"]["kind"], resume, run)
-        return write_outputs(outputs / "train", resume, run)
+        logger = first_logger(resume, last, run, trainer_config) if ranks.is_first else DummyLogger()
+        trainer = build_trainer(trainer_config, strategy, values["precision"]["kind"], logger, resume.path)
+        fit(trainer, model, data, last)
+        return write_outputs(outputs / "train", resume, run) if ranks.is_first else math.nan
 
 
-def build_model(values: Mapping[str, Any], vocabulary_size: int, trainer: TrainerConfig) -> LanguageModel:
+def prepare(resume: ResumeFolder, identity: Mapping[str, Any], ranks: Ranks) -> Path | None:
+    """Make the folder ready, on the first rank, and tell all of them which checkpoint to go on from, if any."""
+
+    def decide() -> str:
+        resume.prepare(identity)
+        return str(resume.last or "")
+
+    last = ranks.settle(decide)
+    return Path(last) if last else None
+
+
+def build_model(
+    values: Mapping[str, Any], vocabulary_size: int, trainer: TrainerConfig, strategy: ParallelConfig | None
+) -> LanguageModel:
     """The LightningModule that the configuration describes, for tokens of this vocabulary.
 
     Raises:
         ValueError: when the configured vocabulary is too small for the tokens.
     """
     decoder, objective = read_model(values["model"], vocabulary_size)
-    return LanguageModel(
-        decoder,
-        objective,
-        read_settings(OptimizerConfig, values["optimizer"], "optimizer"),
-        read_settings(ScheduleConfig, values["schedule"], "schedule"),
-        trainer.max_steps,
-        trainer.attend_across_documents,
-        trainer.recompute_activations,
-    )
+    with torch.device(model_device(strategy)):
+        return LanguageModel(
+            decoder,
+            objective,
+            read_settings(OptimizerConfig, values["optimizer"], "optimizer"),
+            read_settings(ScheduleConfig, values["schedule"], "schedule"),
+            trainer.max_steps,
+            values["seed"],
+            trainer.attend_across_documents,
+            trainer.recompute_activations,
+            trainer.compile,
+        )
 
 
-def load_weights(model: LanguageModel, path: Path) -> None:
+def begin_with(model: LanguageModel, path: Path) -> None:
     """Begin with the weights of an earlier training, as the phases of context extension do.
 
+    A model without memory of its own yet loads them when it is sharded.
+
     Raises:
-        ValueError: when the checkpoint holds another architecture; only how positions are scaled may differ.
+        FileNotFoundError: when there is no such checkpoint.
+        ValueError: when it holds another architecture; only how positions are scaled may differ.
     """
-    trained, config = read_training_checkpoint(path), model.decoder.config
+    trained = DecoderConfig(**read_description(path)["hyper_parameters"]["decoder"])
+    config = model.decoder.config
     extended = replace(
-        trained.config, rope_scaling=config.rope_scaling, max_position_embeddings=config.max_position_embeddings
+        trained, rope_scaling=config.rope_scaling, max_position_embeddings=config.max_position_embeddings
     )
     if extended != config:
         differing = [f.name for f in fields(config) if getattr(extended, f.name) != getattr(config, f.name)]
@@ -104,30 +135,30 @@ def load_weights(model: LanguageModel, path: Path) -> None:
             f"trainer.start_from: {path} holds a model with another {', '.join(differing)}; "
             "set model.* as it was trained."
         )
-    model.decoder.load_state_dict(trained.weights)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        model.load_first_weights = partial(load_weights, path)
+    else:
+        load_weights(path, model.decoder)
 
 
-def fit(
-    model: LanguageModel,
-    data: SpeechTokens,
-    config: TrainerConfig,
-    precision: str,
-    resume: ResumeFolder,
-    run: TrackedRun,
-) -> None:
-    """Train to the end, from the last checkpoint of an interrupted training if there is one."""
+def first_logger(resume: ResumeFolder, last: Path | None, run: TrackedRun, config: TrainerConfig) -> Logger:
+    """What records the course of training, from the step on at which it begins or goes on."""
     first_step = 0
-    if resume.last is not None:
-        first_step = torch.load(resume.last, weights_only=True, mmap=True)["global_step"]
+    if last is not None:
+        first_step = read_description(last)["global_step"]
         log.info("Going on with the interrupted training at step %d of %d.", first_step, config.max_steps)
-    trainer = build_trainer(config, precision, HistoryLogger(resume.history, run, first_step), resume.path)
+    return HistoryLogger(resume.history, run, first_step)
+
+
+def fit(trainer: L.Trainer, model: LanguageModel, data: SpeechTokens, last: Path | None) -> None:
+    """Train to the end, from the last checkpoint of an interrupted training if there is one."""
     with warnings.catch_warnings():
         # The sampler begins at the right batch by itself, which Lightning cannot know; and workers would only cost
         # time: a window is cut out of mapped memory.
         warnings.filterwarnings("ignore", ".*dataloader is not resumable.*")
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-        trainer.fit(model, data, ckpt_path=resume.last, weights_only=True)
+        trainer.fit(model, data, ckpt_path=last, weights_only=True)
 
 
 def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun) -> float:
@@ -137,8 +168,7 @@ def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun) -> float:
     best = min(losses)
     metrics = last_values(rows) | {"val/loss": best, "val/loss_last": losses[-1]}
     write_history_table(rows, folder / "history.csv")
-    with atomic_write(folder / "checkpoint.ckpt") as temporary:
-        shutil.copyfile(resume.best, temporary)
+    copy_checkpoint(resume.best, folder / "checkpoint.ckpt")
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "run.json", run.reference())
     run.log_metrics({"val/loss_best": best})
@@ -147,6 +177,26 @@ def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun) -> float:
     run.log_artifact(folder / "metrics.json")
     resume.remove()
     return best
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Put a checkpoint, a file or a folder, in the place of whatever `target` was."""
+    if source.is_dir() != target.is_dir():
+        remove(target)
+    if source.is_dir():
+        with atomic_folder(target) as temporary:
+            shutil.copytree(source, temporary, copy_function=link_or_copy, dirs_exist_ok=True)
+    else:
+        with atomic_write(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A second name for a shard, which nothing changes once it is written, where the file system has such."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def log_data(run: TrackedRun, prepared: Path, values: Mapping[str, Any], train: TokenDataset) -> None:

@@ -48,11 +48,15 @@ class ExpertBalance(L.Callback):
     ) -> None:
         """Add up the micro-batch's load; after an optimizer step, update the biases and log the balance."""
         assert isinstance(pl_module, LanguageModel)
-        load = outputs["expert_load"]
+        # Whole numbers, exact in FP64: the sum is the same however tokens are portioned to micro-batches and ranks.
+        load = outputs["expert_load"].double()
         self._load = load if self._load is None else self._load + load
         if trainer.global_step == self._step:
             return
-        total = torch.as_tensor(trainer.strategy.reduce(self._load, reduce_op="sum"))
+        if pl_module.step_skipped:
+            self._load, self._step = None, trainer.global_step
+            return
+        total = torch.as_tensor(trainer.strategy.reduce(self._load, reduce_op="sum")).float()
         self._load, self._step = None, trainer.global_step
         decoder = pl_module.decoder
         loads = dict(zip(decoder.expert_layers(), total, strict=True))

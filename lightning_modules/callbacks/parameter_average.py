@@ -5,6 +5,7 @@ from typing import Any
 import lightning as L  # noqa: N812
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from lightning_modules.language_model import LanguageModel
 
@@ -13,7 +14,8 @@ class ParameterAverage(L.Callback):
     """Averages the parameters over optimizer steps: average ← decay · average + (1 - decay) · parameter.
 
     The average starts where training starts, is FP32 whatever the parameters are, and takes no memory of the
-    accelerator. It is the LanguageModel's `parameter_average`, which every checkpoint holds.
+    accelerator. Of a sharded parameter every rank averages its own shard. It is the LanguageModel's
+    `parameter_average`, which every checkpoint holds.
 
     Args:
         decay: how much of the average stays at every step.
@@ -38,9 +40,16 @@ class ParameterAverage(L.Callback):
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
+        if pl_module.step_skipped:
+            return
         for name, parameter in pl_module.decoder.named_parameters():
-            pl_module.parameter_average[name].lerp_(_on_cpu(parameter), 1 - self.decay)
+            _local(pl_module.parameter_average[name]).lerp_(_local(_on_cpu(parameter)), 1 - self.decay)
 
 
 def _on_cpu(parameter: Tensor) -> Tensor:
     return parameter.detach().to("cpu", torch.float32)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This rank's shard. It lies on the CPU though the mesh may not: nothing must be communicated for it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

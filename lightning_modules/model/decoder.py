@@ -15,6 +15,7 @@ from lightning_modules.model.attention import (
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
+from lightning_modules.model.initialisation import draw_normal, local_part
 from lightning_modules.model.recompute import recomputed
 from lightning_modules.model.router import Router, Routing
 
@@ -105,8 +106,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, config.is_dense(layer)) for layer in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.embed_tokens.weight
+        self.tie_weights()
         self.mtp = nn.ModuleList(PredictionModule(config) for _ in range(config.num_nextn_predict_layers))
 
     def forward(self, tokens: Tensor, document_ids: Tensor | None = None) -> DecoderOutput:
@@ -174,6 +174,10 @@ class Decoder(nn.Module):
         output, _ = self.mtp[depth - 1](hidden, self.embed_tokens(tokens), inputs, cache, depth - 1)
         return output
 
+    def blocks(self) -> list[nn.Module]:
+        """What runs one after the other: the layers' blocks, then the prediction modules."""
+        return [*self.layers, *self.mtp]
+
     def routers(self) -> list[Router]:
         """The routers of all mixture-of-experts layers, in the order of `DecoderOutput.routings`."""
         return [module for module in self.modules() if isinstance(module, Router)]
@@ -184,19 +188,26 @@ class Decoder(nn.Module):
         return [*range(self.config.first_k_dense_replace, n_layers), *range(n_layers, n_layers + len(self.mtp))]
 
     @torch.no_grad()
-    def initialize_weights(self) -> None:
-        """Draw every matrix from N(0, initializer_range²); norms start at one and biases at zero."""
-        std = self.config.initializer_range
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding | Router):
-                nn.init.normal_(module.weight, std=std)
-            elif isinstance(module, GroupedExperts):
-                nn.init.normal_(module.gate_up_proj, std=std)
-                nn.init.normal_(module.down_proj, std=std)
-            elif isinstance(module, nn.RMSNorm):
-                nn.init.ones_(module.weight)
-            if isinstance(module, Router):
-                module.reset_balance()
+    def initialize_weights(self, seed: int = 0) -> None:
+        """Draw every matrix from N(0, initializer_range²); norms start at one and biases at zero.
+
+        Every number depends on `seed`, its parameter's name and its place there alone: a decoder that is sharded over
+        ranks gets exactly the weights of one that is not.
+        """
+        for name, parameter in self.named_parameters():
+            module = self.get_submodule(name.rpartition(".")[0])
+            if isinstance(module, nn.RMSNorm):
+                local_part(parameter)[0].fill_(1.0)
+            else:
+                by_expert = isinstance(module, GroupedExperts)
+                draw_normal(parameter, self.config.initializer_range, seed, name, by_expert)
+        for router in self.routers():
+            router.reset_balance()
+
+    def tie_weights(self) -> None:
+        """Let the head be the embedding again, where it is: materialising a decoder from meta makes two of them."""
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
 
     def _trunk(
         self, hidden: Tensor, inputs: AttentionInputs, cache: LatentCache | None = None

@@ -3,14 +3,14 @@
 Suffixes: R routed rows, D hidden, I intermediate, E experts, K chosen experts a token, S segments an expert.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.model.configuration import DecoderConfig
-from lightning_modules.model.dispatch import LocalDispatcher
+from lightning_modules.model.dispatch import Dispatcher, LocalDispatcher
 from lightning_modules.model.router import HierarchicalRouter, Router, Routing
 
 
@@ -28,30 +28,58 @@ class FeedForward(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
+def grouped_linear(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+    """Multiply each expert's rows by its own matrix.
+
+    Args:
+        rows: [R, in], in order of experts; at least one.
+        weight: [E, out, in].
+        offsets: [E] where each expert's rows end, int32.
+
+    Returns:
+        [R, out].
+    """
+    # Autocast does not know grouped_mm: its operands are brought to the autocast type here.
+    if torch.is_autocast_enabled(rows.device.type):
+        dtype = torch.get_autocast_dtype(rows.device.type)
+        rows, weight = rows.to(dtype), weight.to(dtype)
+    return F.grouped_mm(rows, weight.mT, offs=offsets)
+
+
 class GroupedExperts(nn.Module):
     """The routed experts' weights, stacked, and applied to rows sorted by expert with one grouped matmul each.
 
-    `gate_up_proj` [E, 2I, D] holds every expert's gate above its up projection; `down_proj` is [E, D, I].
+    `gate_up_proj` [E, 2I, D] holds every expert's gate above its up projection; `down_proj` is [E, D, I]. Where experts
+    are spread over ranks, the stacks are DTensors, and each rank applies the experts it holds.
+
+    Attributes:
+        grouped_mm: what multiplies, by the signature of `grouped_linear`; a low-precision recipe puts its own here. It
+            is never called without rows, though single experts may have none.
     """
 
     def __init__(self, n_experts: int, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
         self.gate_up_proj = nn.Parameter(torch.empty(n_experts, 2 * intermediate_size, hidden_size))
         self.down_proj = nn.Parameter(torch.empty(n_experts, hidden_size, intermediate_size))
+        self.grouped_mm: Callable[[Tensor, Tensor, Tensor], Tensor] = grouped_linear
 
     def forward(self, rows: Tensor, rows_per_expert: Tensor) -> Tensor:
         """Apply expert e to its `rows_per_expert[e]` rows of `rows` [R, D], which lie in order of experts."""
+        n_rows = rows.shape[0]
+        if n_rows == 0:
+            # A grouped matmul of no rows has no backward pass. A row of zeros gives the weights a gradient of zero,
+            # without which the ranks that share them would wait for this one forever.
+            rows = F.pad(rows, (0, 0, 0, 1))
+            rows_per_expert = F.pad(rows_per_expert[1:], (1, 0), value=1)
         offsets = rows_per_expert.cumsum(0).to(torch.int32)
-        gate, up = self._grouped_linear(rows, self.gate_up_proj, offsets).chunk(2, dim=-1)
-        return self._grouped_linear(F.silu(gate) * up, self.down_proj, offsets)
+        gate, up = self.grouped_mm(rows, _local(self.gate_up_proj), offsets).chunk(2, dim=-1)
+        return self.grouped_mm(F.silu(gate) * up, _local(self.down_proj), offsets)[:n_rows]
 
-    @staticmethod
-    def _grouped_linear(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-        # Autocast does not know grouped_mm: its operands are brought to the autocast type here.
-        if torch.is_autocast_enabled(rows.device.type):
-            dtype = torch.get_autocast_dtype(rows.device.type)
-            rows, weight = rows.to(dtype), weight.to(dtype)
-        return F.grouped_mm(rows, weight.mT, offs=offsets)
+
+def _local(weight: Tensor) -> Tensor:
+    """The part of a DTensor that lies here. DTensor itself would cost every import of a decoder another second."""
+    # Asked of the class: of the tensor itself, torch.compile says that it has no such method.
+    return weight.to_local() if hasattr(type(weight), "to_local") else weight  # type: ignore[attr-defined]
 
 
 class SegmentedExperts(nn.Module):
@@ -72,12 +100,8 @@ class SegmentedExperts(nn.Module):
         order = places.argsort(stable=True)
         counts_SE = rows_per_segment.unflatten(0, (-1, n_segments)).T  # noqa: N806
         parts = rows[order].split(counts_SE.sum(dim=1).tolist())
-        # A grouped matmul of no rows at all has no backward pass.
         joined = torch.cat(
-            [
-                segment(part, counts) if len(part) else part
-                for segment, part, counts in zip(self.segments, parts, counts_SE, strict=True)
-            ]
+            [segment(part, counts) for segment, part, counts in zip(self.segments, parts, counts_SE, strict=True)]
         )
         return torch.empty_like(joined).index_copy(0, order, joined)
 
@@ -97,7 +121,7 @@ class MixtureOfExperts(nn.Module):
             if len(set(sizes)) == 1
             else SegmentedExperts(config.n_routed_experts, config.hidden_size, sizes)
         )
-        self.dispatcher = LocalDispatcher(config.n_routed_segments)
+        self.dispatcher: Dispatcher = LocalDispatcher(config.n_routed_segments)
         self.shared_experts = (
             FeedForward(config.hidden_size, config.n_shared_experts * config.moe_intermediate_size)
             if config.n_shared_experts
@@ -108,9 +132,10 @@ class MixtureOfExperts(nn.Module):
         """Map `hidden` [B, T, D] to [B, T, D], and tell how it was routed."""
         tokens = hidden.flatten(0, -2)
         routing = self.gate(tokens)
-        rows, rows_per_expert, return_path = self.dispatcher.dispatch(tokens, routing.indices)
-        output = self.dispatcher.combine(self.experts(rows, rows_per_expert), routing.gates, return_path)
+        plan = self.dispatcher.plan(routing.indices)
+        # The shared experts run while the plan travels.
+        shared = None if self.shared_experts is None else self.shared_experts(hidden)
+        rows, rows_per_expert, way_back = self.dispatcher.dispatch(tokens, routing.gates, plan)
+        output = self.dispatcher.combine(self.experts(rows, rows_per_expert), way_back)
         output = output.view_as(hidden)
-        if self.shared_experts is not None:
-            output = output + self.shared_experts(hidden)
-        return output, routing
+        return output if shared is None else output + shared, routing

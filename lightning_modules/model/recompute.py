@@ -3,27 +3,33 @@
 from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from lightning_modules.model.attention import LatentAttention
 
-aten = torch.ops.aten
-# What stays: matrix products, attention, choices, and what carried rows to their experts.
+# What stays: matrix products, attention, choices, and what carried rows to their experts. By name, since not every
+# build of torch has all of these, and low precision registers its own (library `melisma`) only where it is used.
 KEPT_OPERATIONS = {
-    aten.mm.default,
-    aten.addmm.default,
-    aten.bmm.default,
-    aten._grouped_mm.default,
-    aten._scaled_dot_product_flash_attention.default,
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
-    aten._scaled_dot_product_efficient_attention.default,
-    aten._scaled_dot_product_cudnn_attention.default,
-    aten.topk.default,
-    aten.sort.stable,
-    aten.bincount.default,
-    aten.index.Tensor,
+    "aten::mm",
+    "aten::addmm",
+    "aten::bmm",
+    "aten::_grouped_mm",
+    "aten::_scaled_mm",
+    "aten::_scaled_mm_v2",
+    "aten::_scaled_grouped_mm",
+    "aten::_scaled_grouped_mm_v2",
+    "melisma::blockwise_linear",
+    "melisma::blockwise_grouped_mm",
+    "melisma::grouped_product",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "aten::topk",
+    "aten::sort.stable",
+    "aten::index.Tensor",
+    "_c10d_functional::all_to_all_single",
 }
 
 
@@ -33,7 +39,12 @@ def recomputed(block: nn.Module, *inputs: Any) -> Any:
     Products of all other matrices, attention itself and the routing are kept, so that a backward pass repeats only what
     is cheap. Results and gradients stay the same bit for bit: the same operations run on the same numbers. Nothing that
     the forward pass returned changes, so no token is counted twice.
+
+    A compiled block is left alone: the compiler itself keeps products and repeats what it can fuse, and operations in
+    compiled code cannot be told apart from here.
     """
+    if block._compiled_call_impl is not None:
+        return block(*inputs)
     selection = _Selection()
     contexts = partial(create_selective_checkpoint_contexts, selection.policy)
     return checkpoint(selection.run, block, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
@@ -62,7 +73,7 @@ class _Selection:
 
     def policy(self, context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         """What becomes of an operation's output."""
-        if operation in KEPT_OPERATIONS and not self._expanding:
+        if operation.name() in KEPT_OPERATIONS and not self._expanding:
             return CheckpointPolicy.MUST_SAVE
         return CheckpointPolicy.PREFER_RECOMPUTE
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.dispatch import count_rows
 
 # The decay of `expert_loads`: an average over about the last hundred optimizer steps.
 EXPERT_LOADS_DECAY = 0.99
@@ -25,7 +26,7 @@ class Routing(NamedTuple):
 
     def load(self) -> Tensor:
         """How many tokens each expert received [E], as FP32 counts."""
-        return torch.bincount(self.indices.flatten(), minlength=self.scores.shape[1]).float()
+        return count_rows(self.indices, self.scores.shape[1]).float()
 
 
 class Router(nn.Module):

@@ -18,7 +18,7 @@ def build_model(config: DecoderConfig, depth: int, **objective: Any) -> Language
     torch.manual_seed(0)
     values = {"lm_weight": 1.0, "mtp_weight": 0.3, "bias_update_speed": 0.0, "sequence_balance_weight": 0.0} | objective
     config = replace(config, num_nextn_predict_layers=depth)
-    return LanguageModel(config, ObjectiveConfig(**values), OPTIMIZER, SCHEDULE, max_steps=10)
+    return LanguageModel(config, ObjectiveConfig(**values), OPTIMIZER, SCHEDULE, max_steps=10, seed=0)
 
 
 def batch_of(depth: int) -> Batch:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import Logger
 
-from lightning_modules.callbacks.resume import LAST_CHECKPOINT
+from lightning_modules.callbacks.resume import last_checkpoint
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel, OptimizerConfig
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
@@ -98,6 +98,7 @@ def train(
         OptimizerConfig(1e-2, (0.9, 0.95), 0.1, 1e-8),
         ScheduleConfig(2, 0.5, 0.1),
         config.max_steps,
+        seed=1,
         recompute_activations=config.recompute_activations,
     )
     data = SpeechTokens(
@@ -105,7 +106,7 @@ def train(
         config.n_batches, seed=3,
     )  # fmt: skip
     logger = MemoryLogger()
-    trainer = build_trainer(config, "fp32", logger, folder)
+    trainer = build_trainer(config, None, "fp32", logger, folder)
     trainer.callbacks[0:0] = callbacks
     trainer.fit(model, data, ckpt_path=resume, weights_only=True)
     return model, logger
@@ -119,7 +120,7 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     whole, whole_log = train(tiny_config, config, tmp_path / "whole")
     with pytest.raises(ConnectionAbortedError):
         train(tiny_config, config, tmp_path / "cut", (Interruption(interrupted_at),))
-    resumed, resumed_log = train(tiny_config, config, tmp_path / "cut", resume=tmp_path / "cut" / LAST_CHECKPOINT)
+    resumed, resumed_log = train(tiny_config, config, tmp_path / "cut", resume=last_checkpoint(tmp_path / "cut"))
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert whole.parameter_average.keys() == dict(whole.decoder.named_parameters()).keys()

@@ -15,7 +15,8 @@ from lightning_modules.model.configuration import YarnConfig
 from lightning_modules.trainer import TrainerConfig
 from pipeline.configuration import CONF
 from pipeline.settings import read_settings
-from pipeline.train import build_model, load_weights
+from pipeline.strategy_settings import read_strategy
+from pipeline.train import begin_with, build_model
 
 VOCABULARY = 1032
 
@@ -25,7 +26,8 @@ def build() -> Callable[..., LanguageModel]:
     def from_overrides(*overrides: str) -> LanguageModel:
         with hydra.initialize_config_dir(str(CONF), version_base=None):
             values: Any = OmegaConf.to_container(hydra.compose("config", ["model=tiny", *overrides]), resolve=True)
-        return build_model(values, VOCABULARY, read_settings(TrainerConfig, values["trainer"], "trainer"))
+        trainer = read_settings(TrainerConfig, values["trainer"], "trainer")
+        return build_model(values, VOCABULARY, trainer, read_strategy(values["strategy"]))
 
     return from_overrides
 
@@ -83,10 +85,10 @@ def test_a_phase_of_context_extension_begins_with_the_weights_of_the_one_before(
     before = build()
     first = build("experiment=context_32k", "trainer.start_from=x")
     assert first.decoder.config.rope_scaling == YarnConfig(40, 4096)
-    load_weights(first, save(before, "pretrained.ckpt"))
+    begin_with(first, save(before, "pretrained.ckpt"))
     second = build("experiment=context_128k", "trainer.start_from=x")
-    load_weights(second, save(first, "first.ckpt"))
+    begin_with(second, save(first, "first.ckpt"))
     for name, tensor in before.decoder.state_dict().items():
         assert torch.equal(second.decoder.state_dict()[name], tensor), name
     with pytest.raises(ValueError, match="first.ckpt holds a model with another hidden_size; set model"):
-        load_weights(build("model.hidden_size=128"), tmp_path / "first.ckpt")
+        begin_with(build("model.hidden_size=128"), tmp_path / "first.ckpt")

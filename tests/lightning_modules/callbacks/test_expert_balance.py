@@ -100,6 +100,7 @@ def test_biases_follow_the_whole_step_and_nothing_but_training(
         OptimizerConfig(1e-2, (0.9, 0.95), 0.0, 1e-8),
         ScheduleConfig(0, 1.0, 1.0),
         max_steps=3,
+        seed=0,
     )
     data = SpeechTokens(RandomDocuments(40, 0), RandomDocuments(4, 1), 16, 2, 2, 3 * accumulate, seed=0)
     counter, logger = Counter(accumulate), Values(tmp_path)

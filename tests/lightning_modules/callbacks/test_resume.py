@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_modules.callbacks.final_validation import FinalValidation
-from lightning_modules.callbacks.resume import LAST_CHECKPOINT, ResumeCheckpoint
+from lightning_modules.callbacks.resume import ResumeCheckpoint, last_checkpoint
 from lightning_modules.trainer import TrainerConfig, build_trainer
 
 
@@ -20,8 +20,8 @@ def test_one_checkpoint_every_so_many_optimizer_steps(fit_scripted, tmp_path: Pa
     callback = ResumeCheckpoint(tmp_path, every_n_steps=2, val_every_steps=7)
     events = fit_scripted([callback], max_steps=5, val_every_steps=7, accumulate=accumulate)
     assert [step for event, step in events if event == "saved"] == [2, 4]
-    assert [path.name for path in tmp_path.iterdir()] == [LAST_CHECKPOINT]
-    checkpoint = torch.load(tmp_path / LAST_CHECKPOINT, weights_only=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002.ckpt", "step-00000004.ckpt"]
+    checkpoint = torch.load(tmp_path / "step-00000004.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 4
     assert checkpoint["state_dict"]["weight"] == 4
     assert checkpoint["optimizer_states"]
@@ -50,14 +50,14 @@ def test_the_checkpoint_knows_the_best_one_of_its_own_step(fit_scripted, tmp_pat
 
     with pytest.raises(ConnectionAbortedError):
         fit(interrupt_at=5)
-    assert torch.load(tmp_path / LAST_CHECKPOINT, weights_only=True)["global_step"] == 4
-    fit(resume=tmp_path / LAST_CHECKPOINT)
+    assert last_checkpoint(tmp_path) == tmp_path / "step-00000004.ckpt"
+    fit(resume=last_checkpoint(tmp_path))
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 4
 
 
 def test_the_trainer_saves_the_best_checkpoint_first(tmp_path: Path) -> None:
     config = TrainerConfig("cpu", 4, 1, 8, 1, None, 2, 1, 2, False)
-    order = [type(callback) for callback in build_trainer(config, "fp32", False, tmp_path).callbacks]
+    order = [type(callback) for callback in build_trainer(config, None, "fp32", False, tmp_path).callbacks]
     assert order.index(ModelCheckpoint) < order.index(ResumeCheckpoint)
 
 
@@ -68,5 +68,29 @@ def test_going_on_counts_from_the_checkpoint(fit_scripted, tmp_path: Path) -> No
 
     with pytest.raises(ConnectionAbortedError):
         fit(interrupt_at=5)
-    assert [step for event, step in fit(resume=tmp_path / LAST_CHECKPOINT) if event == "saved"] == [6]
-    assert torch.load(tmp_path / LAST_CHECKPOINT, weights_only=True)["state_dict"]["weight"] == 6
+    assert [step for event, step in fit(resume=last_checkpoint(tmp_path)) if event == "saved"] == [6]
+    assert torch.load(tmp_path / "step-00000006.ckpt", weights_only=True)["state_dict"]["weight"] == 6
+
+
+@pytest.mark.parametrize("keep_last", [1, 3])
+def test_the_last_few_checkpoints_stay(fit_scripted, tmp_path: Path, keep_last: int) -> None:
+    callback = ResumeCheckpoint(tmp_path, every_n_steps=1, val_every_steps=100, keep_last=keep_last)
+    fit_scripted([callback], max_steps=5, val_every_steps=100)
+    kept = [f"step-{step:08d}.ckpt" for step in range(1, 6)][-keep_last:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
+
+
+def test_only_whole_checkpoints_are_gone_on_from(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    (tmp_path / "step-00000002.ckpt").write_bytes(b"whole")
+    (tmp_path / "step-00000004").mkdir()
+    (tmp_path / "step-00000004" / "__0_0.distcp").write_bytes(b"copied by hand, and not to the end")
+    (tmp_path / "step-00000006.partial").mkdir()
+    (tmp_path / "step-00000008.ckpt.partial").write_bytes(b"cut")
+    assert last_checkpoint(tmp_path) == tmp_path / "step-00000002.ckpt"
+
+
+def test_checkpoints_are_ordered_by_their_numbers(tmp_path: Path) -> None:
+    for name in ("step-99999999.ckpt", "step-100000000.ckpt"):
+        (tmp_path / name).write_bytes(b"")
+    assert last_checkpoint(tmp_path) == tmp_path / "step-100000000.ckpt"

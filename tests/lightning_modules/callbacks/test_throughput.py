@@ -24,6 +24,7 @@ class Clock:
             OptimizerConfig(1e-3, (0.9, 0.95), 0.0, 1e-8),
             ScheduleConfig(0, 1.0, 1.0),
             max_steps=10,
+            seed=0,
         )
         monkeypatch.setattr(self.module, "log", self.log)
         monkeypatch.setattr("lightning_modules.callbacks.throughput.time.perf_counter", lambda: self.now)

@@ -124,14 +124,14 @@ def test_effect_of_the_bias(examine_subject, monkeypatch):
 def test_dropped_tokens(examine_subject, monkeypatch):
     decoder = examine_subject().copy
     assert routing_probes.dropped_tokens(decoder) == 0
-    combine = LocalDispatcher.combine
+    dispatch = LocalDispatcher.dispatch
 
-    def with_capacity(self, rows, gates, order):
+    def with_capacity(self, tokens, gates, plan):
         gates = gates.clone()
         gates[100:] = 0
-        return combine(self, rows, gates, order)
+        return dispatch(self, tokens, gates, plan)
 
-    monkeypatch.setattr(LocalDispatcher, "combine", with_capacity)
+    monkeypatch.setattr(LocalDispatcher, "dispatch", with_capacity)
     assert routing_probes.dropped_tokens(decoder) == 156
 
 

@@ -126,6 +126,18 @@ def test_a_dataset_is_opened_again_where_it_is_pickled_to(split):
     assert_same_documents(pickle.loads(pickled), contents)
 
 
+def test_only_the_shards_that_are_read_are_mapped(split, monkeypatch):
+    folder, contents = split
+    mapped = []
+    open_map = np.memmap
+    monkeypatch.setattr(np, "memmap", lambda path, **kwargs: mapped.append(path.name) or open_map(path, **kwargs))
+    dataset = TokenDataset.open(folder)
+    assert mapped == []
+    for index in (3, 4, 3):
+        np.testing.assert_array_equal(dataset[index], contents[index])
+    assert mapped == ["shard_00002.bin"]
+
+
 def test_a_truncated_shard_is_named(split):
     folder, _ = split
     path = folder / "shard_00002.bin"

@@ -1,0 +1,110 @@
+"""AdamW over plain and sharded parameters, with moments in FP32 or BF16."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+MOMENTS = ("fp32", "bf16")
+# BF16 has 8 significant bits: a mean that moves by less than 2⁻⁸ of itself a step stays where it is.
+LARGEST_BF16_BETA = 1 - 2**-7
+
+
+def check_moments(moments: str, betas: tuple[float, float]) -> None:
+    """Raise ValueError unless AdamW can keep its moments in the type `moments` names."""
+    if moments not in MOMENTS:
+        raise ValueError(f"optimizer.moments is '{moments}'; choose one of {', '.join(MOMENTS)}.")
+    if moments == "bf16" and max(betas) > LARGEST_BF16_BETA:
+        raise ValueError(
+            f"optimizer.moments is 'bf16' with optimizer.betas {tuple(betas)}: moments that move so slowly would round"
+            f" to where they are. Keep both betas at or below {LARGEST_BF16_BETA}, or use optimizer.moments=fp32."
+        )
+
+
+def build_optimizer(
+    groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float, moments: str
+) -> torch.optim.Optimizer:
+    """AdamW over `groups` of parameters, each with its own `weight_decay` (arXiv 1711.05101).
+
+    FP32 moments are torch's own AdamW, fused on a GPU.
+    """
+    check_moments(moments, betas)
+    if moments == "bf16":
+        return BF16MomentsAdamW(groups, lr, betas, eps)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    # On a CPU torch's own choice stays, and with it every bit of earlier runs.
+    fused = True if all(parameter.is_cuda for parameter in parameters) else None
+    is_sharded = any(isinstance(parameter, DTensor) for parameter in parameters)
+    return (ShardedAdamW if is_sharded else torch.optim.AdamW)(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+
+
+class ShardedAdamW(torch.optim.AdamW):
+    """torch's AdamW over DTensors of different meshes at once.
+
+    Its fused and foreach steps take lists of tensors of one mesh only. A step is the same for every element, wherever
+    it lies, so each rank steps on its own shards. State stays sharded as the parameters are.
+    """
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
+        has_complex = super()._init_group(group, *lists)
+        for tensors in lists:
+            tensors[:] = [_local(tensor) for tensor in tensors]
+        return has_complex
+
+
+class BF16MomentsAdamW(torch.optim.Optimizer):
+    """AdamW whose two moments are kept in BF16 (arXiv 2412.19437, section 3.3.2): half the memory of its state.
+
+    Parameters are FP32, and every step computes in FP32; only what waits for the next step is rounded.
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float, betas: tuple[float, float], eps: float, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of every parameter that has a gradient; `closure` first computes the gradients and the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step_one(parameter, group)
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, whatever type its moments were saved in: torch casts them to the parameters' type."""
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = state[name].to(torch.bfloat16)
+
+    def _step_one(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0, dtype=torch.float32)
+            state["exp_avg"] = torch.zeros_like(parameter, dtype=torch.bfloat16)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=torch.bfloat16)
+        state["step"] += 1
+        step = state["step"].item()
+        beta1, beta2 = group["betas"]
+        gradient, weight = _local(parameter.grad).float(), _local(parameter)
+        mean, square = _local(state["exp_avg"]), _local(state["exp_avg_sq"])
+        exact_mean = mean.float().lerp_(gradient, 1 - beta1)
+        exact_square = square.float().mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        mean.copy_(exact_mean)
+        square.copy_(exact_square)
+        denominator = exact_square.sqrt_().div_((1 - beta2**step) ** 0.5).add_(group["eps"])
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.addcdiv_(exact_mean, denominator, value=-group["lr"] / (1 - beta1**step))
+
+
+def _local(tensor: Any) -> Any:
+    """This rank's shard of a DTensor; anything else as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,1 @@
+"""Functions that spread a decoder over ranks: mesh, sharding, token dispatch, clipping, the strategy."""

@@ -1,0 +1,142 @@
+"""Token dispatch between ranks through torch.distributed: differentiable, and no token is dropped.
+
+Suffixes: N tokens, K chosen experts a token, E experts of all ranks, L experts of one, P ranks of the group, D hidden;
+R rows received.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed._functional_collectives import all_to_all_single, wait_tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+from lightning_modules.model.dispatch import Dispatcher, LocalDispatcher, LocalWay, count_rows
+
+
+def all_to_all_dispatcher(n_experts: int, ep_mesh: DeviceMesh) -> Dispatcher:
+    """A dispatcher over `ep_mesh`: a local one where a single rank holds all experts."""
+    if ep_mesh.size() == 1:
+        return LocalDispatcher(n_experts)
+    return AllToAllDispatcher(n_experts, ep_mesh.get_group())
+
+
+class Plan(NamedTuple):
+    """Rows about to travel.
+
+    Attributes:
+        order: [N·K] the token's choices in order of experts.
+        n_chosen: K.
+        received: [P, L] rows that each rank sends to each expert here.
+        sizes: [2, P] on the host: rows sent to, and received from, every rank; filled once `copied` has happened.
+        copied: the end of the copy to the host; None where that does not take a device's time.
+    """
+
+    order: Tensor
+    n_chosen: int
+    received: Tensor
+    sizes: Tensor
+    copied: torch.cuda.Event | None
+
+
+class WayBack(NamedTuple):
+    """How rows came here.
+
+    Attributes:
+        local: how they were sorted before they left, and their gates.
+        by_expert: [R] the received rows in order of experts.
+        sent: rows sent to each rank.
+        received: rows received from each.
+    """
+
+    local: LocalWay
+    by_expert: Tensor
+    sent: list[int]
+    received: list[int]
+
+
+class AllToAllDispatcher:
+    """Experts are spread over the ranks of `group`: rank p holds those from p · L on.
+
+    Rows are sorted by expert, sent in one all-to-all, sorted by expert again at their destination, and go the same way
+    back. How many rows travel between two ranks is up to the router, so the host has to learn the numbers before it can
+    start the exchange: one wait a layer that torch's collectives leave no way around. It is short: `plan` starts the
+    exchange of counts and their copy to pinned memory, and the shared experts are queued before `dispatch` waits. The
+    GPU is busy with these while the host goes on.
+
+    Args:
+        n_experts: E, of all ranks together.
+        group: the ranks.
+    """
+
+    def __init__(self, n_experts: int, group: dist.ProcessGroup) -> None:
+        n_ranks = dist.get_world_size(group)
+        if n_experts % n_ranks:
+            raise ValueError(f"{n_experts} experts do not divide over {n_ranks} ranks; choose strategy.ep so they do.")
+        self.n_experts = n_experts
+        self.group = group
+        self.n_ranks = n_ranks
+        self._local = LocalDispatcher(n_experts)
+
+    @torch.no_grad()
+    def plan(self, indices: Tensor) -> Plan:
+        """Tell every rank how many rows it will receive, while the choices `indices` [N, K] are sorted."""
+        counts = count_rows(indices, self.n_experts).view(self.n_ranks, -1)
+        under_way = all_to_all_single(counts, None, None, self.group)
+        order = indices.flatten().argsort(stable=True)
+        received = wait_tensor(under_way)
+        sizes = torch.stack((counts.sum(dim=1), received.sum(dim=1)))
+        if sizes.device.type != "cuda":
+            return Plan(order, indices.shape[1], received, sizes, None)
+        on_host = torch.empty_like(sizes, device="cpu", pin_memory=True)
+        on_host.copy_(sizes, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        return Plan(order, indices.shape[1], received, on_host, copied)
+
+    def dispatch(self, tokens: Tensor, gates: Tensor, plan: Plan) -> tuple[Tensor, Tensor, WayBack]:
+        """Send `tokens` [N, D] to their experts, and receive those of the experts here.
+
+        Returns:
+            Rows [R, D] in order of the experts here, rows per expert [L], and the way back for `combine`.
+        """
+        rows = tokens[plan.order // plan.n_chosen]
+        if plan.copied is not None:
+            plan.copied.synchronize()
+        sent, received = plan.sizes.tolist()
+        rows = _exchange(rows, sent, received, self.group)
+        # Rows came by rank, and by expert within a rank: [P, L] runs.
+        expert = torch.arange(plan.received.shape[1], device=rows.device).repeat(self.n_ranks)
+        expert = expert.repeat_interleave(plan.received.flatten(), output_size=rows.shape[0])
+        by_expert = expert.argsort(stable=True)
+        way_back = WayBack(LocalWay(plan.order, gates), by_expert, sent, received)
+        return rows[by_expert], plan.received.sum(dim=0), way_back
+
+    def combine(self, rows: Tensor, way_back: WayBack) -> Tensor:
+        """Send the experts' rows [R, D] back, and sum them into tokens [N, D], weighted by the gates."""
+        by_rank = torch.empty_like(rows).index_copy(0, way_back.by_expert, rows)
+        returned = _exchange(by_rank, way_back.received, way_back.sent, self.group)
+        return self._local.combine(returned, way_back.local)
+
+
+class _Exchange(torch.autograd.Function):
+    """Rows to every rank and from every rank; gradients go the opposite way."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
+        ctx.sent, ctx.received, ctx.group = sent, received, group
+        return wait_tensor(all_to_all_single(rows.contiguous(), received, sent, group))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = gradients
+        returned = wait_tensor(all_to_all_single(gradient.contiguous(), ctx.sent, ctx.received, ctx.group))
+        return returned, None, None, None
+
+
+def _exchange(rows: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
+    """Send the first `sent[0]` of `rows` [Σ sent, D] to rank 0, and so on; returns [Σ received, D] by rank."""
+    exchanged = _Exchange.apply(rows, sent, received, group)
+    assert isinstance(exchanged, Tensor)
+    return exchanged

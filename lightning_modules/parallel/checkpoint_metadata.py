@@ -1,0 +1,66 @@
+"""The index of a sharded checkpoint, opened without running what somebody may have hidden in it."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import filesystem, metadata
+
+from lightning_modules.parallel.checkpoint_folder import METADATA_FILE
+
+# All that a `.metadata` refers to by name, beside torch's types of numbers. Lightning's hold their path as well.
+KNOWN = {
+    (metadata.__name__, name)
+    for name in (
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    )
+} | {
+    (filesystem.__name__, "_StorageInfo"),
+    ("torch", "Size"),
+    ("torch.serialization", "_get_layout"),
+    ("pathlib", "PosixPath"),
+}
+
+
+class SafeReader(dcp.FileSystemReader):
+    """Reads a sharded checkpoint; its index may name nothing but what such an index is made of.
+
+    Raises:
+        ValueError: when the index is damaged, or names anything else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        # At once: torch.distributed.checkpoint would go on without an index, and forget why.
+        self._metadata = _read_index(path / METADATA_FILE)
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> metadata.Metadata:
+        """The index: which tensors there are, in which pieces, and where they lie."""
+        return self._metadata
+
+
+def _read_index(path: Path) -> metadata.Metadata:
+    try:
+        with path.open("rb") as file:
+            content = _Unpickler(file).load()
+    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path} is not the index of a sharded checkpoint ({error}).") from error
+    if not isinstance(content, metadata.Metadata):
+        raise ValueError(f"{path} is not the index of a sharded checkpoint.")
+    return content
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in KNOWN or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}")

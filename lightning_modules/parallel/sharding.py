@@ -1,0 +1,139 @@
+"""Where every parameter of a decoder lives: experts over `ep`, everything over data-parallel ranks (FSDP2)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
+
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.decoder import Block, Decoder, PredictionModule
+from lightning_modules.model.dispatch import Dispatcher
+from lightning_modules.model.experts import GroupedExperts, MixtureOfExperts
+from lightning_modules.parallel.all_to_all import all_to_all_dispatcher
+
+MakeDispatcher = Callable[[int, DeviceMesh], Dispatcher]
+
+
+def parallelise(
+    decoder: Decoder,
+    mesh: DeviceMesh,
+    policy: MixedPrecisionPolicy,
+    make_dispatcher: MakeDispatcher = all_to_all_dispatcher,
+) -> None:
+    """Shard `decoder` in place over `mesh`, as `build_mesh` arranges it; parameters may be on the meta device.
+
+    Experts are split over `ep` and, matrix by matrix, over `dp_shard`; all else over both. Over `dp_replicate` there
+    are copies. A block's parameters are gathered whole when it runs, one block ahead, and dropped after it. Gradients
+    are summed over ranks, not averaged: each rank's loss has to be its share of the global mean.
+
+    Args:
+        decoder: whose parameters are whole so far.
+        mesh: over dp_replicate, dp_shard, ep, and dp_shard_ep.
+        policy: types of gathered parameters and of gradients' reduction. Inputs are never cast: rotary angles stay
+            FP32.
+        make_dispatcher: from the number of routed experts and the `ep` mesh to the layers' dispatcher.
+
+    Raises:
+        ValueError: when a size of the decoder does not divide; the message names it.
+    """
+    check_divisible(decoder.config, mesh)
+    policy = replace(policy, cast_forward_inputs=False)
+    dense_mesh, expert_mesh = _data_parallel_mesh(mesh, "dp_shard_ep"), _data_parallel_mesh(mesh, "dp_shard")
+    # One for all layers: a dispatcher may hold a buffer.
+    dispatcher = make_dispatcher(decoder.config.n_routed_segments, mesh["ep"])
+    units = []
+    for block in decoder.blocks():
+        assert isinstance(block, Block | PredictionModule)
+        mixture = (block.block if isinstance(block, PredictionModule) else block).mlp
+        unit: list[nn.Module] = [block]
+        if isinstance(mixture, MixtureOfExperts):
+            mixture.dispatcher = dispatcher
+            _split_experts(mixture.experts, mesh["ep"])
+            # One unit even where the experts are segmented: a rank whose tokens leave out a segment joins in its
+            # collectives all the same.
+            fully_shard(mixture.experts, mesh=expert_mesh, mp_policy=policy, shard_placement_fn=_second_dimension)
+            unit.append(mixture.experts)
+            if policy.param_dtype not in (None, torch.float32):
+                # A rounded score changes the choice of experts: routers stay FP32 (arXiv 2412.19437, section 3.3.1).
+                fully_shard(mixture.gate, mesh=dense_mesh, mp_policy=replace(policy, param_dtype=torch.float32))
+                unit.append(mixture.gate)
+        fully_shard(block, mesh=dense_mesh, mp_policy=policy)
+        units.append(unit)
+    fully_shard(decoder, mesh=dense_mesh, mp_policy=policy)
+    _sum_gradients(decoder)
+    _prefetch(decoder, units)
+
+
+def check_divisible(config: DecoderConfig, mesh: DeviceMesh) -> None:
+    """Check that experts divide over `ep`, and their matrices over `dp_shard`.
+
+    Raises:
+        ValueError: naming the size that does not.
+    """
+    ep, dp_shard = mesh["ep"].size(), mesh["dp_shard"].size()
+    sizes = set(config.segment_sizes)
+    # Stacks of one place in the split hold a segment of every expert: an expert's segments stay together.
+    name, n_experts = ("n_routed_experts", config.n_routed_experts)
+    if len(sizes) == 1 and config.num_expert_segments > 1:
+        name, n_experts = "n_routed_experts × model.num_expert_segments", config.n_routed_segments
+    if n_experts % ep:
+        raise ValueError(
+            f"model.{name} ({n_experts}) does not divide over strategy.ep ({ep}); make it a multiple, or lower ep."
+        )
+    for name, size in [("hidden_size", config.hidden_size)] + [("moe_intermediate_size, twice,", 2 * s) for s in sizes]:
+        if size % dp_shard:
+            raise ValueError(
+                f"model.{name} ({size}) does not divide over strategy.dp_shard ({dp_shard}), over which every expert's "
+                "matrices are split by rows; raise strategy.ep or strategy.dp_replicate."
+            )
+
+
+def _data_parallel_mesh(mesh: DeviceMesh, shard: str) -> DeviceMesh:
+    """Over `shard` alone or, where there are replicas, over both (HSDP)."""
+    return mesh["dp_replicate", shard] if mesh["dp_replicate"].size() > 1 else mesh[shard]
+
+
+def _split_experts(experts: nn.Module, ep_mesh: DeviceMesh) -> None:
+    """Make every stack a DTensor of which each rank of `ep_mesh` holds a run of experts."""
+    for stack in experts.modules():
+        if isinstance(stack, GroupedExperts):
+            for name, weight in list(stack.named_parameters(recurse=False)):
+                # All ranks hold the same full weight, or none at all on the meta device: nothing has to be sent.
+                local = distribute_tensor(weight.detach(), ep_mesh, [Shard(0)], src_data_rank=None)
+                setattr(stack, name, nn.Parameter(local, requires_grad=weight.requires_grad))
+
+
+def _second_dimension(parameter: nn.Parameter) -> Shard:
+    return Shard(1)
+
+
+def _sum_gradients(decoder: Decoder) -> None:
+    """Plain sums over ranks, for dense parameters and experts alike, although they are reduced over different groups.
+
+    The loss is divided by what is global beforehand. Dividing here instead needs a reduction that Gloo lacks
+    (PREMUL_SUM), and with a single shard torch 2.11 divides twice by any factor but 1.
+    """
+    for module in decoder.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def _prefetch(decoder: Decoder, units: list[list[nn.Module]]) -> None:
+    """Gather the next block's parameters while one computes.
+
+    By itself FSDP gathers a block once the host has come to it. Token dispatch makes the host wait within every block,
+    so the next one has to be asked for before.
+    """
+    root = cast(FSDPModule, decoder)
+    blocks = [[cast(FSDPModule, module) for module in unit if isinstance(module, FSDPModule)] for unit in units]
+    root.set_modules_to_forward_prefetch(blocks[0])
+    for this, following in zip(blocks, blocks[1:], strict=False):
+        this[0].set_modules_to_forward_prefetch(following)
+        following[0].set_modules_to_backward_prefetch(this)
+    root.set_modules_to_backward_prefetch(blocks[-1])

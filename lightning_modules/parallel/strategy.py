@@ -1,0 +1,155 @@
+"""Expert parallelism with FSDP2 for Lightning."""
+
+import atexit
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import lightning as L  # noqa: N812
+import torch.distributed as dist
+from lightning.fabric.utilities.distributed import _destroy_dist_connection
+from lightning.fabric.utilities.optimizer import _optimizers_to_device
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from torch.optim import Optimizer
+
+from lightning_modules.model.decoder import Decoder
+from lightning_modules.parallel.checkpoint import CheckpointWriter, model_state, optimizer_state
+from lightning_modules.parallel.checkpoint_loading import load_checkpoint
+from lightning_modules.parallel.dispatch_choice import choose_dispatcher
+from lightning_modules.parallel.mesh import ParallelConfig, build_mesh
+from lightning_modules.parallel.sharding import parallelise
+
+
+class HasDecoder(Protocol):
+    """What the strategy needs of a LightningModule."""
+
+    decoder: Decoder
+
+    def initialize_weights(self) -> None:
+        """Fill the decoder, whose parameters are sharded and empty."""
+
+
+class ExpertParallelStrategy(ModelParallelStrategy):
+    """Spreads a LightningModule's `decoder` over all ranks: experts over `ep`, everything over data-parallel ranks.
+
+    Every rank reads batches of its own, and its loss is its share of the global mean: gradients are plain sums.
+
+    A decoder on the meta device is given memory once it is sharded, so that no rank ever holds all of it. The precision
+    plugin converts modules before that; its `fsdp_policy`, if it has one, says in which type parameters are gathered,
+    and its `quantise_rows` how DeepEP rounds tokens to FP8 on their way to the experts.
+
+    Args:
+        config: the mesh, and how tokens travel.
+    """
+
+    def __init__(self, config: ParallelConfig) -> None:
+        super().__init__(save_distributed_checkpoint=True)
+        self.config = config
+        self._writer = CheckpointWriter()
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """Every rank is a data-parallel one, also those that share experts."""
+        return {"num_replicas": self.world_size, "rank": self.global_rank}
+
+    @property
+    def decoder(self) -> Decoder:
+        """The LightningModule's decoder."""
+        return cast(HasDecoder, self.lightning_module).decoder
+
+    def setup_environment(self) -> None:
+        """Connect the processes, and arrange them as the mesh.
+
+        Raises:
+            ValueError: when the sizes do not multiply to the world's, or its backend cannot serve the device.
+        """
+        is_first_use = not dist.is_initialized()
+        self._setup_distributed()
+        if is_first_use:
+            # Lightning itself does so with NCCL alone. With Gloo a process that ends with its group alive can abort.
+            atexit.register(_destroy_dist_connection)
+        if self._device_mesh is None:
+            self._device_mesh = build_mesh(self.config, self.root_device.type, self.world_size)
+        assert self.lightning_module is not None
+        self.lightning_module._device_mesh = self._device_mesh
+
+    def setup(self, trainer: L.Trainer) -> None:
+        """Convert precision, shard, materialise, draw weights, build optimizers: in this order.
+
+        Lightning's own strategy converts precision after sharding, when parameters have already been taken. Called
+        again for validate, test or predict, it leaves a decoder that is sharded as it is.
+        """
+        assert self.accelerator is not None
+        assert self.model is not None
+        self.accelerator.setup(trainer)
+        decoder = self.decoder
+        if not isinstance(decoder, FSDPModule):
+            self.model = self.precision_plugin.convert_module(self.model)
+            policy = getattr(self.precision_plugin, "fsdp_policy", MixedPrecisionPolicy())
+            choose = partial(
+                choose_dispatcher,
+                kind=self.config.dispatch,
+                dtype=policy.param_dtype,
+                quantise=getattr(self.precision_plugin, "quantise_rows", None),
+            )
+            parallelise(decoder, self.device_mesh, policy, choose)
+        if any(parameter.is_meta for parameter in decoder.parameters()):
+            decoder.to_empty(device=self.root_device)
+            decoder.tie_weights()
+            cast(HasDecoder, self.lightning_module).initialize_weights()
+        self.model_to_device()
+        self.barrier()
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.setup_optimizers(trainer)
+        self.setup_precision_plugin()
+        if trainer.state.fn == TrainerFn.FITTING:
+            _optimizers_to_device(self.optimizers, self.root_device)
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Accumulate a micro-batch's gradients where they are; the last one's backward pass reduces them all."""
+        decoder = self.decoder
+        assert isinstance(decoder, FSDPModule)
+        decoder.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            decoder.set_requires_gradient_sync(True)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """This rank's shards of parameters and buffers, by name."""
+        assert self.model is not None
+        return model_state(self.model)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """This rank's shards of the optimizer's state, by the parameters' names."""
+        assert self.model is not None
+        return optimizer_state(self.model, getattr(optimizer, "_optimizer", optimizer))
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: _PATH, storage_options: Any | None = None) -> None:
+        """Begin to write a sharded folder; training may go on meanwhile (see `CheckpointWriter`)."""
+        if storage_options is not None:
+            raise TypeError("ExpertParallelStrategy writes checkpoints to folders; it takes no storage_options.")
+        self._writer.save(checkpoint, Path(self.broadcast(filepath)))
+
+    def wait_for_checkpoint(self) -> None:
+        """Return when no save is under way; its error, if it had one, is raised here."""
+        self._writer.wait()
+
+    def load_checkpoint(self, checkpoint_path: _PATH, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load parameters and optimizers in place from any layout, without unpickling; returns all the rest."""
+        assert self.lightning_module is not None
+        return load_checkpoint(Path(self.broadcast(checkpoint_path)), self.lightning_module, self.optimizers)
+
+    def teardown(self) -> None:
+        """Finish what is being written, and let no rank leave before the others; after an error, just leave."""
+        if sys.exc_info()[0] is None:
+            self.wait_for_checkpoint()
+            self.barrier()
+        super().teardown()

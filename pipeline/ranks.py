@@ -1,0 +1,82 @@
+"""What the processes of one training agree on before they are connected: who writes, and what the others go by."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from torch.distributed import PrefixStore, Store, rendezvous
+
+from pipeline.tracking.start import RANK_VARIABLES
+
+# Where the first process leaves its answer for those that it starts.
+ANSWER_VARIABLE = "MELISMA_FIRST_RANK_ANSWER"
+PATIENCE = timedelta(minutes=10)
+ANSWERED, FAILED = "answered ", "failed "
+
+
+def rank_of_this_process() -> int:
+    """The rank that a launcher gave this process; 0 without a launcher."""
+    return next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
+
+
+class Ranks:
+    """The processes of one training, as this one sees them.
+
+    Attributes:
+        rank: this process's.
+    """
+
+    def __init__(self) -> None:
+        self.rank = rank_of_this_process()
+        # Kept, because the first rank may be the server that the others ask.
+        self._store = _store()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def settle(self, decide: Callable[[], str]) -> str:
+        """Let the first rank `decide`, while the others wait, and return its answer on all.
+
+        Processes that the first one starts later find the answer in their environment.
+
+        Raises:
+            RuntimeError: on the others, when the first failed; it raises its own error.
+        """
+        key = "first rank"
+        if not self.is_first:
+            if self._store is None:
+                return os.environ[ANSWER_VARIABLE]
+            said = self._store.get(key).decode()
+            if said.startswith(FAILED):
+                raise RuntimeError(f"Rank 0 could not begin: {said.removeprefix(FAILED)}")
+            return said.removeprefix(ANSWERED)
+        try:
+            answer = decide()
+        except BaseException as error:
+            if self._store is not None:
+                self._store.set(key, f"{FAILED}{type(error).__name__}: {error}")
+            raise
+        if self._store is not None:
+            self._store.set(key, ANSWERED + answer)
+        os.environ[ANSWER_VARIABLE] = answer
+        return answer
+
+
+def _store() -> Store | None:
+    """What connects processes that were started side by side; None where there is one, or the first starts the rest."""
+    if "MASTER_ADDR" in os.environ and "RANK" in os.environ:
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    elif SLURMEnvironment.detect():
+        slurm = SLURMEnvironment()
+        rank, world_size = slurm.global_rank(), slurm.world_size()
+        # Lightning sets them to the same values when it connects the processes.
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = slurm.main_address, str(slurm.main_port)
+    else:
+        return None
+    if world_size == 1:
+        return None
+    store, _, _ = next(rendezvous("env://", rank, world_size, timeout=PATIENCE))
+    return PrefixStore("melisma", store)

@@ -1,0 +1,87 @@
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+import pytest
+import torch
+
+from lightning_modules.callbacks import preemption
+from lightning_modules.callbacks.final_validation import FinalValidation
+from lightning_modules.callbacks.preemption import Preempted, Preemption
+from lightning_modules.callbacks.resume import ResumeCheckpoint, last_checkpoint
+from tests.ranks import fork_server
+
+
+class Signal(L.Callback):
+    """Somebody sends signals in the middle of a step."""
+
+    def __init__(self, at_step: int, *numbers: signal.Signals) -> None:
+        self.at_step = at_step
+        self.numbers = numbers
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.global_step == self.at_step:
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+
+
+def fit(fit_scripted, folder: Path, sender: Signal | None, **options: Any) -> list[tuple[str, int]]:
+    resume = ResumeCheckpoint(folder, every_n_steps=100, val_every_steps=4)
+    callbacks = [*([sender] if sender else []), FinalValidation(), resume, Preemption(resume)]
+    return fit_scripted(callbacks, max_steps=6, val_every_steps=4, **options)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_signal_saves_at_the_end_of_the_step_and_the_next_launch_goes_on(
+    fit_scripted, tmp_path: Path, accumulate: int
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    # Launchers often pass on what the scheduler has sent to all: that is one request.
+    with pytest.raises(Preempted) as preempted:
+        fit(fit_scripted, tmp_path, Signal(1, signal.SIGTERM, signal.SIGTERM), accumulate=accumulate)
+    assert preempted.value.code == 0
+    assert "step 2" in str(preempted.value)
+    last = last_checkpoint(tmp_path)
+    assert last == tmp_path / "step-00000002.ckpt"
+    assert torch.load(last, weights_only=True)["state_dict"]["weight"] == 2
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    events = fit(fit_scripted, tmp_path, None, accumulate=accumulate, resume=last)
+    assert events == [("validated", 4), ("validated", 6)]
+
+
+def test_a_step_that_is_validated_is_left_after_its_validation(fit_scripted, tmp_path: Path) -> None:
+    with pytest.raises(Preempted):
+        fit(fit_scripted, tmp_path, Signal(3, signal.SIGTERM))
+    assert last_checkpoint(tmp_path) == tmp_path / "step-00000004.ckpt"
+    assert fit(fit_scripted, tmp_path, None, resume=last_checkpoint(tmp_path)) == [("validated", 6)]
+
+
+def test_a_signal_in_the_last_step_lets_training_end(fit_scripted, tmp_path: Path) -> None:
+    assert fit(fit_scripted, tmp_path, Signal(5, signal.SIGTERM))[-1] == ("validated", 6)
+
+
+def test_slurms_warning_counts_under_slurm(fit_scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")
+    with pytest.raises(Preempted):
+        fit(fit_scripted, tmp_path, Signal(2, signal.SIGUSR1))
+    assert last_checkpoint(tmp_path) == tmp_path / "step-00000003.ckpt"
+
+
+def ask_twice(file: Path) -> None:
+    preemption.SAME_REQUEST = 0.0
+    signal.signal(signal.SIGTERM, Preemption(ResumeCheckpoint(file.parent, 1, 1))._handle)
+    os.kill(os.getpid(), signal.SIGTERM)
+    file.write_text("still here")
+    os.kill(os.getpid(), signal.SIGTERM)
+    file.write_text("too late")
+
+
+def test_a_second_request_ends_the_process_at_once(tmp_path: Path) -> None:
+    process = fork_server().Process(target=ask_twice, args=(tmp_path / "file",))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGTERM
+    assert (tmp_path / "file").read_text() == "still here"

@@ -1,0 +1,113 @@
+"""Layers in blockwise FP8: the three products each one runs, and in which types."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.precision.blockwise import BlockwiseLinear, blockwise_grouped_mm
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def blockwise(in_features: int, out_features: int) -> nn.Linear:
+    linear = nn.Linear(in_features, out_features, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(random(out_features, in_features, seed=3))
+    linear.__class__ = BlockwiseLinear
+    return linear
+
+
+def by_torchao(x: Tensor, weight: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Output and both gradients as torchao's `fp8_blockwise_mm` computes them, from its plain references."""
+    torchao = pytest.importorskip("torchao.prototype.blockwise_fp8_training.kernels")
+
+    def tiles(x: Tensor) -> Tensor:
+        values, scales = torchao.torch_blockwise_scale_act_quant_lhs(x)
+        return values.double() * scales.double().repeat_interleave(128, dim=1)
+
+    def columns(x: Tensor) -> Tensor:
+        values, scales = torchao.torch_blockwise_scale_act_quant_rhs(x)
+        return values.double() * scales.double().repeat_interleave(128, dim=0)
+
+    values, scales = torchao.torch_blockwise_scale_weight_quant(weight)
+    blocks = values.double() * scales.double().repeat_interleave(128, dim=0).repeat_interleave(128, dim=1)
+    return tiles(x) @ blocks.T, tiles(gradient) @ blocks, columns(gradient).T @ columns(x)
+
+
+def relative(actual: Tensor, expected: Tensor) -> float:
+    return float((actual.double() - expected).norm() / expected.norm())
+
+
+def test_a_layer_runs_all_three_products_as_torchao() -> None:
+    x, gradient, layer = random(2, 128, 384), random(2, 128, 256, seed=1), blockwise(384, 256)
+    x.requires_grad_()
+    y = layer(x)
+    y.backward(gradient)
+    assert x.grad is not None
+    assert layer.weight.grad is not None
+    flat = x.detach().flatten(0, 1), layer.weight.detach(), gradient.flatten(0, 1)
+    for actual, expected in zip(
+        (y.flatten(0, 1), x.grad.flatten(0, 1), layer.weight.grad), by_torchao(*flat), strict=True
+    ):
+        assert relative(actual.detach(), expected) < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(37, 200, 150), (300, 128, 72), (1, 5, 3)])
+def test_all_three_products_are_near_those_in_float64(shape: tuple[int, int, int]) -> None:
+    n_rows, n_in, n_out = shape
+    x, gradient, layer = random(n_rows, n_in), random(n_rows, n_out, seed=1), blockwise(n_in, n_out)
+    x.requires_grad_()
+    y = layer(x)
+    y.backward(gradient)
+    exact_x, exact_weight, exact_gradient = x.detach().double(), layer.weight.detach().double(), gradient.double()
+    assert relative(y.detach(), exact_x @ exact_weight.T) < 0.045
+    assert relative(x.grad, exact_gradient @ exact_weight) < 0.045
+    assert relative(layer.weight.grad, exact_gradient.T @ exact_x) < 0.045
+
+
+def test_grouped_experts_compute_what_single_layers_do() -> None:
+    counts = [130, 0, 41]
+    offsets = torch.tensor(counts).cumsum(0).to(torch.int32)
+    rows, weight = random(171, 200).requires_grad_(), random(3, 72, 200, seed=2).requires_grad_()
+    gradient = random(171, 72, seed=1)
+    y = blockwise_grouped_mm(rows, weight, offsets)
+    y.backward(gradient)
+    for e, (part, part_y, part_gradient, grad_rows) in enumerate(
+        zip(rows.detach().split(counts), y.split(counts), gradient.split(counts), rows.grad.split(counts), strict=True)
+    ):
+        layer = blockwise(200, 72)
+        with torch.no_grad():
+            layer.weight.copy_(weight[e])
+        part.requires_grad_()
+        expected = layer(part)
+        expected.backward(part_gradient)
+        torch.testing.assert_close(part_y, expected, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(grad_rows, part.grad, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(weight.grad[e], layer.weight.grad, rtol=1e-5, atol=1e-4)
+
+
+def test_autocast_decides_the_output_and_leaves_the_gradients_their_types() -> None:
+    layer, x = blockwise(64, 48), random(5, 64).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    y.float().square().sum().backward()
+    assert (y.dtype, x.grad.dtype, layer.weight.grad.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    # The emulated product itself stays in FP32: only its operands and its result are rounded.
+    exact = layer(x.detach().bfloat16().float())
+    assert torch.equal(y, exact.bfloat16())
+
+
+def test_a_layer_keeps_one_byte_a_number_of_its_input() -> None:
+    layer, x = blockwise(256, 128), random(128, 256).requires_grad_()
+    kept: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        layer(x)
+    activations = [tensor for tensor in kept if tensor.data_ptr() != layer.weight.data_ptr()]
+    assert sum(t.numel() * t.element_size() for t in activations) == x.numel() + 4 * x.numel() // 128

@@ -1,0 +1,62 @@
+"""What processes that are not connected yet agree on."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.ranks import ANSWER_VARIABLE, Ranks, rank_of_this_process
+from tests.ranks import run_on_ranks
+
+LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "MASTER_ADDR", "MASTER_PORT", ANSWER_VARIABLE)
+
+
+def settle(rank: int, folder: Path, fails: bool) -> None:
+    """Write down what this rank was told, or how it failed."""
+
+    def decide() -> str:
+        time.sleep(0.2)
+        if fails:
+            raise OSError("the disk is full")
+        return f"decided by {rank}"
+
+    try:
+        result = Ranks().settle(decide)
+    except (OSError, RuntimeError) as error:
+        result = f"{type(error).__name__}: {error}"
+    (folder / str(rank)).write_text(result)
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [
+        (False, ["decided by 0", "decided by 0"]),
+        (True, ["OSError: the disk is full", "RuntimeError: Rank 0 could not begin: OSError: the disk is full"]),
+    ],
+)
+def test_all_ranks_get_the_first_ones_answer_or_fail_with_it(tmp_path: Path, fails: bool, told: list[str]) -> None:
+    run_on_ranks(settle, 2, tmp_path, fails)
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == told
+
+
+def test_a_process_that_the_first_starts_later_gets_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Ranks()
+    assert first.is_first
+    assert first.settle(lambda: "step 4") == "step 4"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    later = Ranks()
+    assert not later.is_first
+    assert later.settle(lambda: "not asked") == "step 4"
+
+
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_launchers_tell_the_rank(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    assert rank_of_this_process() == 0
+    monkeypatch.setenv(variable, "5")
+    assert rank_of_this_process() == 5

@@ -1,0 +1,113 @@
+"""A training on several ranks that is killed, asked to leave, and ended on a single device, through the command."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.files import read_csv, write_json
+from pipeline.resume import ResumeFolder
+from pipeline.tokens.shards import finish_split, shard_path, write_shard
+from pipeline.tokens.vocabulary import Vocabulary
+from tests.pipeline import interrupted_training
+from tests.ranks import fork_server, free_port
+
+COMMON = [
+    "model=tiny", "tracking=none", "trainer.max_steps=10", "trainer.sequence_length=32", "trainer.val_every_steps=5",
+    "trainer.log_every_steps=1", "trainer.checkpoint_every_steps=2", "trainer.ema_decay=0.9",
+]  # fmt: skip
+TWO_RANKS = ["strategy=expert_parallel", "strategy.ep=2", "trainer.batch_size=2"]
+ONE_DEVICE = ["strategy=single_device", "trainer.batch_size=1", "trainer.accumulate_grad_batches=4"]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A folder with prepared tokens."""
+    vocabulary, rng = Vocabulary(2, 8), np.random.default_rng(1)
+    for split, n_documents in (("train", 12), ("validation", 2)):
+        folder = tmp_path / "prepared" / split
+        documents = [vocabulary.document(rng.integers(0, 8, size=(20, 2))) for _ in range(n_documents)]
+        write_shard(shard_path(folder, 0), documents, vocabulary)
+        finish_split(folder, 1)
+    write_json(tmp_path / "prepared" / "data_card.json", {"splits": {}})
+    (tmp_path / "prepared" / "data_card.md").write_text("tokens\n")
+    return tmp_path
+
+
+def launch(workplace: Path, overrides: list[str], n_ranks: int = 2, interruption: str = "") -> tuple[list[int], str]:
+    """Start ranks as torchrun does, the last of which something happens to; return their codes and what they printed.
+
+    The others are not ended from outside: they have to notice.
+    """
+    (output := workplace / "output.txt").unlink(missing_ok=True)
+    paths = [f"paths.prepared={workplace}/prepared", f"paths.outputs={workplace}/outputs"]
+    common = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(n_ranks),
+        "LOCAL_WORLD_SIZE": str(n_ranks), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "tests",
+    }  # fmt: skip
+    processes = []
+    for rank in range(n_ranks):
+        arguments = (
+            [*COMMON, *overrides, *paths], common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, output,
+            interruption if rank == n_ranks - 1 else "",
+        )  # fmt: skip
+        processes.append(fork_server().Process(target=interrupted_training.run, args=arguments, daemon=True))
+        processes[-1].start()
+    for process in processes:
+        process.join(timeout=200)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return codes, output.read_text()
+
+
+def steps_of(history: Path) -> list[int]:
+    rows = [json.loads(line) for line in history.read_text().splitlines()]
+    return [row["step"] for row in rows if "train/loss" in row]
+
+
+def test_a_training_outlives_kills_a_preemption_and_its_machines(workplace: Path) -> None:
+    resume = ResumeFolder(workplace / "outputs" / "resume")
+
+    # One rank dies in the middle of a step: the other ends too; nothing is lost but the steps since the checkpoint.
+    (other, killed), printed = launch(workplace, TWO_RANKS, interruption="SIGKILL 5")
+    assert killed == -signal.SIGKILL, printed
+    assert other not in (0, None)
+    first = resume.last
+    assert first in (resume.path / "step-00000002", resume.path / "step-00000004")
+
+    # One dies in the middle of a save, with its own shards written.
+    (other, killed), printed = launch(workplace, TWO_RANKS, interruption="save 6")
+    assert killed == -signal.SIGKILL, printed
+    assert other not in (0, None)
+    assert f"at step {int(first.name[-8:])} of 10" in printed
+    assert (resume.path / "step-00000006.partial").is_dir()
+    assert resume.last == resume.path / "step-00000004"
+
+    # One is told to leave: all save what they have, at the same step, and leave in peace.
+    codes, printed = launch(workplace, TWO_RANKS, interruption="SIGTERM 6")
+    assert codes == [0, 0], printed
+    assert "at step 4 of 10" in printed
+    assert not list(resume.path.glob("*.partial"))
+    assert not (workplace / "outputs" / "train").exists()
+    saved = int(resume.last.name[-8:])
+    assert saved in (7, 8)
+    assert f"saved step {saved} of 10" in printed
+    assert steps_of(resume.history) == list(range(saved))
+
+    # The last steps, on one device.
+    codes, printed = launch(workplace, ONE_DEVICE, n_ranks=1)
+    assert codes == [0], printed
+    assert f"at step {saved} of 10" in printed
+    assert not resume.path.exists()
+    train = workplace / "outputs" / "train"
+    rows = read_csv(train / "history.csv")
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(10))
+    assert [int(row["step"]) for row in rows if row["val/loss"]] == [4, 9]
+    assert (train / "metrics.json").exists()
+    best = train / "checkpoint.ckpt"
+    description = torch.load(best / "meta.pt" if best.is_dir() else best, weights_only=True)
+    assert description["global_step"] in (5, 10)
