@@ -87,6 +87,7 @@ def collate(rows: list[Tensor]) -> Batch:
 
 
 def train(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    torch.compiler.reset()  # so that what was compiled for one format does not count towards the next one's limit
     L.seed_everything(0, verbose=False)
     decoder = SHAPES[arguments.device]
     with torch.device("meta"):
