@@ -1,0 +1,73 @@
+"""What every reader hands to every writer: tensors that lie on a disk until they are asked for.
+
+All layouts meet under the published names of DeepSeek-V3 (`model.layers.3.mlp.experts.7.gate_proj.weight`): no layout
+cuts tensors finer. A stacked tensor of ours is many of them, and reading one reads its part of the stack alone.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lightning_modules.model.configuration import DecoderConfig
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint that must not be used; the message names the file, the tensor where there is one, and the remedy."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor on the disk.
+
+    Attributes:
+        shape: of the whole tensor.
+        dtype: as it is stored.
+        file: where it lies, for messages.
+        read: reads it, now, onto the CPU; whoever calls holds the only copy.
+        scale: of a tensor in FP8, the factors of its 128 × 128 blocks, FP32 `[ceil(out / 128), ceil(in / 128)]`.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    file: Path
+    read: Callable[[], Tensor]
+    scale: "StoredTensor | None" = None
+
+    @property
+    def n_bytes(self) -> int:
+        """Of its numbers, without the scale."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """A checkpoint that was opened, and what had to be done about it.
+
+    Attributes:
+        layout: the registry's name of its layout.
+        path: the file or folder.
+        config: the decoder's architecture.
+        tensors: every tensor of the architecture under its published name, in the decoder's order, and
+            `….mlp.gate.expert_loads`, which the published layout has no name for. The copies of the embedding and the
+            head that prediction modules get in published files are not among them: they were compared, and left out.
+        step: the optimizer step it was saved at, where it tells.
+        renamed: (name in the file, name of today) of everything a repair has renamed, such as `out_proj`.
+        initialised: statistics that the file lacks, and that begin anew; `tensors` holds them, zero.
+        missing: weights that the file lacks and that the caller allowed by name; `tensors` holds random ones.
+        unexpected: names in the file that the architecture has no place for.
+        left_behind: what else the file holds and no conversion carries over, such as `optimizer_states`.
+    """
+
+    layout: str
+    path: Path
+    config: DecoderConfig
+    tensors: Mapping[str, StoredTensor]
+    step: int | None = None
+    renamed: tuple[tuple[str, str], ...] = ()
+    initialised: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
