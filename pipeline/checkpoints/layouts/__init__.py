@@ -1,0 +1,1 @@
+"""Layouts that checkpoints come in, a module each."""
