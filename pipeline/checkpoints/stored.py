@@ -28,6 +28,7 @@ class StoredTensor:
         file: where it lies, for messages.
         read: reads it, now, onto the CPU; whoever calls holds the only copy.
         scale: of a tensor in FP8, the factors of its 128 × 128 blocks, FP32 `[ceil(out / 128), ceil(in / 128)]`.
+        read_rows: reads `[start:stop]` of the first dimension alone, where the file allows it; None: `read` has to do.
     """
 
     shape: tuple[int, ...]
@@ -35,6 +36,7 @@ class StoredTensor:
     file: Path
     read: Callable[[], Tensor]
     scale: "StoredTensor | None" = None
+    read_rows: Callable[[int, int], Tensor] | None = None
 
     @property
     def n_bytes(self) -> int:

@@ -1,0 +1,1 @@
+"""Writing checkpoints tensor by tensor: in memory for the largest of them, and resumable file by file."""
