@@ -1,11 +1,27 @@
 """Torch's own files, opened without running what somebody may have hidden in them."""
 
+import re
+import warnings
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from pipeline.checkpoints.stored import StoredTensor
+from pipeline.checkpoints.files.raw_tensor import check_shape, raw_tensor, read_bytes
+from pipeline.checkpoints.files.torch_archive import check_archive, check_sums, is_archive
+from pipeline.checkpoints.stored import DamagedCheckpointError, StoredTensor
+
+# Where torch notes the place of a storage that it was told not to read.
+_OFFSET = "_checkpoint_offset"
+
+
+class _Span(NamedTuple):
+    """The part of a tensor's storage that it reaches: its first and its end, in numbers."""
+
+    start: int
+    stop: int
 
 
 def open_pickle(path: Path) -> dict[str, Any]:
@@ -17,22 +33,140 @@ def open_pickle(path: Path) -> dict[str, Any]:
         FileNotFoundError: when there is no such file.
         DamagedCheckpointError: when it is damaged, would run code, or holds no dictionary.
     """
-    raise NotImplementedError
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist, or is no file.")
+    if is_archive(path):
+        with path.open("rb") as file:
+            content = load_archive(file, path.stat().st_size, str(path))
+    else:
+        content = _load(path, "cpu", str(path))
+    if not isinstance(content, dict):
+        raise DamagedCheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
+    return content
 
 
-def stored(tensor: Tensor, path: Path) -> StoredTensor:
-    """How to read a tensor that `open_pickle` found.
+def load_archive(file: IO[bytes], n_bytes: int, label: str) -> Any:
+    """What an archive holds; its tensors are on the meta device, and their storages know their places in it.
+
+    Args:
+        file: the archive.
+        n_bytes: its size.
+        label: what it is called in messages.
 
     Raises:
-        DamagedCheckpointError: when it would reach beyond its part of the file.
+        DamagedCheckpointError: when it is damaged, or would run code.
     """
-    raise NotImplementedError
+    records = check_archive(file, n_bytes, label)
+    file.seek(0)
+    content = _load(file, "meta", label)
+    _check_storages(content, records, label)
+    return content
+
+
+def stored(tensor: Tensor, path: Path, archive_start: int = 0) -> StoredTensor:
+    """How to read a tensor that `open_pickle` found.
+
+    Args:
+        tensor: on the meta device, or in memory.
+        path: the file.
+        archive_start: where in the file the archive begins.
+
+    Raises:
+        DamagedCheckpointError: when it is no plain tensor, or would reach beyond its part of the file.
+    """
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided or tensor.is_quantized:
+        raise DamagedCheckpointError(f"{path} holds a {type(tensor).__name__} that is no plain tensor of numbers.")
+    if tensor.is_neg() or tensor.is_conj():
+        raise DamagedCheckpointError(f"{path} holds the negative view of a tensor, which no weight is.")
+    shape = check_shape("a tensor", tuple(tensor.shape), path)
+    span = _span(tensor, path)
+    tensor = tensor.detach()
+    if not tensor.is_meta:
+        whole = tensor
+        return StoredTensor(
+            shape, tensor.dtype, path, whole.clone, read_rows=(lambda start, stop: whole[start:stop].clone())
+        )
+    offset = archive_start + getattr(tensor.untyped_storage(), _OFFSET) + span.start * tensor.itemsize
+    if tensor.is_contiguous():
+        return raw_tensor(path, offset, shape, tensor.dtype)
+    read = partial(_read_strided, path, offset, span.stop - span.start, tensor.dtype, shape, tensor.stride())
+    return StoredTensor(shape, tensor.dtype, path, read)
 
 
 def verify_archive(path: Path) -> None:
     """Hold every record of an archive against its CRC-32, which torch itself does not do.
 
+    A file that is no archive has no checksums, and passes.
+
     Raises:
         DamagedCheckpointError: naming the record that changed since it was written.
     """
-    raise NotImplementedError
+    if is_archive(path):
+        with path.open("rb") as file:
+            check_sums(file, str(path))
+
+
+def _load(file: Path | IO[bytes], device: str, label: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location=device, weights_only=True)
+    # A mutated pickle makes torch raise nearly anything: KeyError, struct.error, UnicodeDecodeError, …
+    except Exception as error:
+        hidden = re.search(r"GLOBAL (\S+)|reduce for unrecognized function (.+?)(?: which|$)", str(error))
+        if hidden:
+            raise DamagedCheckpointError(
+                f"{label} refers to {hidden[1] or hidden[2]}, which weights have no need of; nothing of it was run. "
+                "Do not open it by other means unless you trust whoever made it."
+            ) from None
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise DamagedCheckpointError(
+            f"{label} is no file of torch, or it is damaged ({type(error).__name__}: {reason[0][:200]}); "
+            "get the file again."
+        ) from None
+
+
+def _check_storages(content: Any, records: dict[int, int], label: str) -> None:
+    """Every tensor's storage has to be one record of the archive, all of it."""
+    pending, seen = [content], set()
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, list | tuple):
+            pending += value
+        elif isinstance(value, Tensor) and value.layout == torch.strided:
+            storage = value.untyped_storage()
+            offset = getattr(storage, _OFFSET, None)
+            if not value.is_meta or records.get(offset) != storage.nbytes():  # type: ignore[arg-type]
+                raise DamagedCheckpointError(
+                    f"{label}: a tensor of the shape {list(value.shape)} does not lie where one of the archive's "
+                    "records does; get the file again."
+                )
+
+
+def _span(tensor: Tensor, path: Path) -> _Span:
+    """Which numbers of its storage a tensor reaches.
+
+    Raises:
+        DamagedCheckpointError: when they are not all there, or it repeats them, as only a bomb does.
+    """
+    start = tensor.storage_offset()
+    reach = sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    stop = start + reach + 1 if tensor.numel() else start
+    if stop * tensor.itemsize > tensor.untyped_storage().nbytes() or tensor.numel() > stop - start:
+        raise DamagedCheckpointError(
+            f"{path}: a tensor of the shape {list(tensor.shape)} and strides {list(tensor.stride())} does not fit into "
+            f"the {tensor.untyped_storage().nbytes()} bytes that the file has for it; get the file again."
+        )
+    return _Span(start, stop)
+
+
+def _read_strided(
+    path: Path, offset: int, n_numbers: int, dtype: torch.dtype, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> Tensor:
+    numbers = read_bytes(path, offset, n_numbers * dtype.itemsize).view(dtype)
+    return numbers.as_strided(shape, strides).contiguous()
