@@ -8,7 +8,7 @@ adds `index.json`, which lists them.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,16 @@ class _Shard:
         """The tokens [T], memory-mapped read-only."""
         if self.summary.n_tokens == 0:  # which cannot be mapped
             return np.zeros(0, self.dtype)
-        return np.memmap(self.path, dtype=self.dtype, mode="r")
+        return np.memmap(self.path, dtype=self.dtype, mode="r", shape=(self.summary.n_tokens,))
+
+    def first(self, n_documents: int) -> "_Shard":
+        """The same shard without its later documents."""
+        lengths = self.lengths[:n_documents]
+        return replace(
+            self,
+            lengths=lengths,
+            summary=replace(self.summary, n_documents=len(lengths), n_tokens=int(lengths.sum())),
+        )
 
 
 def _read_versioned(path: Path) -> dict[str, Any]:
@@ -231,6 +240,17 @@ class TokenDataset:
             tokens = self._map(shard)
             for start in range(0, len(tokens), n_tokens):
                 yield np.array(tokens[start : start + n_tokens], dtype=np.int64)
+
+    def excerpt(self, n_tokens: int) -> "TokenDataset":
+        """The first documents, until they hold `n_tokens` tokens; all of them where there are no more."""
+        n_documents = min(len(self), 1 + int(np.searchsorted(np.cumsum(self.lengths), n_tokens)))
+        starts = self._first_documents[:-1]
+        shards = [
+            shard.first(n_documents - int(start))
+            for start, shard in zip(starts, self._shards, strict=True)
+            if start < n_documents
+        ]
+        return TokenDataset(self.folder, self.vocabulary, shards)
 
     def verify(self) -> None:
         """Read everything, and compare it with the checksums.

@@ -126,6 +126,22 @@ def test_a_dataset_is_opened_again_where_it_is_pickled_to(split):
     assert_same_documents(pickle.loads(pickled), contents)
 
 
+@pytest.mark.parametrize("n_documents", [1, 2, 3, 4, 5])
+def test_an_excerpt_is_the_first_documents(split, n_documents):
+    folder, contents = split
+    n_tokens = sum(len(content) for content in contents[:n_documents])
+    excerpt = TokenDataset.open(folder).excerpt(n_tokens)
+    assert_same_documents(excerpt, contents[:n_documents])
+    np.testing.assert_array_equal(np.concatenate(list(excerpt.chunks(7))), np.concatenate(contents[:n_documents]))
+    assert excerpt.n_tokens == n_tokens
+
+
+def test_an_excerpt_has_a_document_at_least_and_no_more_than_there_are(split):
+    folder, contents = split
+    assert_same_documents(TokenDataset.open(folder).excerpt(1), contents[:1])
+    assert_same_documents(TokenDataset.open(folder).excerpt(10**9), contents)
+
+
 def test_only_the_shards_that_are_read_are_mapped(split, monkeypatch):
     folder, contents = split
     mapped = []
