@@ -1,5 +1,6 @@
 """Parts of stored tensors, and stored tensors joined: read when asked for, and no more of them than needed."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,8 @@ from lightning_modules.precision.emulation import BLOCK
 from pipeline.checkpoints.names import Part, own_tensors, published_parts
 from pipeline.checkpoints.stored import DamagedCheckpointError, StoredTensor
 
-CHUNK_BYTES = 64 * 2**20
+# Rounding makes a few FP32 copies of what is read at a time.
+CHUNK_NUMBERS = 8 * 2**20
 
 
 def rows(stored: StoredTensor, start: int, stop: int) -> StoredTensor:
@@ -108,14 +110,14 @@ def read_rows(stored: StoredTensor, start: int, stop: int) -> Tensor:
     return stored.read()[start:stop]
 
 
-def chunks(stored: StoredTensor, n_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, Tensor]]:
-    """Read a tensor in pieces of about `n_bytes`: (first row, rows), whole blocks of 128 rows each."""
+def chunks(stored: StoredTensor, n_numbers: int = CHUNK_NUMBERS) -> Iterator[tuple[int, Tensor]]:
+    """Read a tensor in pieces of about `n_numbers`: (first row, rows), whole blocks of 128 rows each."""
     if not stored.shape or stored.read_rows is None:
         yield 0, stored.read()
         return
     n_rows = stored.shape[0]
-    row_bytes = max(1, stored.n_bytes // max(1, n_rows))
-    step = max(BLOCK, n_bytes // row_bytes // BLOCK * BLOCK)
+    numbers_per_row = max(1, math.prod(stored.shape[1:]))
+    step = max(BLOCK, n_numbers // numbers_per_row // BLOCK * BLOCK)
     for start in range(0, n_rows, step):
         yield start, stored.read_rows(start, min(n_rows, start + step))
 

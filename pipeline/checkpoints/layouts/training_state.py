@@ -1,0 +1,87 @@
+"""What Lightning's single files and sharded folders have in common: the decoder's own names, its stacks, its values."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.precision.emulation import E4M3
+from pipeline.checkpoints.names import own_parts, own_tensors, published_parts
+from pipeline.checkpoints.opening import OpenOptions, complete
+from pipeline.checkpoints.plausibility import check_layers
+from pipeline.checkpoints.slices import split_own
+from pipeline.checkpoints.stored import CheckpointSource, DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.writing.tensors import PlannedTensor
+
+WEIGHTS = "state_dict"
+# The decoder's place in the LightningModule.
+PREFIX = "decoder."
+# What a conversion carries over, or writes anew.
+_CARRIED = {WEIGHTS, "hyper_parameters", "global_step", "epoch", "pytorch-lightning_version"}
+
+
+def names(config: DecoderConfig) -> dict[str, str]:
+    """What training checkpoints call the tensor that a published one lies in, by published names."""
+    return {name: PREFIX + part.own for name, part in published_parts(config).items()}
+
+
+def training_source(
+    tensors: Mapping[str, StoredTensor], values: Mapping[str, Any], layout: str, path: Path, options: OpenOptions
+) -> CheckpointSource:
+    """A training checkpoint, taken apart into published tensors.
+
+    Args:
+        tensors: those of `state_dict`, by their names there.
+        values: everything else that the checkpoint holds, by its keys.
+        layout: the registry's name.
+        path: of the checkpoint.
+        options: what may be missing.
+
+    Raises:
+        DamagedCheckpointError: when it lacks its architecture, or holds another.
+    """
+    try:
+        config = DecoderConfig(**values["hyper_parameters"]["decoder"])
+        step = int(values["global_step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedCheckpointError(
+            f"{path} does not say which decoder it is of (hyper_parameters.decoder, global_step: {error!r}); "
+            "take another checkpoint of the training."
+        ) from error
+    check_layers(config, len(tensors), path)
+    found = split_own({name.removeprefix(PREFIX): stored for name, stored in tensors.items()}, config, path)
+    left_behind = tuple(sorted(set(values) - _CARRIED))
+    return complete(found, config, layout, path, options, step=step, left_behind=left_behind)
+
+
+def training_values(source: CheckpointSource) -> dict[str, Any]:
+    """What `trainer.start_from` reads beside the weights."""
+    return {
+        "hyper_parameters": {"decoder": asdict(source.config)},
+        "global_step": source.step or 0,
+        "epoch": 0,
+        "pytorch-lightning_version": lightning.__version__,
+    }
+
+
+def planned_stacks(source: CheckpointSource) -> list[PlannedTensor]:
+    """The tensors of `state_dict`, put together from published ones.
+
+    Raises:
+        ValueError: when there is FP8 among them, which a training checkpoint has no place for.
+    """
+    if any(stored.dtype == E4M3 for stored in source.tensors.values()):
+        raise ValueError(
+            f"{source.path} holds FP8 weights, which a training checkpoint has no place for; "
+            "set dtype to bfloat16 or float32."
+        )
+    shapes = own_tensors(source.config)
+    tensors = []
+    for own, parts in own_parts(source.config).items():
+        pieces = [source.tensors[name] for name in parts if name in source.tensors]
+        if pieces:
+            tensors.append(PlannedTensor(PREFIX + own, tuple(shapes[own].shape), pieces[0].dtype, tuple(pieces)))
+    return tensors

@@ -1,0 +1,68 @@
+"""Tensors on their way into a file: stacked from stored ones, and written a few million numbers at a time."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from pipeline.checkpoints.slices import chunks
+from pipeline.checkpoints.stored import StoredTensor
+
+# Zeros of this many bytes, in one piece, become a hole in the file: they read as zeros, and take no room.
+HOLE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A tensor of the target: the numbers of `pieces`, one after the other.
+
+    Raises:
+        ValueError: when the pieces have not the target's type, or not as many numbers.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    pieces: tuple[StoredTensor, ...]
+
+    def __post_init__(self) -> None:
+        others = sorted({str(piece.dtype).removeprefix("torch.") for piece in self.pieces if piece.dtype != self.dtype})
+        if others:
+            raise ValueError(
+                f"{self.name} would be made of tensors of several types, {self.dtype} and {', '.join(others)}; "
+                "set dtype to bfloat16 or float32."
+            )
+        if math.prod(self.shape) != sum(math.prod(piece.shape) for piece in self.pieces):
+            raise ValueError(f"{self.name} of the shape {list(self.shape)} cannot be made of its parts.")
+
+    @property
+    def n_bytes(self) -> int:
+        """Of its numbers."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Read it piece by piece, as bytes."""
+        for piece in self.pieces:
+            for _, chunk in chunks(piece):
+                yield chunk.contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def planned(name: str, stored: StoredTensor) -> PlannedTensor:
+    """A tensor that is written as it is stored."""
+    return PlannedTensor(name, stored.shape, stored.dtype, (stored,))
+
+
+def put(file: BinaryIO, block: np.ndarray) -> None:
+    """Write bytes where `file` stands; long runs of zeros are skipped, which leaves a hole.
+
+    The file has to have its length already, or get it afterwards.
+    """
+    for start in range(0, len(block), HOLE_BYTES):
+        piece = block[start : start + HOLE_BYTES]
+        if len(piece) == HOLE_BYTES and not piece.any():
+            file.seek(HOLE_BYTES, 1)
+        else:
+            file.write(piece.data)
