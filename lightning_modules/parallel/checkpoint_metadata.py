@@ -2,7 +2,7 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -30,6 +30,18 @@ KNOWN = {
     ("pathlib", "PosixPath"),
 }
 
+# Of these, the objects that pickle sets the state of.
+STATEFUL = (
+    metadata.BytesStorageMetadata,
+    metadata.ChunkStorageMetadata,
+    metadata.Metadata,
+    metadata.MetadataIndex,
+    metadata.StorageMeta,
+    metadata.TensorProperties,
+    metadata.TensorStorageMetadata,
+    filesystem._StorageInfo,
+)
+
 
 class SafeReader(dcp.FileSystemReader):
     """Reads a sharded checkpoint; its index may name nothing but what such an index is made of.
@@ -52,14 +64,29 @@ def _read_index(path: Path) -> metadata.Metadata:
     try:
         with path.open("rb") as file:
             content = _Unpickler(file).load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError) as error:
+    except OSError:
+        raise
+    # Bits that have flipped make an unpickler raise nearly anything: KeyError, TypeError, UnicodeDecodeError, …
+    except Exception as error:
         raise ValueError(f"{path} is not the index of a sharded checkpoint ({error}).") from error
     if not isinstance(content, metadata.Metadata):
         raise ValueError(f"{path} is not the index of a sharded checkpoint.")
     return content
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """In Python: the one in C makes room for as many objects as the file says there will be, and fills it."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        """Set the state of an object; of a class or function it would change what everybody else sees."""
+        if type(self.stack[-2]) not in STATEFUL:  # type: ignore[attr-defined]
+            raise pickle.UnpicklingError(f"it changes {self.stack[-2]!r}")  # type: ignore[attr-defined]
+        super().load_build()  # type: ignore[misc]
+
+    dispatch[pickle.BUILD[0]] = load_build
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in KNOWN or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
             return super().find_class(module, name)

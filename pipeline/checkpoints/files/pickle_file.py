@@ -119,11 +119,15 @@ def _load(file: Path | IO[bytes], device: str, label: str) -> Any:
                 f"{label} refers to {hidden[1] or hidden[2]}, which weights have no need of; nothing of it was run. "
                 "Do not open it by other means unless you trust whoever made it."
             ) from None
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise DamagedCheckpointError(
-            f"{label} is no file of torch, or it is damaged ({type(error).__name__}: {reason[0][:200]}); "
-            "get the file again."
+            f"{label} is no file of torch, or it is damaged ({_reason(error)}); get the file again."
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What torch says, without its advice to open the file in a way that runs code."""
+    lines = [line for line in str(error).splitlines() if line.strip() and "weights_only" not in line]
+    return f"{type(error).__name__}: {lines[-1].strip()[:200]}" if lines else type(error).__name__
 
 
 def _check_storages(content: Any, records: dict[int, int], label: str) -> None:
@@ -154,8 +158,8 @@ def _span(tensor: Tensor, path: Path) -> _Span:
     Raises:
         DamagedCheckpointError: when they are not all there, or it repeats them, as only a bomb does.
     """
-    start = tensor.storage_offset()
-    reach = sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = int(tensor.storage_offset())
+    reach = sum((int(side) - 1) * int(stride) for side, stride in zip(tensor.shape, tensor.stride(), strict=True))
     stop = start + reach + 1 if tensor.numel() else start
     if stop * tensor.itemsize > tensor.untyped_storage().nbytes() or tensor.numel() > stop - start:
         raise DamagedCheckpointError(

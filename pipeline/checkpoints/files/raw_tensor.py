@@ -1,8 +1,10 @@
 """A tensor's bytes in a file, read when they are asked for."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +12,8 @@ from torch import Tensor
 from pipeline.checkpoints.stored import DamagedCheckpointError, StoredTensor
 
 MAX_NAME_LENGTH = 256
+# Printable ASCII but what separates folders.
+PLAIN_NAME = re.compile(r"[!-.0-\[\]-~]+")
 MAX_DIMENSIONS = 8
 # No weight has a side that long; beyond lies what would overflow.
 MAX_SIDE = 2**40
@@ -31,9 +35,8 @@ def check_name(name: object, path: Path) -> str:
     Raises:
         DamagedCheckpointError: otherwise.
     """
-    if isinstance(name, str) and 0 < len(name) <= MAX_NAME_LENGTH and name.isascii() and name.isprintable():
-        if set(name).isdisjoint("/\\ "):
-            return name
+    if isinstance(name, str) and 0 < len(name) <= MAX_NAME_LENGTH and PLAIN_NAME.fullmatch(name):
+        return name
     shown = repr(name)[:80]
     raise DamagedCheckpointError(f"{path} names a tensor {shown}, which cannot be one's name; get the file again.")
 
@@ -44,12 +47,12 @@ def check_shape(name: str, shape: object, path: Path) -> tuple[int, ...]:
     Raises:
         DamagedCheckpointError: when it is none, or absurd.
     """
-    plausible = isinstance(shape, Sequence) and len(shape) <= MAX_DIMENSIONS
-    if not plausible or not all(type(side) is int and 0 <= side <= MAX_SIDE for side in shape):  # type: ignore[attr-defined]
+    sides: list[Any] = list(shape) if isinstance(shape, list | tuple) else [None]
+    if len(sides) > MAX_DIMENSIONS or not all(type(side) is int and 0 <= side <= MAX_SIDE for side in sides):
         raise DamagedCheckpointError(
             f"{path}: {name} has the shape {str(shape)[:80]}, which no tensor has; get the file again."
         )
-    return tuple(shape)  # type: ignore[arg-type]
+    return tuple(sides)
 
 
 def read_bytes(path: Path, offset: int, n_bytes: int) -> Tensor:
@@ -61,7 +64,7 @@ def read_bytes(path: Path, offset: int, n_bytes: int) -> Tensor:
     buffer = torch.empty(n_bytes, dtype=torch.uint8)
     with path.open("rb") as file:
         file.seek(offset)
-        n_read = file.readinto(buffer.numpy())
+        n_read = file.readinto(buffer.numpy().data)
     if n_read != n_bytes:
         raise DamagedCheckpointError(f"{path} ends before byte {offset + n_bytes}: it was cut off; get the file again.")
     return buffer
@@ -72,8 +75,6 @@ def _read(path: Path, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -
     return read_bytes(path, offset, n_bytes).view(dtype).reshape(shape)
 
 
-def _read_rows(
-    path: Path, offset: int, shape: tuple[int, ...], dtype: torch.dtype, start: int, stop: int
-) -> Tensor:
+def _read_rows(path: Path, offset: int, shape: tuple[int, ...], dtype: torch.dtype, start: int, stop: int) -> Tensor:
     row_bytes = torch.Size(shape[1:]).numel() * dtype.itemsize
     return _read(path, offset + start * row_bytes, (stop - start, *shape[1:]), dtype)

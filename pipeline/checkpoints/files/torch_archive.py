@@ -62,7 +62,9 @@ def check_archive(file: IO[bytes], n_bytes: int, label: str) -> dict[int, int]:
                 _check_small_record(name, archive, record, label)
         _check_spans(spans, n_bytes, label)
         if f"{folders.pop()}/data.pkl" not in archive.namelist():
-            raise DamagedCheckpointError(f"{label} is an archive, but not one that torch.save wrote: it lacks data.pkl.")
+            raise DamagedCheckpointError(
+                f"{label} is an archive, but not one that torch.save wrote: it lacks data.pkl."
+            )
     return numbers
 
 
@@ -94,7 +96,9 @@ def _check_small_record(name: str, archive: zipfile.ZipFile, record: zipfile.Zip
 def _data_start(file: IO[bytes], record: zipfile.ZipInfo, label: str) -> int:
     """Where a record's bytes begin: behind a header of its own, which has to agree with the archive's directory."""
     if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size or record.flag_bits & 1:
-        raise DamagedCheckpointError(f"{label}: {record.filename} is compressed or encrypted, as torch never writes it.")
+        raise DamagedCheckpointError(
+            f"{label}: {record.filename} is compressed or encrypted, as torch never writes it."
+        )
     file.seek(record.header_offset)
     signature, *_, n_name, n_extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
     name = file.read(n_name)
