@@ -4,7 +4,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from lightning_modules.parallel.checkpoint_folder import METADATA_FILE
+from pipeline.checkpoints.files.distributed_folder import verify_distributed
+from pipeline.checkpoints.files.pickle_file import verify_archive
 from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.writing.checksums import checksums_path, verify
 
 
 def check_finite(name: str, tensor: Tensor, file: Path) -> None:
@@ -18,14 +22,12 @@ def check_finite(name: str, tensor: Tensor, file: Path) -> None:
     Raises:
         DamagedCheckpointError: when there is a NaN or an infinity.
     """
-    if not tensor.is_floating_point():
-        return
-    # FP8 knows no reductions; a sum in FP32 is finite only if all are, and needs no second copy of wider types.
-    numbers = tensor if tensor.dtype.itemsize > 1 else tensor.float()
-    if not bool(numbers.isfinite().all()):
-        n_bad = int((~numbers.isfinite()).sum())
+    # Torch asks no FP8 number whether it is one.
+    numbers = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+    finite = numbers.isfinite()
+    if not bool(finite.all()):
         raise DamagedCheckpointError(
-            f"{file}: {name} holds {n_bad} numbers that are NaN or infinite; take an earlier checkpoint."
+            f"{file}: {name} holds {int((~finite).sum())} numbers that are NaN or infinite; take an earlier checkpoint."
         )
 
 
@@ -35,6 +37,11 @@ def verify_bytes(path: Path) -> None:
     Torch's archives hold a CRC-32 of every record, our exports a SHA-256 of every file. Files without checksums pass.
 
     Raises:
-        DamagedCheckpointError: naming the file, and the record in it, that changed since it was written.
+        FileNotFoundError, DamagedCheckpointError: naming the file, and what in it changed since it was written.
     """
-    raise NotImplementedError
+    if checksums_path(path).is_file():
+        verify(path)
+    elif path.is_file():
+        verify_archive(path)
+    elif (path / METADATA_FILE).is_file():
+        verify_distributed(path)
