@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from lightning_modules.parallel.checkpoint_folder import commit, partial_path, remove
+from pipeline.checkpoints.checking import verify_bytes
 from pipeline.checkpoints.names import EXPERT_LOADS, in_prediction_module
 from pipeline.checkpoints.quantisation import QuantisationError, RoundingLog, retype
 from pipeline.checkpoints.registry import LAYOUTS, WRITERS
@@ -87,6 +88,7 @@ def convert(
     plan = WRITERS[layout].plan(retyped, options)
     if not plan.is_folder and target.is_dir():
         raise ValueError(f"{target} is a folder, but {layout} checkpoints are single files; choose another target.")
+    verify_bytes(source.path)
     journal = Journal.open(partial_path(target), _fingerprint(source, layout, options, plan))
     resumed = tuple(journal.finished)
     for entry in journal.finished.values():

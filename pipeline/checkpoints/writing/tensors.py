@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from pipeline.checkpoints.checking import check_finite
 from pipeline.checkpoints.slices import chunks
 from pipeline.checkpoints.stored import StoredTensor
 
@@ -44,9 +45,14 @@ class PlannedTensor:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Read it piece by piece, as bytes."""
+        """Read it piece by piece, as bytes.
+
+        Raises:
+            DamagedCheckpointError: when there is a number that is none.
+        """
         for piece in self.pieces:
             for _, chunk in chunks(piece):
+                check_finite(self.name, chunk, piece.file)
                 yield chunk.contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
