@@ -168,10 +168,13 @@ class _Quantiser:
 
     def factors(self, start: int, stop: int) -> Tensor:
         """Factors of the rows of blocks `start:stop`; they are forgotten then."""
-        for row in range(start, stop):
-            if row not in self.scales:
-                self.values(row * BLOCK, min((row + 1) * BLOCK, self.stored.shape[0]))
-        return torch.stack([self.scales.pop(row) for row in range(start, stop)])
+        return torch.cat([self._factors_of_row(row) for row in range(start, stop)])
+
+    def _factors_of_row(self, row: int) -> Tensor:
+        if row in self.scales:
+            return self.scales.pop(row)[None]
+        start = row * BLOCK
+        return quantise_128x128(read_rows(self.stored, start, min(start + BLOCK, self.stored.shape[0]))).scales
 
 
 def _combine(chunks: list[ChunkError]) -> QuantisationError:

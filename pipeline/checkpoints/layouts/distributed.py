@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
     ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
@@ -110,7 +111,8 @@ def _write_index(
     by_tensor: dict[str, list[Chunk]] = {}
     for chunk in chunks:
         by_tensor.setdefault(chunk.tensor.name, []).append(chunk)
-    described, places = {}, {}
+    described: dict[str, TensorStorageMetadata | BytesStorageMetadata] = {}
+    places = {}
     for tensor in tensors:
         name = f"{WEIGHTS}.{tensor.name}"
         found = []
@@ -121,8 +123,7 @@ def _write_index(
             places[MetadataIndex(name, offsets, index)] = _StorageInfo(chunk.file, 0, n_bytes)
         described[name] = TensorStorageMetadata(TensorProperties(tensor.dtype), torch.Size(tensor.shape), found)
     keys = {f"{WEIGHTS}.{tensor.name}": (WEIGHTS, tensor.name) for tensor in tensors}
-    index = Metadata(described, keys, places, StorageMeta(), INDEX_VERSION)
-    path.write_bytes(pickle.dumps(index))
+    path.write_bytes(pickle.dumps(Metadata(described, keys, places, StorageMeta(), INDEX_VERSION)))
 
 
 def _write_meta(values: dict[str, Any], path: Path, advance: Callable[[int], None]) -> None:

@@ -81,7 +81,7 @@ def plan(source: CheckpointSource, options: ConversionOptions) -> Plan:
     files += [safetensors_file(EXPERT_LOADS_FILE, loads)] if loads else []
     files.append(json_file(CONFIG_FILE, described))
     files.append(json_file("generation_config.json", {"do_sample": True, **options.special_tokens}))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if source.config.scoring_func != "sigmoid":
         notes = ("transformers scores experts by sigmoid whatever config.json says; load this export elsewhere.",)
     return Plan(
@@ -114,7 +114,7 @@ def _sharded(weights: Mapping[str, StoredTensor], shard_bytes: int) -> Iterator[
             size = 0
         shards[-1] += group
         size += n_bytes
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for index, shard in enumerate(shards, start=1):
         file_name = f"model-{index:05d}-of-{len(shards):05d}.safetensors"
         weight_map |= dict.fromkeys((tensor.name for tensor in shard), file_name)

@@ -14,7 +14,7 @@ CONFIG_FILE = "config.json"
 # The published layout knows no segments: config.json calls them experts.
 SEGMENT_FIELDS = ("num_expert_segments", "expert_segment_sizes", "expert_segment_routing", "num_segments_per_expert")
 # What `transformers` leaves out, because its DeepSeek-V3 knows nothing else.
-IMPLIED = {"scoring_func": "sigmoid", "num_nextn_predict_layers": 0}
+IMPLIED: Mapping[str, Any] = {"scoring_func": "sigmoid", "num_nextn_predict_layers": 0}
 # What the decoder does in one way only.
 REQUIRED = {
     "model_type": "deepseek_v3",
@@ -83,7 +83,7 @@ def read_config(folder: Path) -> DecoderConfig:
             raise DamagedCheckpointError(
                 f"{path}: {name} is {values.get(name)!r}, not {required!r}; the decoder knows nothing else."
             )
-    described = IMPLIED | read_rope_parameters(values, path)
+    described = {**IMPLIED, **read_rope_parameters(values, path)}
     absent = [f.name for f in fields(DecoderConfig) if f.name not in described and f.default is MISSING]
     if absent:
         raise DamagedCheckpointError(f"{path} lacks {', '.join(absent)}; take the one that belongs to the weights.")

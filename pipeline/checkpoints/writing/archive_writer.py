@@ -69,7 +69,7 @@ def _fill(file: BinaryIO, record: zipfile.ZipInfo, tensor: PlannedTensor, advanc
     checksum = 0
     for block in tensor.blocks():
         put(file, block)
-        checksum = zlib.crc32(block, checksum)
+        checksum = zlib.crc32(block.data, checksum)
         advance(len(block))
     file.seek(start + record.file_size)
     if file.read(len(_DESCRIPTOR)) == _DESCRIPTOR:

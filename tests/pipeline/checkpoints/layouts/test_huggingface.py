@@ -1,26 +1,82 @@
 """The export, held against the implementation in transformers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from lightning_modules.model.configuration import YarnConfig
+from lightning_modules.model.configuration import DecoderConfig, YarnConfig
 from lightning_modules.model.decoder import Decoder
-from pipeline.checkpoints.huggingface import from_published, load_decoder, read_config, read_tensors, write_huggingface
+from pipeline.checkpoints.layouts.huggingface_config import read_config
+from pipeline.checkpoints.names import published_parts
+from pipeline.checkpoints.registry import detect_layout, open_checkpoint
+from pipeline.checkpoints.stored import DamagedCheckpointError
 from pipeline.files import read_json, write_json
 
 transformers = pytest.importorskip("transformers")
-SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-
-
-def export(decoder: Decoder, folder: Path, shard_bytes: int = 20_000) -> list[tuple[str, str]]:
-    folder.mkdir()
-    return write_huggingface(folder, decoder.config, decoder.state_dict(), SPECIAL, shard_bytes)
-
-
+INDEX = "model.safetensors.index.json"
 YARN = YarnConfig(factor=40, original_max_position_embeddings=4, beta_fast=16, mscale=0.707)
+# What vLLM (models/deepseek_mtp.py) and SGLang (models/deepseek_nextn.py) look for, of a prediction module with 8
+# experts and compressed queries at layer 3.
+MTP_NAMES = {
+    "model.layers.3.embed_tokens.weight",
+    "model.layers.3.enorm.weight",
+    "model.layers.3.hnorm.weight",
+    "model.layers.3.eh_proj.weight",
+    "model.layers.3.shared_head.norm.weight",
+    "model.layers.3.shared_head.head.weight",
+    "model.layers.3.input_layernorm.weight",
+    "model.layers.3.post_attention_layernorm.weight",
+    "model.layers.3.self_attn.q_a_proj.weight",
+    "model.layers.3.self_attn.q_a_layernorm.weight",
+    "model.layers.3.self_attn.q_b_proj.weight",
+    "model.layers.3.self_attn.kv_a_proj_with_mqa.weight",
+    "model.layers.3.self_attn.kv_a_layernorm.weight",
+    "model.layers.3.self_attn.kv_b_proj.weight",
+    "model.layers.3.self_attn.o_proj.weight",
+    "model.layers.3.mlp.gate.weight",
+    "model.layers.3.mlp.gate.e_score_correction_bias",
+    "model.layers.3.mlp.shared_experts.gate_proj.weight",
+    "model.layers.3.mlp.shared_experts.up_proj.weight",
+    "model.layers.3.mlp.shared_experts.down_proj.weight",
+    *(
+        f"model.layers.3.mlp.experts.{expert}.{projection}_proj.weight"
+        for expert in range(8)
+        for projection in ("gate", "up", "down")
+    ),
+}
+
+
+def load_in_transformers(folder: Path, n_layers: int, **options):
+    """Load an export, and make sure that nothing but prediction modules was left over."""
+    model, info = transformers.DeepseekV3ForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
+    assert not info["missing_keys"]
+    assert not info["mismatched_keys"]
+    # transformers looks for prediction modules at layer 61 alone, whatever config.json says.
+    assert all(int(name.split(".")[2]) >= n_layers for name in info["unexpected_keys"])
+    return model.eval()
+
+
+def own_logits(decoder: Decoder, tokens: Tensor) -> Tensor:
+    with torch.no_grad():
+        return decoder.next_token_logits(tokens)[0]
+
+
+def their_logits(model, tokens: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(tokens).logits
+
+
+def relative_difference(left: Tensor, right: Tensor) -> float:
+    return float((left - right).abs().max() / right.abs().max())
+
+
+@pytest.fixture(scope="session")
+def tokens() -> Tensor:
+    return torch.randint(0, 40, (2, 30), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
@@ -32,36 +88,106 @@ YARN = YarnConfig(factor=40, original_max_position_embeddings=4, beta_fast=16, m
         {"num_expert_segments": 2},
     ],
 )
-def test_transformers_computes_the_same_logits(build_decoder, tmp_path: Path, changes: dict) -> None:
+def test_transformers_computes_the_same_logits(
+    build_decoder, export_decoder, tokens: Tensor, tmp_path: Path, changes: dict
+) -> None:
     decoder = build_decoder(**changes)
-    export(decoder, tmp_path / "export")
-    model, info = transformers.DeepseekV3ForCausalLM.from_pretrained(tmp_path / "export", output_loading_info=True)
+    export_decoder(decoder, tmp_path / "export")
+    model = load_in_transformers(tmp_path / "export", 3)
+    assert relative_difference(own_logits(decoder, tokens), their_logits(model, tokens)) < 5e-6
+
+
+def test_an_export_of_the_published_depth_leaves_no_key_over(build_decoder, export_decoder, tmp_path: Path) -> None:
+    decoder = build_decoder(num_hidden_layers=61, n_routed_experts=4, n_group=2, topk_group=1)
+    export_decoder(decoder, tmp_path / "export")
+    _, info = transformers.DeepseekV3ForCausalLM.from_pretrained(tmp_path / "export", output_loading_info=True)
     assert not info["missing_keys"]
-    assert not info["mismatched_keys"]
-    tokens = torch.randint(0, 40, (2, 30), generator=torch.Generator().manual_seed(0))
+    assert not info["unexpected_keys"]
+
+
+def test_prediction_modules_lie_where_inference_engines_look_for_them(
+    build_decoder, export_decoder, tmp_path: Path
+) -> None:
+    decoder = build_decoder()
+    export_decoder(decoder, tmp_path / "export")
+    weight_map = read_json(tmp_path / "export" / INDEX)["weight_map"]
+    assert {name for name in weight_map if name.startswith("model.layers.3.")} == MTP_NAMES
+    tensors = {name: load_file(tmp_path / "export" / weight_map[name])[name] for name in MTP_NAMES}
+    assert torch.equal(tensors["model.layers.3.embed_tokens.weight"], decoder.embed_tokens.weight)
+    assert torch.equal(tensors["model.layers.3.shared_head.head.weight"], decoder.lm_head.weight)
+    export_decoder(decoder, tmp_path / "fp8", dtype="fp8")
+    quantised = {name for name in read_json(tmp_path / "fp8" / INDEX)["weight_map"] if name.endswith("_scale_inv")}
+    # Both read eh_proj, the head, the embedding and the router without factors.
+    expected = {f"{name}_scale_inv" for name in MTP_NAMES if "_proj" in name and "eh_proj" not in name}
+    assert {name for name in quantised if name.startswith("model.layers.3.")} == expected
+
+
+def test_transformers_reads_an_fp8_export(build_decoder, export_decoder, tokens: Tensor, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    # Without a GPU it dequantises to BF16; sides that 128 divides, or shorter ones, since it takes no partial blocks.
+    decoder = build_decoder(intermediate_size=256, hidden_size=128)
+    export_decoder(decoder, tmp_path / "fp8", dtype="fp8")
+    model = load_in_transformers(tmp_path / "fp8", 3).float()
+    dequantised = dequantised_decoder(decoder.config, tmp_path / "fp8", torch.bfloat16)
+    assert relative_difference(own_logits(dequantised, tokens), their_logits(model, tokens)) < 5e-6
+
+
+def test_transformers_computes_the_same_of_a_dequantised_export(
+    build_decoder, export_decoder, convert_path, tokens: Tensor, tmp_path: Path
+) -> None:
+    # Every kind of projection has a partial block at an edge: no side is a multiple of 128.
+    decoder = build_decoder(hidden_size=136, intermediate_size=200, moe_intermediate_size=136, q_lora_rank=130)
+    export_decoder(decoder, tmp_path / "fp8", dtype="fp8")
+    convert_path(tmp_path / "fp8", tmp_path / "bf16", "huggingface", dtype="bfloat16")
+    model = load_in_transformers(tmp_path / "bf16", 3, dtype=torch.float32)
+    dequantised = dequantised_decoder(decoder.config, tmp_path / "fp8", torch.bfloat16)
+    ours = own_logits(dequantised, tokens)
+    assert relative_difference(ours, their_logits(model, tokens)) < 5e-6
+    assert relative_difference(ours, own_logits(decoder, tokens)) > 1e-4, "quantising changed nothing"
+
+
+def dequantised_decoder(config: DecoderConfig, folder: Path, dtype: torch.dtype) -> Decoder:
+    """The decoder that an FP8 export means, by the published rule: number times factor, block by block."""
+    tensors: dict[str, Tensor] = {}
+    for file in folder.glob("*.safetensors"):
+        tensors |= load_file(file)
+    for name in [name for name in tensors if name.endswith("_scale_inv")]:
+        weight = name.removesuffix("_scale_inv")
+        numbers, factors = tensors[weight].float(), tensors.pop(name)
+        spread = factors.repeat_interleave(128, 0).repeat_interleave(128, 1)[: numbers.shape[0], : numbers.shape[1]]
+        tensors[weight] = numbers * spread
+    decoder = Decoder(config)
     with torch.no_grad():
-        theirs = model.eval()(tokens).logits
-        ours, _ = decoder.next_token_logits(tokens)
-    assert float((ours - theirs).abs().max() / theirs.abs().max()) < 5e-6
+        for name, part in published_parts(config).items():
+            own = decoder.state_dict()[part.own]
+            target = own if part.expert is None else own[part.expert, part.start : part.start + part.shape[0]]
+            target.copy_(tensors[name].to(dtype))
+            if name.endswith("e_score_correction_bias"):
+                target.copy_(tensors[name])
+    return decoder.eval()
 
 
-def test_what_is_written_reads_back_bit_for_bit(build_decoder, tmp_path: Path) -> None:
+def test_what_is_written_reads_back_bit_for_bit(build_decoder, export_decoder, tmp_path: Path) -> None:
     decoder = build_decoder(num_nextn_predict_layers=2)
-    renamed = export(decoder, tmp_path / "export")
-    assert ("mtp.1.block.self_attn.o_proj.weight", "model.layers.4.self_attn.o_proj.weight") in renamed
+    conversion = export_decoder(decoder, tmp_path / "export")
+    renamed = ("decoder.mtp.1.block.self_attn.o_proj.weight", "model.layers.4.self_attn.o_proj.weight")
+    assert renamed in conversion.renamed
     assert len(list((tmp_path / "export").glob("model-*.safetensors"))) > 1
-    loaded = load_decoder(tmp_path / "export")
-    assert loaded.config == decoder.config
-    weights = loaded.state_dict()
-    assert weights.keys() == decoder.state_dict().keys()
-    for name, tensor in decoder.state_dict().items():
-        assert torch.equal(weights[name], tensor), name
+    assert detect_layout(tmp_path / "export") == "huggingface"
+    source = open_checkpoint(tmp_path / "export")
+    assert source.config == decoder.config
+    weights = decoder.state_dict()
+    for name, part in published_parts(decoder.config).items():
+        expected = weights[part.own]
+        if part.expert is not None:
+            expected = expected[part.expert, part.start : part.start + part.shape[0]]
+        assert torch.equal(source.tensors[name].read(), expected), name
 
 
-def test_positions_read_back_however_config_json_tells_them(build_decoder, tmp_path: Path) -> None:
+def test_positions_read_back_however_config_json_tells_them(build_decoder, export_decoder, tmp_path: Path) -> None:
     decoder = build_decoder(rope_scaling=YARN, max_position_embeddings=160, rope_interleave=False)
     folder = tmp_path / "export"
-    export(decoder, folder)
+    export_decoder(decoder, folder)
     assert read_config(folder) == decoder.config
     described = read_json(folder / "config.json")
     # As transformers 5 writes it, and as DeepSeek published it.
@@ -71,20 +197,42 @@ def test_positions_read_back_however_config_json_tells_them(build_decoder, tmp_p
         write_json(folder / "config.json", values)
         assert read_config(folder) == decoder.config
     write_json(folder / "config.json", older | {"rope_scaling": {"type": "longrope"}})
-    with pytest.raises(ValueError, match="scales positions by 'longrope'; only 'yarn' is known"):
+    with pytest.raises(DamagedCheckpointError, match="scales positions by 'longrope'; only 'yarn' is known"):
         read_config(folder)
     assert transformers.AutoConfig.for_model(**newer).rope_parameters["factor"] == 40
 
 
-def test_segments_are_exported_as_the_experts_they_are(build_decoder, tmp_path: Path) -> None:
+def test_what_transformers_saves_is_read(build_decoder, export_decoder, tokens: Tensor, tmp_path: Path) -> None:
+    decoder = build_decoder(num_nextn_predict_layers=0)
+    export_decoder(decoder, tmp_path / "export")
+    transformers.DeepseekV3ForCausalLM.from_pretrained(tmp_path / "export").save_pretrained(tmp_path / "saved")
+    source = open_checkpoint(tmp_path / "saved")
+    assert source.config == decoder.config
+    assert {name.rpartition(".")[2] for name in source.initialised} == {"expert_loads"}
+    expected = open_checkpoint(tmp_path / "export").tensors
+    for name, stored in source.tensors.items():
+        if name not in source.initialised:
+            assert torch.equal(stored.read(), expected[name].read()), name
+
+
+def test_a_tied_head_may_be_absent(build_decoder, export_decoder, read_all, tmp_path: Path) -> None:
+    decoder = build_decoder(tie_word_embeddings=True, num_nextn_predict_layers=0)
+    export_decoder(decoder, tmp_path / "export", shard_bytes=2**30)
+    (shard,) = (tmp_path / "export").glob("model-*.safetensors")
+    tensors = load_file(shard)
+    del tensors["lm_head.weight"]
+    save_file(tensors, tmp_path / "export" / "model.safetensors")
+    (tmp_path / "export" / INDEX).unlink()
+    assert torch.equal(read_all(tmp_path / "export")["lm_head.weight"], decoder.embed_tokens.weight)
+
+
+def test_segments_are_exported_as_the_experts_they_are(build_decoder, export_decoder, tmp_path: Path) -> None:
     decoder = build_decoder(num_expert_segments=2)
-    export(decoder, tmp_path / "export")
-    config = read_config(tmp_path / "export")
-    assert config == decoder.config.with_segments_as_experts()
+    export_decoder(decoder, tmp_path / "export")
+    assert read_config(tmp_path / "export") == decoder.config.with_segments_as_experts()
     assert not any("segment" in name for name in read_json(tmp_path / "export" / "config.json"))
-    weights = from_published(read_tensors(tmp_path / "export"), decoder.config, decoder.state_dict())
-    for name, tensor in decoder.state_dict().items():
-        assert torch.equal(weights[name], tensor), name
+    segment = open_checkpoint(tmp_path / "export").tensors["model.layers.1.mlp.experts.3.down_proj.weight"]
+    assert torch.equal(segment.read(), decoder.layers[1].mlp.experts.down_proj[3])
 
 
 @pytest.mark.parametrize(
@@ -101,39 +249,53 @@ def test_segments_are_exported_as_the_experts_they_are(build_decoder, tmp_path: 
     ],
 )
 def test_segments_that_the_layout_cannot_express_are_refused(
-    build_decoder, tmp_path: Path, changes: dict, message: str
+    build_decoder, export_decoder, tmp_path: Path, changes: dict, message: str
 ) -> None:
+    decoder = build_decoder(num_expert_segments=2, **changes)
     with pytest.raises(ValueError, match=message):
-        export(build_decoder(num_expert_segments=2, **changes), tmp_path / "export")
-    assert list((tmp_path / "export").iterdir()) == []
+        export_decoder(decoder, tmp_path / "export")
+    assert [path.name for path in tmp_path.iterdir()] == ["trained.ckpt"]
 
 
-def test_a_damaged_export_is_refused(build_decoder, tmp_path: Path) -> None:
-    decoder = build_decoder()
-    folder = tmp_path / "export"
-    export(decoder, folder)
-    index = read_json(folder / "model.safetensors.index.json")
-    first = folder / "model-00001-of-{:05d}.safetensors".format(len(set(index["weight_map"].values())))
-    content = first.read_bytes()
-    first.write_bytes(content[:-10])
-    with pytest.raises(ValueError, match="model-00001.*cannot be read"):
-        read_tensors(folder)
-    first.write_bytes(content)
-    tensors = read_tensors(folder)
-    del tensors["model.layers.1.self_attn.o_proj.weight"]
-    with pytest.raises(ValueError, match="1 tensors are missing.*layers.1.self_attn.o_proj"):
-        from_published(tensors, decoder.config, decoder.state_dict())
-    write_json(folder / "model.safetensors.index.json", {"weight_map": {"x": "../outside.safetensors"}})
-    with pytest.raises(ValueError, match="not a file of its folder"):
-        read_tensors(folder)
-    write_json(folder / "config.json", {"model_type": "llama"})
-    with pytest.raises(ValueError, match="model_type is 'llama'"):
-        read_config(folder)
+def test_an_embedding_of_its_own_in_a_prediction_module_is_refused(
+    build_decoder, export_decoder, tmp_path: Path
+) -> None:
+    export_decoder(build_decoder(), tmp_path / "export")
+    weight_map = read_json(tmp_path / "export" / INDEX)["weight_map"]
+    shard = tmp_path / "export" / weight_map["model.layers.3.embed_tokens.weight"]
+    tensors = load_file(shard)
+    tensors["model.layers.3.embed_tokens.weight"][0, 0] += 1
+    save_file(tensors, shard)
+    with pytest.raises(DamagedCheckpointError, match=r"layers\.3\.embed_tokens\.weight is not model\.embed_tokens"):
+        open_checkpoint(tmp_path / "export")
 
 
-def test_expert_loads_travel_beside_the_published_layout(build_decoder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["absent", "another shape"])
+def test_fp8_without_its_factors_is_refused(build_decoder, export_decoder, tmp_path: Path, kind: str) -> None:
+    export_decoder(build_decoder(), tmp_path / "export", dtype="fp8", shard_bytes=2**30)
+    (shard,) = (tmp_path / "export").glob("model-*.safetensors")
+    tensors = load_file(shard)
+    name = "model.layers.0.self_attn.o_proj.weight_scale_inv"
+    tensors[name] = torch.ones(2, 1)
+    if kind == "absent":
+        del tensors[name]
+    save_file(tensors, tmp_path / "export" / "model.safetensors")
+    (tmp_path / "export" / INDEX).unlink()
+    with pytest.raises(DamagedCheckpointError, match=r"layers\.0\.self_attn\.o_proj\.weight"):
+        open_checkpoint(tmp_path / "export")
+
+
+def test_expert_loads_travel_beside_the_published_layout(build_decoder, export_decoder, tmp_path: Path) -> None:
     decoder = build_decoder()
     decoder.routers()[0].expert_loads.uniform_()
-    export(decoder, tmp_path / "export")
+    export_decoder(decoder, tmp_path / "export")
     loads = load_file(tmp_path / "export" / "expert_loads.safetensors")
     assert torch.equal(loads["model.layers.1.mlp.gate.expert_loads"], decoder.routers()[0].expert_loads)
+
+
+def test_scores_that_transformers_does_not_know_are_said(build_decoder, export_decoder, tmp_path: Path) -> None:
+    decoder = build_decoder()
+    softmax = Decoder(replace(decoder.config, scoring_func="softmax"))
+    softmax.load_state_dict(decoder.state_dict())
+    assert not export_decoder(decoder, tmp_path / "sigmoid").notes
+    assert "scores experts by sigmoid" in export_decoder(softmax, tmp_path / "softmax").notes[0]

@@ -9,20 +9,23 @@ import torch
 from lightning_modules.model.generation import generate
 from lightning_modules.model.sampling import SamplingConfig
 from lightning_modules.model.speculative import Acceptance, generate_speculatively
-from pipeline.checkpoints.huggingface import write_huggingface
 
 transformers = pytest.importorskip("transformers")
 GREEDY = SamplingConfig(temperature=0)
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
-def load_in_transformers(decoder, folder: Path):
-    """Load the export; nothing ends generation early."""
-    folder.mkdir()
-    write_huggingface(folder, decoder.config, decoder.state_dict(), SPECIAL, shard_bytes=200_000)
-    model = transformers.DeepseekV3ForCausalLM.from_pretrained(folder).eval()
-    model.generation_config.eos_token_id = None
-    return model
+@pytest.fixture
+def load_in_transformers(export_decoder, tmp_path: Path):
+    """Export a decoder, and load it there; nothing ends generation early."""
+
+    def load(decoder):
+        export_decoder(decoder, tmp_path / "export", special_tokens=SPECIAL, shard_bytes=200_000)
+        model = transformers.DeepseekV3ForCausalLM.from_pretrained(tmp_path / "export").eval()
+        model.generation_config.eos_token_id = None
+        return model
+
+    return load
 
 
 def continuation(model, prompt: torch.Tensor, n: int, **options) -> torch.Tensor:
@@ -33,9 +36,9 @@ def continuation(model, prompt: torch.Tensor, n: int, **options) -> torch.Tensor
 
 
 @pytest.mark.parametrize("changes", [{}, {"q_lora_rank": None, "n_shared_experts": 2}])
-def test_transformers_generates_the_same_greedy_tokens(build_decoder, tmp_path: Path, changes: dict) -> None:
+def test_transformers_generates_the_same_greedy_tokens(build_decoder, load_in_transformers, changes: dict) -> None:
     decoder = build_decoder(**changes)
-    model = load_in_transformers(decoder, tmp_path / "export")
+    model = load_in_transformers(decoder)
     prompt = torch.tensor([[1, 20, 11, 5], [1, 7, 3, 30]])
     ours = torch.stack(list(generate(decoder, prompt, 200, GREEDY)), dim=1)
     assert torch.equal(continuation(model, prompt, 200), ours)
@@ -61,10 +64,10 @@ def their_drafts(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_transformers_speculates_the_same_greedy_tokens(
-    build_decoder, their_drafts, tmp_path: Path, depth: int
+    build_decoder, load_in_transformers, their_drafts, depth: int
 ) -> None:
     decoder = build_decoder(num_nextn_predict_layers=depth)
-    model = load_in_transformers(decoder, tmp_path / "export")
+    model = load_in_transformers(decoder)
     # transformers looks for prediction modules at layer 61 alone, whatever config.json says: it has to be told.
     model._keys_to_ignore_on_load_unexpected = [rf"model\.layers\.{3 + k}\..*" for k in range(depth)]
     prompt = torch.tensor([[1, 7, 3, 30]])
@@ -81,10 +84,10 @@ def test_transformers_speculates_the_same_greedy_tokens(
 
 
 def test_an_export_of_the_published_depth_speculates_without_being_told(
-    build_decoder, their_drafts, tmp_path: Path
+    build_decoder, load_in_transformers, their_drafts
 ) -> None:
     decoder = build_decoder(num_hidden_layers=61)
-    model = load_in_transformers(decoder, tmp_path / "export")
+    model = load_in_transformers(decoder)
     assert any(re.search(key, "model.layers.61.eh_proj.weight") for key in model._keys_to_ignore_on_load_unexpected)
     prompt = torch.tensor([[1, 7, 3, 30]])
     ours = torch.cat(list(generate(decoder, prompt, 12, GREEDY)))
