@@ -21,7 +21,7 @@ from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.generation import generate
 from lightning_modules.model.sampling import SamplingConfig
-from pipeline.checkpoints.huggingface import load_decoder
+from pipeline.checkpoints.loading import load_decoder
 from pipeline.compose import compose
 from pipeline.evaluation.cache_drift import measure_cache_drift
 from pipeline.settings import read_settings

@@ -12,7 +12,7 @@ from lightning_modules.callbacks.expert_balance import balance_metrics
 from lightning_modules.model.sampling import SamplingConfig
 from pipeline.audio.codecs import load_codec
 from pipeline.audio.measures.gate import FlatnessGate
-from pipeline.checkpoints.huggingface import load_decoder
+from pipeline.checkpoints.loading import load_decoder
 from pipeline.configuration import outputs_folder, plain
 from pipeline.evaluation.listening import comparison_rows, control_speech, measure_bodies, random_speech, write_clips
 from pipeline.evaluation.metrics import audio_metrics, loss_metrics, write_tables

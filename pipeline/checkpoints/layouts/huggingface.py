@@ -14,7 +14,7 @@ from pipeline.checkpoints.layouts.huggingface_config import (
     read_config,
 )
 from pipeline.checkpoints.layouts.scales import attach_scales, with_scales
-from pipeline.checkpoints.names import EMBEDDING, EXPERT_LOADS, HEAD, shared_copies
+from pipeline.checkpoints.names import EMBEDDING, EXPERT_LOADS, shared_copies
 from pipeline.checkpoints.opening import OpenOptions, complete
 from pipeline.checkpoints.plausibility import check_experts, check_layers
 from pipeline.checkpoints.slices import same_numbers
@@ -56,8 +56,6 @@ def open_source(path: Path, options: OpenOptions) -> CheckpointSource:
     check_experts(config, len(tensors), path)
     if (path / EXPERT_LOADS_FILE).exists():
         tensors |= open_safetensors(inside(path, EXPERT_LOADS_FILE, path))[0]
-    if config.tie_word_embeddings and HEAD not in tensors and EMBEDDING in tensors:
-        tensors[HEAD] = tensors[EMBEDDING]
     for copy, original in shared_copies(config).items():
         if copy in tensors and original in tensors:
             _check_copy(copy, tensors.pop(copy), original, tensors[original])

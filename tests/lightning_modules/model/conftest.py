@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
-from pipeline.checkpoints.huggingface import huggingface_config, published_name
+from pipeline.checkpoints.layouts.huggingface_config import huggingface_config
+from pipeline.checkpoints.names import published_name
 
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
 

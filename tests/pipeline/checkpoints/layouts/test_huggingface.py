@@ -285,6 +285,18 @@ def test_fp8_without_its_factors_is_refused(build_decoder, export_decoder, tmp_p
         open_checkpoint(tmp_path / "export")
 
 
+def test_a_router_bias_lost_on_disk_is_refused(build_decoder, export_decoder, tmp_path: Path) -> None:
+    # transformers only warns, and loads a router of zeros.
+    export_decoder(build_decoder(), tmp_path / "export", shard_bytes=2**30)
+    (shard,) = (tmp_path / "export").glob("model-*.safetensors")
+    tensors = load_file(shard)
+    del tensors["model.layers.2.mlp.gate.e_score_correction_bias"]
+    save_file(tensors, tmp_path / "export" / "model.safetensors")
+    (tmp_path / "export" / INDEX).unlink()
+    with pytest.raises(DamagedCheckpointError, match=r"layers\.2\.mlp\.gate\.e_score_correction_bias"):
+        open_checkpoint(tmp_path / "export")
+
+
 def test_expert_loads_travel_beside_the_published_layout(build_decoder, export_decoder, tmp_path: Path) -> None:
     decoder = build_decoder()
     decoder.routers()[0].expert_loads.uniform_()
