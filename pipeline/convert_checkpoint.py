@@ -1,77 +1,75 @@
-"""Stage 3: a training checkpoint to a self-contained export in the published DeepSeek-V3 layout.
+"""Stage 3: a checkpoint of any layout to any other, judged before it takes its place.
 
 python -m pipeline.convert_checkpoint
+python -m pipeline.convert_checkpoint source=old.pt target=export [layout=deepseek conversion.dtype=fp8 …]
 """
 
 import logging
-import shutil
 from pathlib import Path
 
 import hydra
-import torch
 from omegaconf import DictConfig
 
-from lightning_modules.model.decoder import Decoder
-from pipeline.checkpoints.huggingface import from_published, read_tensors, write_huggingface
-from pipeline.checkpoints.training import TrainedDecoder, read_training_checkpoint
+from pipeline.checkpoints.conversion import convert
+from pipeline.checkpoints.registry import open_checkpoint
 from pipeline.configuration import outputs_folder, plain
-from pipeline.files import atomic_folder, write_json
+from pipeline.conversion.check import FAIL
+from pipeline.conversion.progress import progress_bar
+from pipeline.conversion.report import conversion_report, headline_metrics
+from pipeline.conversion.settings import composed_architecture, read_conversion
+from pipeline.conversion.staging import CODEC, Staging, copy_codec
+from pipeline.conversion.verdict import Surroundings, Verdict, examine
 from pipeline.stage_runs import child_run
-from pipeline.tokens.vocabulary import Special
 
 log = logging.getLogger(__name__)
 
-SHARD_BYTES = 4 * 2**30
-SPECIAL_TOKENS = {"bos_token_id": int(Special.BOS), "eos_token_id": int(Special.EOS), "pad_token_id": int(Special.PAD)}
+# The layout whose exports speak by themselves: the codec comes along.
+SPEAKING_LAYOUT = "huggingface"
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="config")
 def main(config: DictConfig) -> None:
-    """Write outputs/export from the best checkpoint of training, and the codec it speaks through."""
-    outputs = outputs_folder(config)
-    checkpoint = outputs / "train" / "checkpoint.ckpt"
-    trained = read_training_checkpoint(checkpoint)
-    missing, unexpected = compare_with_architecture(trained)
-    if missing:
-        raise ValueError(f"{checkpoint} lacks {len(missing)} weights: {', '.join(missing[:8])}; train again.")
-    with atomic_folder(outputs / "export") as folder:
-        renamed = write_huggingface(folder, trained.config, trained.weights, SPECIAL_TOKENS, SHARD_BYTES)
-        shutil.copytree(Path(config.paths.prepared) / "codec", folder / "codec")
-        verify(folder, trained)
-        report = {
-            "layout": "huggingface",
-            "source": str(checkpoint),
-            "step": trained.step,
-            "parameters": sum(tensor.numel() for tensor in trained.weights.values()),
-            "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
-            "renamed": renamed,
-            "missing": missing,
-            "unexpected": unexpected,
-        }
-        write_json(folder / "conversion_report.json", report)
-    log.info("%s: %d weights, %d renamed, none missing.", outputs / "export", len(trained.weights), len(renamed))
-    with child_run(plain(config), outputs, "convert-checkpoint") as run:
-        run.log_artifact(outputs / "export" / "conversion_report.json")
-        run.log_artifact(outputs / "export" / "config.json")
+    """Write `target` from `source`: by default outputs/export from the best checkpoint of training."""
+    values = plain(config)
+    settings = read_conversion(values)
+    prepared, outputs, layout = Path(config.paths.prepared), outputs_folder(config), str(config.layout)
+    path = Path(values["source"] or outputs / "train" / "checkpoint.ckpt")
+    architecture = composed_architecture(values, prepared)
+    source = open_checkpoint(path, settings.source_layout, settings.opened(architecture, config.seed))
+    staging = Staging(Path(values["target"] or outputs / "export"))
+    with progress_bar("converting") as progress:
+        conversion = convert(source, staging.path, layout, settings.written(), progress)
+
+    surroundings = Surroundings(prepared, prepared / CODEC, values["model"]["vocab_size"], config.seed)
+    notes = []
+    if layout == SPEAKING_LAYOUT:
+        notes += copy_codec(path, staging.path, surroundings, source.config.vocab_size)
+    verdict = examine(source, staging.path, layout, settings, surroundings)
+    report = conversion_report(source, conversion, verdict, settings, notes)
+    is_accepted = verdict.status != FAIL or settings.accept
+    written = staging.accept(report) if is_accepted else staging.reject(report)
+    with child_run(values, outputs, "convert-checkpoint") as run:
+        run.log_parameters({"conversion": values["conversion"], "layout": layout, "source": str(path)})
+        run.log_metrics(headline_metrics(verdict, conversion))
+        run.set_tags({"conversion.verdict": verdict.status})
+        run.log_artifact(written)
+        announce(verdict, notes, staging, written, is_accepted)
 
 
-def compare_with_architecture(trained: TrainedDecoder) -> tuple[list[str], list[str]]:
-    """Weights that the architecture needs and the checkpoint lacks, and those it holds without need."""
-    with torch.device("meta"):
-        needed = Decoder(trained.config).state_dict().keys()
-    return sorted(needed - trained.weights.keys()), sorted(trained.weights.keys() - needed)
-
-
-def verify(folder: Path, trained: TrainedDecoder) -> None:
-    """Read the export back, and hold every weight against its source.
+def announce(verdict: Verdict, notes: list[str], staging: Staging, report: Path, is_accepted: bool) -> None:
+    """Say what the verdict is, and where everything lies.
 
     Raises:
-        ValueError: naming a weight that is not the same bit for bit.
+        ValueError: when the target was not accepted.
     """
-    weights = from_published(read_tensors(folder), trained.config, trained.weights)
-    for name, tensor in trained.weights.items():
-        if not torch.equal(weights[name], tensor):
-            raise ValueError(f"{name} was not written as it was read; convert again, and check the disk.")
+    for note in notes:
+        log.warning("%s", note)
+    if not is_accepted:
+        raise ValueError(
+            f"The verdict is fail: {verdict.sentence}. What was written lies in {staging.rejected}, and {report} tells "
+            f"of every check; conversion.accept=true gives it the place {staging.target} all the same."
+        )
+    log.info("%s: %s, %s. Every check is in %s.", staging.target, verdict.status, verdict.sentence, report)
 
 
 if __name__ == "__main__":

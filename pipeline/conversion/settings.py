@@ -1,0 +1,104 @@
+"""The `conversion` group of the configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.model.configuration import DecoderConfig
+from pipeline.audio.measures.gate import FlatnessGate
+from pipeline.checkpoints.opening import OpenOptions
+from pipeline.checkpoints.registry import LAYOUTS, WRITERS
+from pipeline.checkpoints.writing.plan import DROPPABLE, DTYPES, ConversionOptions
+from pipeline.model_settings import read_model
+from pipeline.settings import near_matches, read_settings
+from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.vocabulary import Special
+
+GIB = 2**30
+SPECIAL_TOKENS = {"bos_token_id": int(Special.BOS), "eos_token_id": int(Special.EOS), "pad_token_id": int(Special.PAD)}
+
+
+@dataclass(frozen=True)
+class ConversionSettings:
+    """How a checkpoint is read, written and judged.
+
+    Attributes:
+        source_layout: null: told from the files.
+        rename_legacy: give weights with names of the past their names of today.
+        allow_missing: globs of published names that may be absent, and are random then.
+        dtype: of the weights in the target.
+        drop: what to leave out.
+        n_model_parallel: ranks of DeepSeek's inference layout.
+        shard_gib: the size of a file of a sharded layout.
+        accept: let the target take its place although the verdict is fail.
+        max_run_gib: memory for running the model; a larger one is not run.
+        held_out_tokens: how much held-out speech to score.
+        clips: utterances to generate.
+        clip_seconds: of each.
+        flatness_gate: limits on their spectral flatness.
+
+    Raises:
+        ValueError: naming the key, and what it may be.
+    """
+
+    source_layout: str | None
+    rename_legacy: bool
+    allow_missing: tuple[str, ...]
+    dtype: str
+    drop: tuple[str, ...]
+    n_model_parallel: int
+    shard_gib: float
+    accept: bool
+    max_run_gib: float
+    held_out_tokens: int
+    clips: int
+    clip_seconds: float
+    flatness_gate: FlatnessGate
+
+    def __post_init__(self) -> None:
+        if self.source_layout is not None:
+            check_known("conversion.source_layout", self.source_layout, tuple(LAYOUTS))
+        check_known("conversion.dtype", self.dtype, DTYPES)
+        for name in self.drop:
+            check_known("conversion.drop", name, DROPPABLE)
+        for name in ("n_model_parallel", "shard_gib", "held_out_tokens", "clips", "clip_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"conversion.{name} is {getattr(self, name)}; it must be positive.")
+
+    def written(self) -> ConversionOptions:
+        """What the writer is asked for."""
+        return ConversionOptions(
+            self.dtype, max(1, round(self.shard_gib * GIB)), self.n_model_parallel, self.drop, SPECIAL_TOKENS
+        )
+
+    def opened(self, config: DecoderConfig | None, seed: int) -> OpenOptions:
+        """How the source is opened, with the architecture for files that do not tell theirs."""
+        return OpenOptions(config, self.rename_legacy, self.allow_missing, seed)
+
+
+def read_conversion(values: Mapping[str, Any]) -> ConversionSettings:
+    """The settings in a composed configuration, its `layout` checked with them.
+
+    Raises:
+        ValueError: naming the key that cannot be, and the remedy.
+    """
+    check_known("layout", values["layout"], tuple(WRITERS))
+    return read_settings(ConversionSettings, values["conversion"], "conversion")
+
+
+def check_known(key: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise a ValueError that names the key and what is near, unless a value is known."""
+    if value not in known:
+        raise ValueError(f"{key} is {value!r}; {near_matches(value, known)}")
+
+
+def composed_architecture(values: Mapping[str, Any], prepared: Path) -> DecoderConfig | None:
+    """The architecture that the `model` group describes; None when its vocabulary follows tokens that there are not."""
+    vocabulary_size = 1
+    if values["model"]["vocab_size"] is None:
+        try:
+            vocabulary_size = TokenDataset.open(prepared / "test").vocabulary.size
+        except FileNotFoundError:
+            return None
+    return read_model(values["model"], vocabulary_size)[0]

@@ -1,0 +1,84 @@
+"""Does the target speak? A few seconds of it, measured."""
+
+import math
+from pathlib import Path
+
+import torch
+
+from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.sampling import SamplingConfig
+from pipeline.audio.codecs import load_codec
+from pipeline.audio.measures.gate import FlatnessGate
+from pipeline.audio.measures.summary import ReferenceStatistics, SpeechMeasures, measure_speech
+from pipeline.conversion.check import FAIL, PASS, WARN, Check
+from pipeline.conversion.held_out import CannotRunError, HeldOut
+from pipeline.evaluation.listening import decode_all, random_speech
+from pipeline.evaluation.synthesis import generate_codes
+from pipeline.preparation.reference import load_reference
+
+NAME = "sound"
+SAMPLING = SamplingConfig(temperature=0.9, top_k=None, top_p=None)
+
+
+def check_sound(
+    decoder: Decoder,
+    codec_folder: Path,
+    reference_folder: Path,
+    held_out: HeldOut,
+    gate: FlatnessGate,
+    n_clips: int,
+    seconds: float,
+    seed: int,
+    is_trained: bool,
+) -> Check:
+    """Let the target speak from nothing, and hold it against real speech and against codes drawn at random.
+
+    Fails on a tone or noise, which is what a trained model that was loaded wrongly makes. A flatness too far from that
+    of real speech, or a Fréchet distance no better than that of random codes, is a warning: so little speech measures
+    it roughly.
+
+    Raises:
+        CannotRunError: when there is no codec, or nothing to compare with.
+    """
+    try:
+        codec = load_codec(codec_folder)
+        references = [load_reference(reference_folder, name) for name in ("train_codec", "validation_real")]
+    except (FileNotFoundError, ValueError) as error:
+        raise CannotRunError(str(error)) from error
+    vocabulary = held_out.documents.vocabulary
+    if (codec.n_codebooks, codec.codebook_size) != (vocabulary.n_codebooks, vocabulary.codebook_size):
+        raise CannotRunError(f"{codec_folder} is not the codec that the prepared data speak through")
+    n_frames = round(seconds * codec.frame_rate)
+    nothing = [torch.zeros(0, codec.n_codebooks, dtype=torch.int64)] * n_clips
+    codes = generate_codes(decoder, vocabulary, nothing, n_frames, SAMPLING, seed, n_clips)
+    random = random_speech(held_out.baselines, codec, [len(clip) for clip in codes], seed)["unigram_random"]
+    spoken, drawn = (
+        measure_speech(clips, codec.sample_rate, references[0].measures.statistics)
+        for clips in (decode_all(codec, codes, "decoding"), random)
+    )
+    return judge(spoken, drawn, references[1], gate, is_trained)
+
+
+def judge(
+    spoken: SpeechMeasures, random: SpeechMeasures, real: ReferenceStatistics, gate: FlatnessGate, is_trained: bool
+) -> Check:
+    """Say what the measures of generated speech mean, beside those of random codes and of real speech."""
+    distance, random_distance = (math.nan if m.fd is None else m.fd for m in (spoken, random))
+    numbers = {
+        "clips": spoken.n_utterances,
+        "silent": spoken.n_silent,
+        "flatness": spoken.flatness,
+        "flatness_reference": real.measures.flatness,
+        "fd": distance,
+        "fd_random": random_distance,
+    }
+    verdict = gate.judge(spoken.flatness, real.measures.flatness)
+    is_speech = gate.min_flatness <= spoken.flatness <= gate.max_flatness
+    if not is_speech and is_trained:
+        return Check(NAME, FAIL, verdict.reason, numbers)
+    if not verdict.passed:
+        return Check(NAME, WARN, verdict.reason, numbers)
+    compared = f"Fréchet distance {distance:.0f}, {random_distance:.0f} for random codes"
+    if not distance < random_distance:
+        return Check(NAME, WARN, f"no closer to speech than chance: {compared}", numbers)
+    return Check(NAME, PASS, f"{verdict.reason}; {compared}", numbers)
