@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning
-
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.precision.emulation import E4M3
+from pipeline.checkpoints.architecture import read_architecture
 from pipeline.checkpoints.names import own_parts, own_tensors, published_parts
 from pipeline.checkpoints.opening import OpenOptions, complete
 from pipeline.checkpoints.plausibility import check_layers
@@ -44,13 +44,14 @@ def training_source(
         DamagedCheckpointError: when it lacks its architecture, or holds another.
     """
     try:
-        config = DecoderConfig(**values["hyper_parameters"]["decoder"])
+        described = values["hyper_parameters"]["decoder"]
         step = int(values["global_step"])
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedCheckpointError(
             f"{path} does not say which decoder it is of (hyper_parameters.decoder, global_step: {error!r}); "
             "take another checkpoint of the training."
         ) from error
+    config = read_architecture(described, path)
     check_layers(config, len(tensors), path)
     found = split_own({name.removeprefix(PREFIX): stored for name, stored in tensors.items()}, config, path)
     left_behind = tuple(sorted(set(values) - _CARRIED))
@@ -63,7 +64,7 @@ def training_values(source: CheckpointSource) -> dict[str, Any]:
         "hyper_parameters": {"decoder": asdict(source.config)},
         "global_step": source.step or 0,
         "epoch": 0,
-        "pytorch-lightning_version": lightning.__version__,
+        "pytorch-lightning_version": version("lightning"),
     }
 
 
