@@ -81,8 +81,9 @@ class _Unpickler(pickle._Unpickler):
 
     def load_build(self) -> None:
         """Set the state of an object; of a class or function it would change what everybody else sees."""
-        if type(self.stack[-2]) not in STATEFUL:  # type: ignore[attr-defined]
-            raise pickle.UnpicklingError(f"it changes {self.stack[-2]!r}")  # type: ignore[attr-defined]
+        target = self.stack[-2]  # type: ignore[attr-defined]
+        if type(target) not in STATEFUL:
+            raise pickle.UnpicklingError(f"it changes {target!r}")
         super().load_build()  # type: ignore[misc]
 
     dispatch[pickle.BUILD[0]] = load_build

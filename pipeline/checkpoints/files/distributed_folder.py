@@ -20,6 +20,7 @@ from lightning_modules.parallel.checkpoint_folder import META_FILE, METADATA_FIL
 from lightning_modules.parallel.checkpoint_metadata import SafeReader
 from pipeline.checkpoints.files.file_part import FilePart
 from pipeline.checkpoints.files.pickle_file import load_archive, open_pickle, stored
+from pipeline.checkpoints.files.pickle_scan import check_expansion
 from pipeline.checkpoints.files.raw_tensor import check_name, check_shape
 from pipeline.checkpoints.files.shard_index import inside
 from pipeline.checkpoints.files.torch_archive import check_sums
@@ -92,9 +93,11 @@ def verify_distributed(path: Path) -> None:
 
 def _described_tensors(path: Path) -> Iterator[tuple[str, torch.dtype, tuple[int, ...], list[_Chunk]]]:
     """(name, type, shape, chunks) of every tensor that the index tells of."""
-    index = path / METADATA_FILE
+    index = inside(path, METADATA_FILE, path)
+    with index.open("rb") as file:
+        check_expansion(file, 1, str(index))
     try:
-        metadata = SafeReader(inside(path, METADATA_FILE, path).parent).read_metadata()
+        metadata = SafeReader(path).read_metadata()
     except DamagedCheckpointError:
         raise
     except ValueError as error:

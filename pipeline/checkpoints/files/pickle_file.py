@@ -9,10 +9,13 @@ from typing import IO, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.checkpoints.files.pickle_scan import check_expansion
 from pipeline.checkpoints.files.raw_tensor import check_shape, raw_tensor, read_bytes
 from pipeline.checkpoints.files.torch_archive import check_archive, check_sums, is_archive
 from pipeline.checkpoints.stored import DamagedCheckpointError, StoredTensor
 
+# Of an old file: a magic number, a version, the machine's word sizes, the content, and the names of its storages.
+N_OLD_PICKLES = 5
 # Where torch notes the place of a storage that it was told not to read.
 _OFFSET = "_checkpoint_offset"
 
@@ -39,6 +42,8 @@ def open_pickle(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = load_archive(file, path.stat().st_size, str(path))
     else:
+        with path.open("rb") as file:
+            check_expansion(file, N_OLD_PICKLES, str(path))
         content = _load(path, "cpu", str(path))
     if not isinstance(content, dict):
         raise DamagedCheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
@@ -148,7 +153,7 @@ def _check_storages(content: Any, records: dict[int, int], label: str) -> None:
             if not value.is_meta or records.get(offset) != storage.nbytes():  # type: ignore[arg-type]
                 raise DamagedCheckpointError(
                     f"{label}: a tensor of the shape {list(value.shape)} does not lie where one of the archive's "
-                    "records does; get the file again."
+                    "records does; get the file again, or, if it was packed anew, load and save it once more."
                 )
 
 

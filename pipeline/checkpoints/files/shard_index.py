@@ -34,15 +34,15 @@ def open_sharded(folder: Path) -> dict[str, StoredTensor]:
     weight_map = _check_weight_map(description.get("weight_map"), index)
     files = sorted(set(weight_map.values()))
     _check_numbers(files, index)
+    paths = {file: inside(folder, file, index) for file in files}
     tensors: dict[str, StoredTensor] = {}
-    for file in files:
-        shard = open_safetensors(inside(folder, file, index))[0]
+    for file, path in paths.items():
+        shard = open_safetensors(path)[0]
         for name in shard:
             if weight_map.get(name) != file:
                 expected = weight_map.get(name, "no shard")
                 raise DamagedCheckpointError(
-                    f"{folder / file} holds {name}, which {index} expects in {expected}; "
-                    "the two come from different exports."
+                    f"{path} holds {name}, which {index} expects in {expected}; the two come from different exports."
                 )
         tensors |= shard
     for name, file in weight_map.items():
@@ -68,7 +68,11 @@ def inside(folder: Path, name: str, referrer: Path) -> Path:
     if name != Path(name).name or not name.isprintable() or "\\" in name or len(name) > 255:
         raise DamagedCheckpointError(f"{referrer} names the file {name[:80]!r}, which is none of its folder.")
     path = folder / name
-    target = path.resolve()
+    try:
+        target = path.resolve()
+    # Python 3.12 and earlier, and later.
+    except (RuntimeError, OSError):
+        raise DamagedCheckpointError(f"{path} is a link to itself; put the file there.") from None
     # The hub keeps `<repository>/snapshots/<revision>/<name>`, linked to `<repository>/blobs/<digest>`.
     is_snapshot = folder.absolute().parent.name == "snapshots"
     allowed = [folder.resolve(), *([folder.resolve().parents[1] / "blobs"] if is_snapshot else [])]

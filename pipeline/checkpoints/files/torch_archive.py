@@ -4,6 +4,7 @@ Torch believes an archive: it holds no record against its CRC-32, and where the 
 it takes them from the file, whatever they are. What is checked here is what it relies on.
 """
 
+import io
 import re
 import struct
 import zipfile
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from pipeline.checkpoints.files.pickle_scan import check_expansion
 from pipeline.checkpoints.stored import DamagedCheckpointError
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -86,6 +88,8 @@ def _check_small_record(name: str, archive: zipfile.ZipFile, record: zipfile.Zip
     if record.file_size > MAX_PICKLE_BYTES:
         raise DamagedCheckpointError(f"{label}: {record.filename} has {record.file_size} bytes, which is absurd.")
     content = archive.open(record).read()
+    if name == "data.pkl":
+        check_expansion(io.BytesIO(content), 1, label)
     if name == "byteorder" and content != b"little":
         raise DamagedCheckpointError(f"{label} says that its byte order is {content[:16]!r}; only 'little' is read.")
     # Torch divides by it.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.model.configuration import DecoderConfig
+from pipeline.checkpoints.architecture import read_architecture
 from pipeline.checkpoints.files.json_object import read_json_object
 from pipeline.checkpoints.stored import DamagedCheckpointError
 
@@ -136,8 +137,8 @@ def read_config(folder: Path) -> DecoderConfig:
     path = folder / CONFIG_FILE
     values = read_json_object(path)
     if not (folder / ARCHITECTURE_FILE).exists():
-        return _decoder(_translated({**DEFAULTS, **values}, path), path)
-    config = _decoder(read_json_object(folder / ARCHITECTURE_FILE), folder / ARCHITECTURE_FILE)
+        return read_architecture(_translated({**DEFAULTS, **values}, path), path)
+    config = read_architecture(read_json_object(folder / ARCHITECTURE_FILE), folder / ARCHITECTURE_FILE)
     try:
         expected = deepseek_config(config, "bf16")
     except ValueError as error:
@@ -149,13 +150,6 @@ def read_config(folder: Path) -> DecoderConfig:
                 f"different models: take both from one, or delete {ARCHITECTURE_FILE}."
             )
     return config
-
-
-def _decoder(values: Mapping[str, Any], path: Path) -> DecoderConfig:
-    try:
-        return DecoderConfig(**values)
-    except (TypeError, ValueError) as error:
-        raise DamagedCheckpointError(f"{path} describes no decoder ({error}).") from error
 
 
 def _translated(values: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_modules.model.configuration import DecoderConfig, YarnConfig
 from lightning_modules.precision.emulation import BLOCK
+from pipeline.checkpoints.architecture import read_architecture
 from pipeline.checkpoints.files.json_object import read_json_object
 from pipeline.checkpoints.stored import DamagedCheckpointError
 
@@ -88,10 +89,7 @@ def read_config(folder: Path) -> DecoderConfig:
     if absent:
         raise DamagedCheckpointError(f"{path} lacks {', '.join(absent)}; take the one that belongs to the weights.")
     names = [field.name for field in fields(DecoderConfig) if field.name in described]
-    try:
-        return DecoderConfig(**{name: described[name] for name in names})
-    except (TypeError, ValueError) as error:
-        raise DamagedCheckpointError(f"{path} describes no decoder ({error}).") from error
+    return read_architecture({name: described[name] for name in names}, path)
 
 
 def read_rope_parameters(values: Mapping[str, Any], path: Path) -> dict[str, Any]:

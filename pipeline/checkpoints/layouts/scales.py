@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lightning_modules.precision.emulation import E4M3
-from pipeline.checkpoints.stored import StoredTensor
+from pipeline.checkpoints.stored import DamagedCheckpointError, StoredTensor
 from pipeline.checkpoints.writing.tensors import PlannedTensor, planned
 
 WEIGHT = "weight"
@@ -19,11 +19,19 @@ def attach_scales(tensors: Mapping[str, StoredTensor], ending: str) -> dict[str,
 
     Returns:
         The tensors, without the factors that belong to one. Whether they fit is for `complete` to check.
+
+    Raises:
+        DamagedCheckpointError: when there are factors of a weight that is not in FP8.
     """
     found = dict(tensors)
     for name, stored in tensors.items():
         if stored.dtype == E4M3:
             found[name] = replace(stored, scale=found.pop(scale_name(name, ending), None))
+        elif scale_name(name, ending) in tensors:
+            raise DamagedCheckpointError(
+                f"{stored.file}: {name} is in {stored.dtype}, but {scale_name(name, ending)} is beside it, which only "
+                "FP8 has; the files come from different exports: get all of one."
+            )
     return found
 
 

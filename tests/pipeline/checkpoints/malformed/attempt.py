@@ -22,7 +22,7 @@ from pipeline.checkpoints.opening import OpenOptions
 from pipeline.checkpoints.registry import open_checkpoint
 from tests.pipeline.checkpoints.malformed.archives import archives
 from tests.pipeline.checkpoints.malformed.configurations import configurations
-from tests.pipeline.checkpoints.malformed.corpus import CONFIG, Case, Pristine, bit_flips, truncations
+from tests.pipeline.checkpoints.malformed.corpus import CONFIG, Case, Pristine, bit_flips, truncations, whole
 from tests.pipeline.checkpoints.malformed.folders import folders
 from tests.pipeline.checkpoints.malformed.headers import headers
 from tests.pipeline.checkpoints.malformed.indices import indices
@@ -40,6 +40,7 @@ class Hang(BaseException):
 
 def cases(pristine: Pristine, canary: Path) -> Iterator[Case]:
     """The whole corpus."""
+    yield from whole(pristine)
     yield from truncations(pristine)
     yield from bit_flips(pristine)
     yield from headers(pristine)
@@ -55,16 +56,22 @@ def attempt(case: Case, folder: Path, canary: Path) -> dict[str, Any]:
     """Try to convert one malformed checkpoint: what was raised, and what was left."""
     path = case.write(folder)
     before = listing(folder)
-    outcome: dict[str, Any] = {"name": case.name, "error": None, "message": "", "ours": False}
+    outcome: dict[str, Any] = {
+        "name": case.name,
+        "is_good": case.is_good,
+        "error": None,
+        "message": "",
+        "is_ours": False,
+    }
     started = time.perf_counter()
     signal.alarm(SECONDS_EACH)
     try:
         source = open_checkpoint(path, options=OpenOptions(CONFIG))
-        layout = "lightning" if source.layout == "huggingface" else "huggingface"
+        layout = "deepseek" if source.layout == "huggingface" else "huggingface"
         convert(source, folder / "target", layout, ConversionOptions())
     except (Exception, Hang) as error:
         outcome |= {"error": type(error).__name__, "message": str(error)}
-        outcome["ours"] = isinstance(error, ValueError | FileNotFoundError)
+        outcome["is_ours"] = isinstance(error, ValueError | FileNotFoundError)
     finally:
         signal.alarm(0)
     outcome["seconds"] = time.perf_counter() - started
@@ -98,8 +105,6 @@ def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     (folder / "good").mkdir()
     pristine, canary = Pristine(folder / "good"), folder / "canary"
-    for layout in ("huggingface", "deepseek", "distributed", "lightning", "legacy", "old"):
-        open_checkpoint(pristine.folder / layout, options=OpenOptions(CONFIG))
     limit()
     with (folder / "outcomes.jsonl").open("w") as file:
         for case in cases(pristine, canary):

@@ -5,6 +5,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,10 +42,14 @@ CHECKSUMS = "checksums.json"
 
 
 class Case(NamedTuple):
-    """A malformed checkpoint: what it is, and how it is written into an empty folder, which returns its path."""
+    """A malformed checkpoint: what it is, and how it is written into an empty folder, which returns its path.
+
+    Of every kind there is one that is good: it shows that the others are not refused for the way they are written.
+    """
 
     name: str
     write: Callable[[Path], Path]
+    is_good: bool = False
 
 
 class Pristine:
@@ -94,7 +99,8 @@ class Pristine:
         if path.is_file():
             return [""]
         names = sorted(file.name for file in path.iterdir() if file.name != "generation_config.json")
-        return [name for name in names if not name.endswith(".distcp")] + [n for n in names if n.endswith(".distcp")][:3]
+        chunks = [name for name in names if name.endswith(".distcp")]
+        return [name for name in names if name not in chunks] + chunks[:3]
 
 
 def save_training(weights: dict[str, Tensor], path: Path, config: dict[str, Any] | None = None, **others: Any) -> Path:
@@ -120,12 +126,19 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_text(json.dumps(values))
 
 
+def whole(pristine: Pristine) -> Iterator[Case]:
+    """Every layout, unharmed."""
+    for layout in (*FOLDERS, "lightning", "legacy", "old"):
+        yield Case(f"{layout}, whole", partial(pristine.put, layout), is_good=True)
+
+
 def truncations(pristine: Pristine) -> Iterator[Case]:
     """Every file of every layout, cut off at several places."""
     for layout in (*FOLDERS, "lightning", "legacy", "old"):
         for name in pristine.files(layout):
             n_bytes = (pristine.folder / layout / name).stat().st_size
-            for length in sorted({0, 1, 9, n_bytes // 4, n_bytes // 2, n_bytes * 9 // 10, n_bytes - 1}):
+            # JSON ends with a newline that nobody misses.
+            for length in sorted({0, 1, 9, n_bytes // 4, n_bytes // 2, n_bytes * 9 // 10, n_bytes - 2}):
 
                 def write(folder: Path, layout: str = layout, name: str = name, length: int = length) -> Path:
                     path = pristine.put(layout, folder)

@@ -33,7 +33,7 @@ def folders(pristine: Pristine) -> Iterator[Case]:
             (path / ".metadata").write_bytes(pickle.dumps(metadata if replaced is None else replaced))
             return path
 
-        yield Case(f"sharded: {name}", write)
+        yield Case(f"sharded: {name}", write, is_good=name == "no change")
     for name, damage in FILES.items():
 
         def write_damaged(folder: Path, damage: Callable[[Path], Any] = damage) -> Path:
@@ -93,6 +93,7 @@ def _link(path: Path) -> None:
 
 
 INDEX: dict[str, Callable[[Metadata], Any]] = {
+    "no change": lambda m: None,
     "a file outside": lambda m: _place(m, relative_path="../outside"),
     "an absolute file": lambda m: _place(m, relative_path="/etc/passwd"),
     "a file that is a number": lambda m: _place(m, relative_path=3),

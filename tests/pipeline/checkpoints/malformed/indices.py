@@ -29,9 +29,13 @@ def indices(pristine: Pristine) -> Iterator[Case]:
         "a shard is absent": lambda path: shards(path)[0].unlink(),
         "a shard is a folder": _folder,
         "a shard is a pipe": _pipe,
-        "an unknown tensor is listed": lambda path: _edit(path, lambda i: i["weight_map"].update({"x.weight": shards(path)[0].name})),
+        "an unknown tensor is listed": lambda path: _edit(
+            path, lambda i: i["weight_map"].update({"x.weight": shards(path)[0].name})
+        ),
         "a tensor is not listed": lambda path: _edit(path, lambda i: i["weight_map"].pop(NAME)),
-        "a tensor is listed in another shard": lambda path: _edit(path, lambda i: i["weight_map"].update({NAME: shards(path)[-1].name})),
+        "a tensor is listed in another shard": lambda path: _edit(
+            path, lambda i: i["weight_map"].update({NAME: shards(path)[-1].name})
+        ),
         "a hostile name": lambda path: _edit(path, lambda i: i["weight_map"].update({"../x": shards(path)[0].name})),
         "a number for a file": lambda path: _edit(path, lambda i: i["weight_map"].update({NAME: 3})),
         "two shards are exchanged": _exchange,
@@ -46,16 +50,18 @@ def indices(pristine: Pristine) -> Iterator[Case]:
         "the index is nested without end": lambda path: (path / INDEX).write_text('{"a":' * 60_000),
         "the index is a folder": _index_folder,
         "expert loads are a symlink out of the folder": lambda path: _replace(path / "expert_loads.safetensors", path),
-        "a mixed model of ranks": lambda path: (path / "model0-mp2.safetensors").write_bytes(b"") or shards(path)[0].unlink(),
+        "a mixed model of ranks": lambda path: (
+            (path / "model0-mp2.safetensors").write_bytes(b"") or shards(path)[0].unlink()
+        ),
     }
-    for name, change in changes.items():
+    for name, change in {"no change": lambda path: _edit(path, lambda index: None), **changes}.items():
 
         def write(folder: Path, change: Callable[[Path], Any] = change) -> Path:
             path = pristine.put("huggingface", folder, with_checksums=False)
             change(path)
             return path
 
-        yield Case(f"index: {name}", write)
+        yield Case(f"index: {name}", write, is_good=name == "no change")
 
 
 ELSEWHERE = (
@@ -158,4 +164,6 @@ def _skip_number(path: Path) -> None:
 
 def _twice(path: Path) -> None:
     text = (path / INDEX).read_text()
-    (path / INDEX).write_text(text.replace('"weight_map": {', f'"weight_map": {{"{NAME}": "model-00002-of-00002.safetensors", ', 1))
+    (path / INDEX).write_text(
+        text.replace('"weight_map": {', f'"weight_map": {{"{NAME}": "model-00002-of-00002.safetensors", ', 1)
+    )

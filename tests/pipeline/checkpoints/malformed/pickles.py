@@ -13,6 +13,8 @@ import torch
 
 from tests.pipeline.checkpoints.malformed.corpus import Case, Pristine
 
+CHUNK = "__0_1.distcp"
+
 
 class Call:
     """Pickles as a call."""
@@ -44,14 +46,20 @@ def bombs(canary: Path) -> dict[str, bytes]:
         "code": Call("types.CodeType", 0),
     }
     encoded = {name: _encode(call) for name, call in calls.items()}
-    encoded["os.system, in a state"] = _encode(Call("collections.OrderedDict"))[:-1] + _encode(calls["os.system"])[2:-1] + b"b."
-    encoded["os.system, by a persistent id"] = b"\x80\x02(X\x07\x00\x00\x00storage" + _encode(calls["os.system"])[2:-1] + b"tQ."
+    encoded["os.system, in a state"] = (
+        _encode(Call("collections.OrderedDict"))[:-1] + _encode(calls["os.system"])[2:-1] + b"b."
+    )
+    encoded["os.system, by a persistent id"] = (
+        b"\x80\x02(X\x07\x00\x00\x00storage" + _encode(calls["os.system"])[2:-1] + b"tQ."
+    )
     encoded["a huge array"] = b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x40\x85R."
     encoded["a memo of billions"] = b"\x80\x02}r\xff\xff\xff\xff."
     encoded["a long text that is not there"] = b"\x80\x02X\xff\xff\xff\x7fabc."
     encoded["a loop"] = b"\x80\x02]q\x00h\x00a."
-    encoded["marks without end"] = b"\x80\x02" + b"(" * 200_000 + b"."
-    encoded["lists without end"] = b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b"."
+    encoded["marks without end"] = b"\x80\x02" + b"(" * 20_000 + b"."
+    encoded["lists without end"] = b"\x80\x02" + b"]" * 20_000 + b"a" * 19_999 + b"."
+    doubled = b"".join(b"h" + bytes([level]) + b"\x86q" + bytes([level + 1]) for level in range(60))
+    encoded["tuples of twice the same tuple"] = b"\x80\x02}))\x86q\x00" + doubled + b"Ns."
     encoded["nothing"] = b""
     encoded["None"] = b"\x80\x02N."
     encoded["text"] = b"\x80\x02X\x02\x00\x00\x00hi."
@@ -76,14 +84,12 @@ def pickles(pristine: Pristine, canary: Path) -> Iterator[Case]:
         "an old file": lambda bomb, folder: _write(folder / "weights.pt", _old_file(bomb)),
         "meta.pt": lambda bomb, folder: _in_file(pristine, folder, "meta.pt", bomb),
         ".metadata": lambda bomb, folder: _in_file(pristine, folder, ".metadata", bomb),
-        "a chunk": lambda bomb, folder: _in_file(pristine, folder, "__0_1.distcp", bomb),
+        "a chunk": lambda bomb, folder: _in_file(pristine, folder, CHUNK, bomb),
     }
     for name, bomb in bombs(canary).items():
         for place, writer in places.items():
 
-            def write(
-                folder: Path, bomb: bytes = bomb, writer: Callable[[bytes, Path], Path] = writer
-            ) -> Path:
+            def write(folder: Path, bomb: bytes = bomb, writer: Callable[[bytes, Path], Path] = writer) -> Path:
                 return writer(bomb, folder)
 
             yield Case(f"pickle: {name}, in {place}", write)
@@ -119,4 +125,10 @@ def _in_file(pristine: Pristine, folder: Path, name: str, bomb: bytes) -> Path:
         return path
     (path / name).unlink()
     _in_archive(pristine.folder / "distributed" / name, path / name, bomb)
+    if name == CHUNK:
+        metadata = pickle.loads((path / ".metadata").read_bytes())
+        for place in metadata.storage_data.values():
+            if place.relative_path == name:
+                place.length = (path / name).stat().st_size
+        (path / ".metadata").write_bytes(pickle.dumps(metadata))
     return path

@@ -15,6 +15,7 @@ OWN = "layers.1.self_attn.kv_b_proj.weight"
 NORM = "layers.0.input_layernorm.weight"
 BIAS = "layers.1.mlp.gate.e_score_correction_bias"
 STACK = "layers.1.mlp.experts.gate_up_proj"
+NO_CHANGE = "tensors as they were"
 Weights = dict[str, Tensor]
 
 
@@ -38,7 +39,7 @@ def tensors(pristine: Pristine) -> Iterator[Case]:
                 change(weights)
                 return writer(weights, folder)
 
-            yield Case(f"{layout}: {name}", write)
+            yield Case(f"{layout}: {name}", write, is_good=name == NO_CHANGE)
     for name, change in PUBLISHED.items():
 
         def write_published(folder: Path, change: Callable[[Weights], Any] = change) -> Path:
@@ -48,7 +49,7 @@ def tensors(pristine: Pristine) -> Iterator[Case]:
             save_file(weights, path / "model.safetensors")
             return path
 
-        yield Case(f"huggingface: {name}", write_published)
+        yield Case(f"huggingface: {name}", write_published, is_good=name == NO_CHANGE)
 
 
 def _fill(name: str, value: float) -> Callable[[Weights], Any]:
@@ -73,6 +74,7 @@ def _save_distributed(pristine: Pristine, weights: Weights, folder: Path) -> Pat
 
 
 CHANGES: dict[str, Callable[[Weights], Any]] = {
+    NO_CHANGE: lambda weights: None,
     "a NaN": _fill(OWN, float("nan")),
     "a NaN in a stack": _fill(STACK, float("nan")),
     "an infinite norm": _fill(NORM, float("inf")),
@@ -93,6 +95,7 @@ CHANGES: dict[str, Callable[[Weights], Any]] = {
 FP8 = "model.layers.1.self_attn.kv_b_proj.weight"
 SCALE = FP8 + "_scale_inv"
 PUBLISHED: dict[str, Callable[[Weights], Any]] = {
+    NO_CHANGE: lambda weights: None,
     "FP8 without factors": lambda weights: weights.pop(SCALE),
     "factors without FP8": lambda weights: weights.update({FP8: weights[FP8].float()}),
     "factors of another shape": _put(SCALE, lambda tensor: tensor.repeat(2, 1)),
