@@ -59,7 +59,8 @@ class RoundingLog:
         exact = exact.float()
         difference = rounded.float() - exact
         norms = float(torch.linalg.vector_norm(difference)), float(torch.linalg.vector_norm(exact))
-        self._new[name, start] = ChunkError(name, start, *norms, float(difference.abs().max()))
+        greatest = max(abs(float(extreme)) for extreme in difference.aminmax())
+        self._new[name, start] = ChunkError(name, start, *norms, greatest)
 
     def take_new(self) -> list[ChunkError]:
         """What was recorded since the last time."""

@@ -6,14 +6,20 @@ from lightning_modules.model.decoder import Decoder
 from pipeline.conversion.check import FAIL, PASS, WARN, Check
 from pipeline.conversion.held_out import HeldOut
 from pipeline.evaluation.scoring import score_documents
+from pipeline.tokens.ngram import Losses
 
 NAME = "held-out loss"
 
 
 def check_likelihood(decoder: Decoder, held_out: HeldOut, is_trained: bool, has_random_parts: bool) -> Check:
-    """Score held-out speech, and hold the loss against the unigram's and the bigram's on the same tokens.
+    """Score held-out speech, and hold the loss against what counting predicts of the same tokens (see `judge`)."""
+    n_codebooks = held_out.documents.vocabulary.n_codebooks
+    loss = score_documents(decoder, held_out.documents, n_codebooks).loss
+    return judge(loss, held_out.baselines.evaluate(held_out.documents), is_trained, has_random_parts)
 
-    What is asked depends on what the weights look like:
+
+def judge(loss: float, baseline: Losses, is_trained: bool, has_random_parts: bool) -> Check:
+    """Say what a held-out loss means. What is asked of it depends on what the weights look like:
 
     - below the bigram: passes;
     - worse than the unigram: fails if the weights are trained, for then they were put together wrongly;
@@ -24,19 +30,15 @@ def check_likelihood(decoder: Decoder, held_out: HeldOut, is_trained: bool, has_
     A model that has hardly been trained can do no better: it gets a warning.
 
     Args:
-        decoder: the target.
-        held_out: what to score.
+        loss: of the target, in nats a token.
+        baseline: those of counting, on the same tokens.
         is_trained: whether most of its matrices look trained.
         has_random_parts: whether some of its weights were missing, or look random beside trained ones.
     """
-    n_codebooks = held_out.documents.vocabulary.n_codebooks
-    loss = score_documents(decoder, held_out.documents, n_codebooks).loss
-    baseline = held_out.baselines.evaluate(held_out.documents)
     numbers = {"loss": loss, "unigram": baseline.unigram, "bigram": baseline.bigram, "tokens": baseline.n_targets}
     if loss < baseline.bigram:
         return Check(NAME, PASS, f"{loss:.2f} nats a token, below the bigram's {baseline.bigram:.2f}", numbers)
-    beats_unigram = not math.isnan(loss) and loss < baseline.unigram
+    beats_unigram = loss < baseline.unigram
     rival = f"the bigram's {baseline.bigram:.2f}" if beats_unigram else f"the unigram's {baseline.unigram:.2f}"
-    sentence = f"{loss:.2f} nats a token, no better than {rival}"
     fails = math.isnan(loss) or has_random_parts or (is_trained and not beats_unigram)
-    return Check(NAME, FAIL if fails else WARN, sentence, numbers)
+    return Check(NAME, FAIL if fails else WARN, f"{loss:.2f} nats a token, no better than {rival}", numbers)

@@ -12,7 +12,7 @@ from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.audio.measures.summary import ReferenceStatistics, SpeechMeasures, measure_speech
 from pipeline.conversion.check import FAIL, PASS, WARN, Check
 from pipeline.conversion.held_out import CannotRunError, HeldOut
-from pipeline.evaluation.listening import decode_all, random_speech
+from pipeline.evaluation.listening import decode_all
 from pipeline.evaluation.synthesis import generate_codes
 from pipeline.preparation.reference import load_reference
 
@@ -51,10 +51,11 @@ def check_sound(
     n_frames = round(seconds * codec.frame_rate)
     nothing = [torch.zeros(0, codec.n_codebooks, dtype=torch.int64)] * n_clips
     codes = generate_codes(decoder, vocabulary, nothing, n_frames, SAMPLING, seed, n_clips)
-    random = random_speech(held_out.baselines, codec, [len(clip) for clip in codes], seed)["unigram_random"]
+    generator = torch.Generator().manual_seed(seed)
+    random = [held_out.baselines.sample_unigram(len(clip), generator) for clip in codes]
     spoken, drawn = (
-        measure_speech(clips, codec.sample_rate, references[0].measures.statistics)
-        for clips in (decode_all(codec, codes, "decoding"), random)
+        measure_speech(decode_all(codec, clips, "decoding"), codec.sample_rate, references[0].measures.statistics)
+        for clips in (codes, random)
     )
     return judge(spoken, drawn, references[1], gate, is_trained)
 

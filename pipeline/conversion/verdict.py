@@ -124,5 +124,7 @@ def conclude(checks: Sequence[Check], missing: Sequence[str]) -> Verdict:
             worst, "; ".join(causes + [f"{check.name}: {check.sentence}" for check in decisive]), tuple(checks)
         )
     skipped = [check.name for check in checks if check.status == SKIPPED]
-    sentence = f"{len(decisive)} checks passed" + (f"; not run: {', '.join(skipped)}" if skipped else "")
+    sentence = f"{len(decisive)} check{'' if len(decisive) == 1 else 's'} passed" + (
+        f"; not run: {', '.join(skipped)}" if skipped else ""
+    )
     return Verdict(PASS, sentence, tuple(checks))

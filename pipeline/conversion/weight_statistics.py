@@ -82,7 +82,7 @@ def check_statistics(facts: Mapping[str, TensorFacts], missing: Sequence[str]) -
         return Check(NAME, FAIL, f"{described(untouched, 'untrained')}, while other weights are trained", numbers)
     if looks.random:
         few = f"{len(looks.random):,} of {len(looks.judged):,} matrices look as they were drawn"
-        return Check(NAME, WARN, f"{few}: {described(looks.random, 'among them')}", numbers)
+        return Check(NAME, WARN, f"{few}: {described(looks.random, 'untrained')}", numbers)
     if odd:
         return Check(NAME, WARN, f"{listed(odd)}: far from the same tensor of other layers", numbers)
     sentence = f"all {len(looks.judged):,} matrices are trained, {numbers['median_edge_ratio']:.2f} times a random edge"

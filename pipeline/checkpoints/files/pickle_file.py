@@ -87,10 +87,8 @@ def stored(tensor: Tensor, path: Path, archive_start: int = 0) -> StoredTensor:
     span = _span(tensor, path)
     tensor = tensor.detach()
     if not tensor.is_meta:
-        whole = tensor
-        return StoredTensor(
-            shape, tensor.dtype, path, whole.clone, read_rows=(lambda start, stop: whole[start:stop].clone())
-        )
+        read = partial(tensor.clone, memory_format=torch.contiguous_format)
+        return StoredTensor(shape, tensor.dtype, path, read, read_rows=partial(_copy_rows, tensor) if shape else None)
     offset = archive_start + getattr(tensor.untyped_storage(), _OFFSET) + span.start * tensor.itemsize
     if tensor.is_contiguous():
         return raw_tensor(path, offset, shape, tensor.dtype)
@@ -172,6 +170,10 @@ def _span(tensor: Tensor, path: Path) -> _Span:
             f"the {tensor.untyped_storage().nbytes()} bytes that the file has for it; get the file again."
         )
     return _Span(start, stop)
+
+
+def _copy_rows(tensor: Tensor, start: int, stop: int) -> Tensor:
+    return tensor[start:stop].clone(memory_format=torch.contiguous_format)
 
 
 def _read_strided(

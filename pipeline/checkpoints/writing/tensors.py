@@ -12,8 +12,10 @@ from pipeline.checkpoints.checking import check_finite
 from pipeline.checkpoints.slices import chunks
 from pipeline.checkpoints.stored import StoredTensor
 
-# Zeros of this many bytes, in one piece, become a hole in the file: they read as zeros, and take no room.
-HOLE_BYTES = 2**20
+# Zeros become holes in the file, which read as zeros, and take no room: looked for in pieces of this many bytes, and
+# not worth it in shorter ones than the least, which file systems keep in one block.
+PIECE_BYTES = 2**20
+LEAST_HOLE_BYTES = 2**12
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ def put(file: BinaryIO, block: np.ndarray) -> None:
 
     The file has to have its length already, or get it afterwards.
     """
-    for start in range(0, len(block), HOLE_BYTES):
-        piece = block[start : start + HOLE_BYTES]
-        if len(piece) == HOLE_BYTES and not piece.any():
-            file.seek(HOLE_BYTES, 1)
+    for start in range(0, len(block), PIECE_BYTES):
+        piece = block[start : start + PIECE_BYTES]
+        if len(piece) >= LEAST_HOLE_BYTES and not piece.any():
+            file.seek(len(piece), 1)
         else:
             file.write(piece.data)

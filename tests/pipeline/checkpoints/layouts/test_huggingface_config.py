@@ -21,8 +21,8 @@ def test_whole_heads_that_rotate_cannot_be_published(tiny_config: DecoderConfig)
         ({"model_type": "llama"}, "model_type is 'llama', not 'deepseek_v3'"),
         ({"attention_bias": True}, "attention_bias is True, not False"),
         ({"topk_method": "greedy"}, "topk_method is 'greedy'"),
-        ({"hidden_size": None}, "describes no decoder"),
-        ({"hidden_size": "32"}, "describes no decoder"),
+        ({"hidden_size": None}, "hidden_size is 'None', which no decoder has"),
+        ({"hidden_size": "32"}, "hidden_size is '32', which no decoder has"),
         ({"rope_scaling": "yarn"}, "rope_scaling is 'yarn', no set of parameters"),
     ],
 )
