@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-FLOOR_2 = {"architecture", "audio", "tokens", "checkpoints", "tracking", "reporting", "evaluation"}
-STAGES = {"prepare_data", "train", "convert_checkpoint", "evaluate", "report", "compliance"}
+FLOOR_2 = {"architecture", "audio", "tokens", "checkpoints", "tracking", "reporting", "evaluation", "planning"}
+STAGES = {"prepare_data", "train", "convert_checkpoint", "evaluate", "report", "compliance", "plan"}
 MODULES = sorted(
     path.relative_to(REPOSITORY)
     for package in ("pipeline", "lightning_modules")
