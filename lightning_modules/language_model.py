@@ -109,6 +109,7 @@ class LanguageModel(L.LightningModule):
         self.check_gradients: Callable[[torch.optim.Optimizer, Tensor], None] | None = None
         self.step_skipped = False
         self.parameter_average: dict[str, Tensor] = {}
+        self._validation_sums: dict[str, tuple[Tensor, Tensor]] = {}
         self.decoder = Decoder(decoder)
         self.decoder.recomputes_activations = recompute_activations
         if compile_blocks:
@@ -161,14 +162,23 @@ class LanguageModel(L.LightningModule):
             sums["train/switch_balance_loss"] = (balance, torch.ones_like(balance))
         return loss, self._global_means(sums)
 
+    def on_validation_epoch_start(self) -> None:
+        """Begin to sum."""
+        self._validation_sums = {}
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the mean losses over real targets."""
+        """Add up the losses over real targets, and count these."""
         output = self._predict(batch)
         names = ["val/loss"] + [f"val/mtp_loss_{depth}" for depth in range(1, len(output.ahead_logits) + 1)]
         for ahead, (name, logits) in enumerate(zip(names, [output.logits, *output.ahead_logits], strict=True), start=1):
             total, n_targets = self._summed_loss(logits, batch, ahead)
-            mean = total / n_targets.clamp_min(1)
-            self.log(name, mean, batch_size=int(n_targets), sync_dist=True, prog_bar=name == "val/loss")
+            before, n_before = self._validation_sums.get(name, (0, 0))
+            self._validation_sums[name] = (before + total.double(), n_before + n_targets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all ranks; Lightning's own would round down the ranks' mean number of targets."""
+        for name, mean in self._global_means(self._validation_sums).items():
+            self.log(name, mean.float(), prog_bar=name == "val/loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the averaged parameters, also where only weights are saved."""

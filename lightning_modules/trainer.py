@@ -21,6 +21,7 @@ from lightning_modules.parallel.launch import Processes, find_processes, refuse_
 from lightning_modules.parallel.mesh import ParallelConfig, mesh_sizes
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.precision.plugins import build_precision
+from lightning_modules.precision.recipes import RECIPES
 
 BEST_CHECKPOINT = "best.ckpt"
 
@@ -110,8 +111,10 @@ def build_trainer(
         folder: `best.ckpt` (by validation loss, weights only) and `step-*` (to go on from) are written here.
 
     Raises:
-        ValueError: the mesh does not fit the processes, or the precision is unknown.
+        ValueError: the mesh does not fit the processes, the precision is unknown, or it cannot be compiled here.
     """
+    if config.compile:
+        _check_compilable(precision, config.accelerator)
     processes = _processes(strategy, config.accelerator)
     if strategy is not None:
         # Once more when they are connected; but here the error needs nobody to wait for.
@@ -159,6 +162,17 @@ def _callbacks(config: TrainerConfig, folder: Path) -> list[L.Callback]:
         resume,
         Preemption(resume),
     ]
+
+
+def _check_compilable(precision: str, accelerator: str) -> None:
+    """Refuse to compile FP8 where it is emulated: torch's compiler fails on that, minutes later and hard to read."""
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    if precision in RECIPES and not RECIPES[precision].runs_on(torch.Size((128, 128)), device):
+        raise ValueError(
+            f"trainer.compile is true, but precision={precision} is emulated on this device ({device.type}), which "
+            "cannot be compiled; set trainer.compile=false, or choose precision=bf16."
+        )
 
 
 def _processes(strategy: ParallelConfig | None, accelerator: str) -> Processes:

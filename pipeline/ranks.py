@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 from lightning.fabric.plugins.environments import SLURMEnvironment
@@ -12,6 +13,8 @@ from pipeline.tracking.start import RANK_VARIABLES
 # Where the first process leaves its answer for those that it starts.
 ANSWER_VARIABLE = "MELISMA_FIRST_RANK_ANSWER"
 PATIENCE = timedelta(minutes=10)
+# How long a first rank that failed stays, for the others to hear why.
+FAREWELL = timedelta(seconds=30)
 ANSWERED, FAILED = "answered ", "failed "
 
 
@@ -30,7 +33,7 @@ class Ranks:
     def __init__(self) -> None:
         self.rank = rank_of_this_process()
         # Kept, because the first rank may be the server that the others ask.
-        self._store = _store()
+        self._store, self._world_size = _store()
 
     @property
     def is_first(self) -> bool:
@@ -50,23 +53,37 @@ class Ranks:
             if self._store is None:
                 return os.environ[ANSWER_VARIABLE]
             said = self._store.get(key).decode()
+            self._store.set(_heard(self.rank), "")
             if said.startswith(FAILED):
                 raise RuntimeError(f"Rank 0 could not begin: {said.removeprefix(FAILED)}")
             return said.removeprefix(ANSWERED)
         try:
             answer = decide()
         except BaseException as error:
-            if self._store is not None:
-                self._store.set(key, f"{FAILED}{type(error).__name__}: {error}")
+            # What goes wrong here must not hide what went wrong before.
+            with suppress(RuntimeError):
+                self._tell(key, f"{FAILED}{type(error).__name__}: {error}", FAREWELL)
             raise
-        if self._store is not None:
-            self._store.set(key, ANSWERED + answer)
+        self._tell(key, ANSWERED + answer, PATIENCE)
         os.environ[ANSWER_VARIABLE] = answer
         return answer
 
+    def _tell(self, key: str, answer: str, patience: timedelta) -> None:
+        """Give the others the answer, and stay until all have it: the store they ask may end with this process."""
+        if self._store is not None:
+            self._store.set(key, answer)
+            self._store.wait([_heard(rank) for rank in range(1, self._world_size)], patience)
 
-def _store() -> Store | None:
-    """What connects processes that were started side by side; None where there is one, or the first starts the rest."""
+
+def _heard(rank: int) -> str:
+    return f"rank {rank} has heard"
+
+
+def _store() -> tuple[Store | None, int]:
+    """What connects processes that were started side by side, and how many they are.
+
+    None where there is one, or the first starts the rest.
+    """
     if "MASTER_ADDR" in os.environ and "RANK" in os.environ:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     elif SLURMEnvironment.detect():
@@ -75,8 +92,8 @@ def _store() -> Store | None:
         # Lightning sets them to the same values when it connects the processes.
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = slurm.main_address, str(slurm.main_port)
     else:
-        return None
+        return None, 1
     if world_size == 1:
-        return None
+        return None, 1
     store, _, _ = next(rendezvous("env://", rank, world_size, timeout=PATIENCE))
-    return PrefixStore("melisma", store)
+    return PrefixStore("melisma", store), world_size

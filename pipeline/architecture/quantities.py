@@ -13,7 +13,7 @@ from lightning_modules.model.counting import (
     forward_flops_per_token,
     training_flops_per_token,
 )
-from pipeline.architecture import attention_probes, module_sizes, routing_probes, training_probes
+from pipeline.architecture import attention_probes, module_sizes, precision_probes, routing_probes, training_probes
 from pipeline.architecture.expectations import Expected, about, at_most, exactly, one_of
 from pipeline.architecture.subject import Subject
 
@@ -217,7 +217,23 @@ _COST = (
     _counted("checkpoint as published, GB, FP8", "3.3", lambda s: checkpoint_bytes(s.decoder, fp8=True) / 1e9),
 )
 _TRAINING = (
-    _in_code("FP8 matmuls", "3.3", "lightning_modules.precision"),
+    _run("FP8: an activation's tile, forward", "1 × 128", None, "3.3.2", lambda _: precision_probes.forward_tiles()),
+    _run("FP8: a weight's block", "128 × 128", None, "3.3.2", lambda _: precision_probes.weight_tiles()),
+    _run("FP8: a gradient's tile, backward", "1 × 128", None, "3.3.2", lambda _: precision_probes.gradient_tiles()),
+    _run(
+        "FP8: an activation's tile for the weight's gradient",
+        "128 × 1",
+        None,
+        "3.3.3",
+        lambda _: precision_probes.weight_gradient_tiles(),
+    ),
+    _run(
+        "FP8 leaves the matrices of",
+        "embed_tokens, gate, lm_head",
+        None,
+        "3.3.1",
+        precision_probes.high_precision_matrices,
+    ),
     _in_code("recomputation of norms, up-projections and SwiGLU", "3.2.3", "lightning_modules.model.recompute"),
     _in_code("parameter average on the CPU", "3.2.3", "lightning_modules.callbacks.parameter_average"),
 )

@@ -205,3 +205,8 @@ def test_the_checkpoint_opens_without_unpickling(tiny_config: DecoderConfig, tmp
     checkpoint = torch.load(tmp_path / BEST_CHECKPOINT, weights_only=True)
     assert DecoderConfig(**checkpoint["hyper_parameters"]["decoder"]) == tiny_config
     assert "optimizer_states" not in checkpoint
+
+
+def test_emulated_fp8_is_not_compiled(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"trainer\.compile is true.*set trainer\.compile=false"):
+        build_trainer(trainer_config(compile=True), None, "fp8_deepseek", MemoryLogger(), tmp_path)

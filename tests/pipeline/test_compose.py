@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose as compose_hydra
+from hydra import initialize_config_dir
 
 from pipeline import compose
 from pipeline.configuration import CONF
@@ -52,8 +54,16 @@ def test_what_dvc_composes_is_what_the_stages_get(params: Path) -> None:
 
 
 def test_every_group_of_conf_is_in_the_default(params: Path) -> None:
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"debug", "experiment", "gpu"}
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"cluster", "debug", "experiment", "gpu"}
     assert groups <= yaml.safe_load(params.read_text()).keys()
+
+
+def test_a_cluster_brings_its_launcher_and_one_process_a_gpu() -> None:
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose_hydra("config", ["cluster=slurm"], return_hydra_config=True)
+    assert config.hydra.launcher._target_.endswith("SlurmLauncher")
+    assert config.hydra.launcher.tasks_per_node == config.hydra.launcher.gpus_per_node
+    assert (config.strategy.kind, config.trainer.accelerator) == ("expert_parallel", "gpu")
 
 
 def test_interpolations_are_resolved_and_lists_and_empty_mappings_kept(conf: Path, tmp_path: Path) -> None:

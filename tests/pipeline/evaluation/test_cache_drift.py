@@ -36,7 +36,7 @@ def test_rounding_alone_stays_within_its_bound(build_decoder, rank: int) -> None
     assert 0.1 * TYPICAL_ERROR < float(measured.relative_error.mean()) < 2 * math.sqrt(3) * TYPICAL_ERROR
     # Errors that added up would grow by the half at least from the second quarter to the last, were they independent.
     _, second, _, last = measured.summary()["relative_error_by_part"]
-    assert last < 1.1 * second
+    assert last < 1.25 * second
     assert not measured.rerouted.any()
 
 
@@ -46,8 +46,9 @@ def test_rerouting_is_rare_and_does_not_spread(build_decoder) -> None:
     assert 0 < float(measured.rerouted.mean()) < 0.2
     first, last = measured.relative_error.chunk(2)
     assert float(last.median()) < 1.25 * float(first.median())
-    first, last = measured.rerouted.chunk(2)
-    assert float(last.mean()) < 1.5 * float(first.mean())
+    # Events so rare come as they please: their numbers differ by three standard deviations at most.
+    first, last = (int((part > 0).sum()) for part in measured.rerouted.chunk(2))
+    assert last - first < 3 * math.sqrt(first + last)
 
 
 def test_equal_caches_do_not_drift(build_decoder) -> None:

@@ -56,7 +56,7 @@ def test_another_model_than_it_says_is_refused(
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"num_hidden_layers": 10**9}, "describes"), ({"hidden_size": 8 * 10**17}, "hidden_size is '8000.*no decoder has")],
+    [({"num_hidden_layers": 10**9}, "describes"), ({"hidden_size": 8 * 10**17}, "hidden_size is '80.*no decoder has")],
 )
 def test_an_absurd_architecture_is_refused_at_once(
     tiny_config: DecoderConfig, random_weights, tmp_path: Path, changes: dict, message: str

@@ -1,0 +1,173 @@
+"""The planner's memory beside what a GPU measures: real training steps through ExpertParallelStrategy with NCCL.
+
+    python -m benchmarks.planner_memory [--cases 3b-bf16,…] [--steps 3]
+
+Every case is planned first, and then trained for a few steps on one GPU. Prints one JSON line: for every case the bytes
+that torch's allocator handed out at most, as planned and as measured, their relative difference, what the planned ones
+are for, and what the allocator and CUDA hold beside them.
+"""
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+import traceback
+from dataclasses import replace
+from typing import Any
+
+import lightning as L  # noqa: N812
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_modules.language_model import Batch, LanguageModel, OptimizerConfig
+from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.parallel.mesh import ParallelConfig
+from lightning_modules.parallel.strategy import ExpertParallelStrategy
+from lightning_modules.precision.plugins import build_precision
+from lightning_modules.schedule import ScheduleConfig
+from pipeline.planning.memory import GIB, step_memory
+from pipeline.planning.rehearsal import rehearse
+from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
+
+# conf/model/bench_3b.yaml and a tenth of it, which predicts ahead.
+LARGE = DecoderConfig(
+    vocab_size=8192, hidden_size=2048, num_hidden_layers=12, num_attention_heads=16, q_lora_rank=768,
+    kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, intermediate_size=8192,
+    moe_intermediate_size=768, first_k_dense_replace=1, n_routed_experts=64, n_shared_experts=1, num_experts_per_tok=8,
+    n_group=8, topk_group=4, scoring_func="sigmoid", norm_topk_prob=True, routed_scaling_factor=2.5,
+    rope_theta=10000.0, rms_norm_eps=1e-6, max_position_embeddings=4096, tie_word_embeddings=False,
+    initializer_range=0.006, num_nextn_predict_layers=0,
+)  # fmt: skip
+SMALL = replace(
+    LARGE, vocab_size=32768, hidden_size=1024, num_hidden_layers=8, first_k_dense_replace=3, n_routed_experts=32,
+    moe_intermediate_size=512, intermediate_size=4096, n_group=4, topk_group=2, num_nextn_predict_layers=1,
+)  # fmt: skip
+OBJECTIVE = ObjectiveConfig(1.0, 0.3, 1e-3, 1e-4)
+H200 = GpuConfig("H200", 139.8)
+
+
+def _cases() -> dict[str, PlannedTraining]:
+    cases = {}
+    for kind in ("bf16", "fp8_rowwise", "fp8_deepseek"):
+        for recompute in (False, True):
+            suffix = f"{kind}{'-recompute' if recompute else ''}"
+            large = PlannedTraining(LARGE, OBJECTIVE, kind, batch_size=4, recompute_activations=recompute)
+            cases[f"3b-{suffix}"] = large
+            cases[f"small-{suffix}"] = replace(large, decoder=SMALL, batch_size=8, sequence_length=2048)
+    cases["small-bf16-moments"] = replace(cases["small-bf16"], moments="bf16")
+    cases["small-bf16-across"] = replace(cases["small-bf16"], attend_across_documents=True)
+    cases["small-bf16-accumulated"] = replace(cases["small-bf16"], batch_size=2, accumulate_grad_batches=4)
+    return cases
+
+
+CASES = _cases()
+
+
+class RandomTokens(Dataset[Tensor]):
+    """Rows of random tokens, as many as are asked for."""
+
+    def __init__(self, n_rows: int, length: int, vocab_size: int) -> None:
+        self.rows = torch.randint(vocab_size, (n_rows, length), generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.rows[index]
+
+
+class QuicklyInitialised(LanguageModel):
+    """Draws its first weights where they lie: what they are does not matter here, and drawing them takes minutes."""
+
+    def initialize_weights(self) -> None:
+        for parameter in self.decoder.parameters():
+            torch.nn.init.normal_(parameter, std=0.02)
+        for router in self.decoder.routers():
+            router.reset_balance()
+
+
+def collate(rows: list[Tensor]) -> Batch:
+    tokens = torch.stack(rows)
+    return Batch(tokens, torch.zeros_like(tokens))
+
+
+def plan(training: PlannedTraining) -> dict[str, Any]:
+    layout = Layout(1, 1, 1, 1)
+    memory = step_memory(training, layout, H200, rehearse(training, layout, H200))
+    return {
+        "planned_gib": memory.fullest.total / GIB,
+        "fullest": memory.fullest.phase,
+        "parts_gib": {name: round(size / GIB, 3) for name, size in memory.fullest.parts.items()},
+    }
+
+
+def measure(training: PlannedTraining, n_steps: int) -> dict[str, Any]:
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    with torch.device("meta"):
+        model = QuicklyInitialised(
+            training.decoder,
+            training.objective,
+            OptimizerConfig(1e-4, (0.9, 0.95), 0.1, 1e-8, training.moments),
+            ScheduleConfig(1, 0.5, 0.1),
+            n_steps,
+            seed=0,
+            attend_across_documents=training.attend_across_documents,
+            recompute_activations=training.recompute_activations,
+        )
+    length = training.sequence_length + 1 + training.decoder.num_nextn_predict_layers
+    n_rows = n_steps * training.batch_size * training.accumulate_grad_batches
+    trainer = L.Trainer(
+        accelerator="gpu",
+        devices=1,
+        strategy=ExpertParallelStrategy(ParallelConfig(gpus_per_node=1)),
+        plugins=[build_precision(training.precision, sharded=True)],
+        max_steps=n_steps,
+        max_epochs=-1,
+        gradient_clip_val=1.0,
+        accumulate_grad_batches=training.accumulate_grad_batches,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=tempfile.mkdtemp(),
+    )
+    torch.cuda.reset_peak_memory_stats()
+    rows = RandomTokens(n_rows, length, training.decoder.vocab_size)
+    trainer.fit(model, DataLoader(rows, training.batch_size, collate_fn=collate))
+    allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    free, total = torch.cuda.mem_get_info()
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "before_gib": before / GIB,
+        "measured_gib": allocated / GIB,
+        "allocator_gib": (reserved - allocated) / GIB,
+        "context_gib": (total - free - torch.cuda.memory_reserved()) / GIB,
+        "device_gib": total / GIB,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default=",".join(CASES), help="which of the cases, separated by commas")
+    parser.add_argument("--steps", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_float32_matmul_precision("high")
+    # A fake process group stands for the ranks while planning: it has to be gone before the real one is there.
+    results = {name: plan(CASES[name]) for name in arguments.cases.split(",")}
+    for name, result in results.items():
+        try:
+            result |= measure(CASES[name], arguments.steps)
+            result["relative_error"] = result["planned_gib"] / result["measured_gib"] - 1
+        except Exception:
+            result["error"] = traceback.format_exc(limit=-3)
+        print(name, json.dumps(result), file=sys.stderr, flush=True)
+    print(json.dumps({"benchmark": "planner_memory", "device": torch.cuda.get_device_name(), "cases": results}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Bytes that one rank receives from others in a step.
+
+Collectives over n ranks of which g share a machine: of B bytes that a rank ends up with, (n - 1) / n come from others.
+A machine receives what its ranks lack together, once, and they pass it on: (n - g) / n · B over the network for its g
+ranks together. In an all-to-all every pair of ranks talks for itself.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+from pipeline.planning.settings import Layout, PlannedTraining
+from pipeline.planning.shards import parameter_units
+
+FP32_BYTES = 4
+# E4M3, and an FP32 scale for every 128.
+FP8_BYTES = 1 + 4 / 128
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes a rank receives within its machine, and from others."""
+
+    intra_node: int = 0
+    inter_node: int = 0
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.intra_node + self.inter_node
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(self.intra_node + other.intra_node, self.inter_node + other.inter_node)
+
+    def times(self, factor: float) -> "Traffic":
+        """This traffic, `factor` times over."""
+        return Traffic(round(self.intra_node * factor), round(self.inter_node * factor))
+
+
+@dataclass(frozen=True)
+class StepTraffic:
+    """What a rank receives in an optimizer step.
+
+    Attributes:
+        dispatch: tokens on their way to experts, forwards.
+        combine: experts' outputs on their way back, forwards.
+        all_to_all_backward: gradients of both.
+        all_gather: parameters, before each block forwards and backwards.
+        reduce_scatter: gradients, to those who share a parameter.
+        all_reduce: gradients, between replicas.
+    """
+
+    dispatch: Traffic
+    combine: Traffic
+    all_to_all_backward: Traffic
+    all_gather: Traffic
+    reduce_scatter: Traffic
+    all_reduce: Traffic
+
+    @property
+    def all_to_all(self) -> Traffic:
+        """Token dispatch in all."""
+        return self.dispatch + self.combine + self.all_to_all_backward
+
+    @property
+    def total(self) -> Traffic:
+        """Everything."""
+        return self.all_to_all + self.all_gather + self.reduce_scatter + self.all_reduce
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """Plain numbers: bytes by kind, and whether they cross the network."""
+        kinds = asdict(self) | {"all_to_all": asdict(self.all_to_all), "total": asdict(self.total)}
+        return {f"{kind}_bytes": {**parts, "total": sum(parts.values())} for kind, parts in kinds.items()}
+
+
+def step_traffic(training: PlannedTraining, layout: Layout, dispatches_fp8: bool) -> StepTraffic:
+    """Count a step's traffic; `dispatches_fp8`: tokens travel in FP8 forwards, as DeepEP can send them."""
+    width = training.decoder.hidden_size
+    n_mixtures = training.decoder.num_hidden_layers - training.decoder.first_k_dense_replace
+    n_mixtures += training.decoder.num_nextn_predict_layers
+    rows = training.n_tokens * training.decoder.num_segments_per_tok * n_mixtures * training.accumulate_grad_batches
+    number = training.gathered_bytes
+    way = _all_to_all(rows * width * number, layout)
+    gathers, scatters, reduces = Traffic(), Traffic(), Traffic()
+    for unit in parameter_units(training.decoder):
+        n_ranks, stride = unit.n_shards(layout), layout.ep if unit.is_expert else 1
+        # What lies outside blocks is gathered once; a block's parameters once more for the backward pass.
+        n_gathers = (2 if unit.block else 1) * training.accumulate_grad_batches
+        n_bytes = unit.n_gathered(layout) * (FP32_BYTES if unit.is_fp32 else number)
+        gathers += _collective(n_bytes, n_ranks, stride, layout).times(n_gathers)
+        scatters += _collective(unit.n_gathered(layout) * FP32_BYTES, n_ranks, stride, layout)
+        # A reduction and a gathering of the same bytes, between ranks that hold the same shard.
+        local = unit.n_local(layout) * FP32_BYTES
+        reduces += _collective(local, layout.dp_replicate, layout.n_dense_shards, layout).times(2)
+    return StepTraffic(
+        dispatch=way.times(FP8_BYTES / number if dispatches_fp8 else 1),
+        combine=way,
+        all_to_all_backward=way.times(2),
+        all_gather=gathers,
+        reduce_scatter=scatters,
+        all_reduce=reduces,
+    )
+
+
+def _all_to_all(n_bytes: float, layout: Layout) -> Traffic:
+    """Of `n_bytes` spread evenly over the ranks of `ep`, those that leave a rank."""
+    here = _neighbours(layout.ep, 1, layout)
+    inter = n_bytes * (layout.ep - here) / layout.ep
+    return Traffic(round(n_bytes * (layout.ep - 1) / layout.ep - inter), round(inter))
+
+
+def _collective(n_bytes: float, n_ranks: int, stride: int, layout: Layout) -> Traffic:
+    """Gathering `n_bytes`, or reducing them, over `n_ranks` ranks that lie `stride` apart."""
+    here = _neighbours(n_ranks, stride, layout)
+    inter = n_bytes * (n_ranks - here) / n_ranks / here
+    return Traffic(round(n_bytes * (n_ranks - 1) / n_ranks - inter), round(inter))
+
+
+def _neighbours(n_ranks: int, stride: int, layout: Layout) -> int:
+    """How many of `n_ranks` ranks that lie `stride` apart share a machine."""
+    return min(n_ranks, max(1, math.ceil(layout.gpus_per_node / stride)))

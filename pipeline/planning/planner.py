@@ -1,0 +1,42 @@
+"""Plan a training: one layout in full, and all others beside it."""
+
+from typing import Any
+
+from lightning_modules.model.counting import build_on_meta, count_parameters
+from lightning_modules.parallel.mesh import ParallelConfig
+from pipeline.planning.communication import step_traffic
+from pipeline.planning.fake_ranks import shard_sizes, sharded_decoder, standing_for_rank_0
+from pipeline.planning.memory import step_memory
+from pipeline.planning.rehearsals import Rehearsals
+from pipeline.planning.report import plan_report
+from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
+from pipeline.planning.sweep import possible_layouts, sweep
+
+
+def plan(training: PlannedTraining, strategy: ParallelConfig, gpu: GpuConfig) -> dict[str, Any]:
+    """What the training needs of each GPU in the layout that `strategy` describes, and which layout is best.
+
+    The layout asked for is sharded whole, by the strategy's own function, rank 0 standing for all. Activations and
+    what else a step allocates are those of a few blocks, of which others are like.
+
+    Raises:
+        ValueError: sizes do not multiply or divide; the message names the key.
+    """
+    layout = Layout.of(strategy)
+    with standing_for_rank_0(layout.world_size):
+        sizes = shard_sizes(sharded_decoder(training.decoder, training.precision, layout))
+    # Torch's own all-to-all sends rows as they are; DeepEP, where it runs, rounds them to FP8 on their way.
+    dispatches_fp8 = training.precision == "fp8_deepseek" and gpu.has_fp8 and strategy.dispatch != "all_to_all"
+    layouts = list(possible_layouts(training.decoder, strategy.nodes, layout.gpus_per_node))
+    rehearsals = Rehearsals(training, gpu, layouts)
+    without, with_recompute = (step_memory(training, layout, gpu, rehearsals.of(layout, r)) for r in (False, True))
+    return plan_report(
+        training,
+        layout,
+        gpu,
+        count_parameters(build_on_meta(training.decoder)),
+        sizes,
+        (without, with_recompute),
+        step_traffic(training, layout, dispatches_fp8),
+        sweep(training, gpu, layouts, rehearsals, dispatches_fp8),
+    )

@@ -1,0 +1,227 @@
+"""One training step without memory: the real code on fake tensors, with every byte it would allocate counted.
+
+Decoder, FSDP, token dispatch, recompute and the FP8 recipes run as in training. What cannot run without a GPU is
+replaced by what allocates the same: the attention kernel, and FP8 kernels by their emulation, whose own intermediate
+tensors do not count. The router's choice is balanced: every expert gets as many rows as any other.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial, wraps
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
+from torch.distributed.tensor import DTensor
+
+from lightning_modules.language_model import Batch, LanguageModel, OptimizerConfig
+from lightning_modules.model.decoder import Decoder
+from lightning_modules.precision import scaled_experts
+from lightning_modules.precision.kernels import blockwise as kernels
+from lightning_modules.schedule import ScheduleConfig
+from pipeline.planning.fake_ranks import local_shard, sharded_decoder, standing_for_rank_0
+from pipeline.planning.gpu_kernels import SHAPE_ONLY, GpuKernels
+from pipeline.planning.live_memory import LiveMemory, Segment
+from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
+
+# Blocks of a kind that a rehearsal needs, so that one of them has its own kind for a neighbour on either side.
+ENOUGH_BLOCKS = 2
+# What the decoder behind the objective is shrunk to.
+SMALLEST: dict[str, Any] = {
+    "vocab_size": 1,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "first_k_dense_replace": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 8,
+    "moe_intermediate_size": 8,
+    "num_expert_segments": 1,
+    "expert_segment_sizes": None,
+    "num_segments_per_expert": None,
+}
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What one step of the rehearsed decoder allocated beside parameters and the optimizer.
+
+    Attributes:
+        layout: the ranks it was rehearsed for.
+        segments: forward through each block, head and losses, and backward through each block.
+        n_dense: leading dense blocks that were rehearsed.
+        n_mixtures: blocks with experts that were, those of multi-token prediction not included.
+    """
+
+    layout: Layout
+    segments: tuple[Segment, ...]
+    n_dense: int
+    n_mixtures: int
+
+    @property
+    def n_layers(self) -> int:
+        """Blocks that were rehearsed, without those of multi-token prediction."""
+        return self.n_dense + self.n_mixtures
+
+    def segment(self, name: str) -> Segment:
+        """The segment of that name."""
+        return next(segment for segment in self.segments if segment.name == name)
+
+    def kept(self, place: int) -> int:
+        """Bytes of activations that block `place` leaves for its backward pass; another of its kind comes after it."""
+        following = self.segment(f"forward layers.{place + 1}")
+        return following.start["activations"] - self.segment(f"forward layers.{place}").start["activations"]
+
+
+def rehearse(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> Rehearsal:
+    """Run one step of a decoder with fewer blocks.
+
+    Args:
+        training: what is trained.
+        layout: the ranks, which stand behind a fake process group.
+        gpu: what the ranks run on.
+    """
+    n_dense = min(training.decoder.first_k_dense_replace, ENOUGH_BLOCKS)
+    n_mixtures = min(training.decoder.num_hidden_layers - training.decoder.first_k_dense_replace, ENOUGH_BLOCKS)
+    shallow = replace(training.decoder, num_hidden_layers=n_dense + n_mixtures, first_k_dense_replace=n_dense)
+    live = LiveMemory(SHAPE_ONLY)
+    with standing_for_rank_0(layout.world_size), ExitStack() as stack:
+        decoder = sharded_decoder(shallow, training.precision, layout)
+        decoder.recomputes_activations = training.recompute_activations
+        for substitution in _substitutions(training, gpu, live):
+            stack.enter_context(substitution)
+        model = _language_model(training)
+        stack.enter_context(FakeTensorMode())
+        decoder._apply(_materialised)
+        _observe(decoder, live, gpu.attention)
+        segments = _step(model, decoder, training, gpu.attention, live)
+    return Rehearsal(layout, segments, n_dense, n_mixtures)
+
+
+def _step(
+    model: LanguageModel, decoder: Decoder, training: PlannedTraining, attention: str, live: LiveMemory
+) -> tuple[Segment, ...]:
+    """Forward, losses, backward, as the LightningModule and the trainer call them."""
+    depth = training.decoder.num_nextn_predict_layers
+    size = (training.batch_size, training.sequence_length + 1 + depth)
+    batch = Batch(torch.empty(size, dtype=torch.long), torch.empty(size, dtype=torch.long))
+    with live:
+        live.begin("embedding")
+        with GpuKernels(attention):
+            loss = _loss(model, decoder, batch, training)
+        live.begin("backward head")
+        with live.allocating("temporary"):
+            torch.autograd.backward(loss)
+        live.begin("end")
+    return tuple(live.segments[:-1])
+
+
+def _loss(model: LanguageModel, decoder: Decoder, batch: Batch, training: PlannedTraining) -> Tensor:
+    """What `LanguageModel.training_step` does up to its result; the logits are let go with this function's frame."""
+    n_positions = training.sequence_length
+    documents = None if training.attend_across_documents else batch.document_ids[:, :n_positions]
+    output = decoder(batch.tokens[:, :-1], documents)
+    loss, _ = model.objective_loss(output, batch, progress=0.0)
+    return loss
+
+
+def _language_model(training: PlannedTraining) -> LanguageModel:
+    """A LightningModule with the objective, and the smallest decoder that fits it: the objective alone is used."""
+    with torch.device("meta"):
+        return LanguageModel(
+            replace(training.decoder, **SMALLEST),
+            training.objective,
+            OptimizerConfig(lr=1.0, betas=(0.9, 0.95), weight_decay=0.0, eps=1e-8),
+            ScheduleConfig(warmup_steps=0, constant_fraction=1.0, final_ratio=1.0),
+            max_steps=1,
+            seed=0,
+        )
+
+
+def _observe(decoder: Decoder, live: LiveMemory, attention: str) -> None:
+    """Have segments begin where blocks do, forwards and backwards."""
+    blocks: list[tuple[str, nn.Module]] = [
+        *((f"layers.{index}", block) for index, block in enumerate(decoder.layers)),
+        *((f"mtp.{index}", block) for index, block in enumerate(decoder.mtp)),
+    ]
+    for name, block in blocks:
+        block.forward = _with_kernels(block.forward, live, attention)
+        # Before and after FSDP's own hooks, so that what it gathers for a block falls into the block's segment.
+        block.register_forward_pre_hook(partial(_begin_forward, live, name), prepend=True)
+        block.register_forward_hook(partial(_watch_gradient, live, name), prepend=True)
+        block.register_forward_hook(partial(_end_forward, live, name))
+    for parameter in decoder.parameters():
+        # FSDP calls these once a shard of the gradient is reduced.
+        parameter.register_post_accumulate_grad_hook(lambda p: live.move(local_shard(p.grad), "gradients"))
+
+
+def _begin_forward(live: LiveMemory, name: str, *_: Any) -> None:
+    if not _in_backward():
+        live.begin(f"forward {name}")
+
+
+def _end_forward(live: LiveMemory, name: str, *_: Any) -> None:
+    if not _in_backward():
+        live.begin(f"after {name}")
+        # After the last block follow only the head and the losses; blocks say for themselves what they allocate.
+        live.category = "logits"
+
+
+def _watch_gradient(live: LiveMemory, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    if not _in_backward():
+        output[0].register_hook(lambda _: live.begin(f"backward {name}"))
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
+
+
+def _with_kernels(forward: Callable[..., Any], live: LiveMemory, attention: str) -> Callable[..., Any]:
+    """`forward` of a block, with attention on the named kernel."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with GpuKernels(attention), live.allocating("temporary" if _in_backward() else "activations"):
+            return forward(*args, **kwargs)
+
+    return call
+
+
+def _substitutions(training: PlannedTraining, gpu: GpuConfig, live: LiveMemory) -> Iterator[Any]:
+    """Patches for what needs a GPU, other ranks or real numbers."""
+    rows = training.n_tokens * training.decoder.num_segments_per_tok
+    yield mock.patch.object(FakeTensor, "tolist", lambda sizes: _balanced(rows, sizes))
+    for name in ("unshard", "wait_for_unshard"):
+        yield mock.patch.object(FSDPParamGroup, name, _allocating(live, "gathered", getattr(FSDPParamGroup, name)))
+    yield mock.patch.object(
+        FSDPParamGroup, "post_backward", _allocating(live, "reduction", FSDPParamGroup.post_backward)
+    )
+    yield mock.patch.object(kernels, "available", return_value=gpu.has_fp8)
+    yield mock.patch.object(scaled_experts, "runs_on_scaled_products", return_value=gpu.has_fp8)
+
+
+def _allocating(live: LiveMemory, category: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with live.allocating(category):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def _balanced(n_rows: int, sizes: Tensor) -> list[Any]:
+    """In place of numbers of rows that only a router could tell, of which each of the last dimension's sums to all."""
+    count, rest = divmod(n_rows, sizes.shape[-1])
+    row = [count + (place < rest) for place in range(sizes.shape[-1])]
+    return [list(row) for _ in range(sizes.shape[0])] if sizes.ndim == 2 else row
+
+
+def _materialised(tensor: Tensor) -> Tensor:
+    """A tensor of the meta device as one that code takes for real, still without memory."""
+    local = torch.empty(local_shard(tensor).shape, dtype=tensor.dtype)
+    if not isinstance(tensor, DTensor):
+        return local
+    mesh, placements = tensor.device_mesh, tensor.placements
+    return DTensor.from_local(local, mesh, placements, run_check=False, shape=tensor.shape, stride=tensor.stride())

@@ -1,0 +1,123 @@
+"""A plan as plain numbers: one layout in full, all others in short, and which to take."""
+
+from dataclasses import asdict
+from typing import Any
+
+from lightning_modules.model.counting import ParameterCounts
+from pipeline.planning.communication import StepTraffic
+from pipeline.planning.fake_ranks import ShardSizes
+from pipeline.planning.memory import GIB, StepMemory
+from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
+from pipeline.planning.sweep import RULE, Candidate
+
+# What the GPU holds at the fullest moment, in the order it is told.
+PARTS = (
+    "parameters",
+    "gradients",
+    "optimizer",
+    "activations",
+    "logits",
+    "gathered",
+    "reduction",
+    "temporary",
+    "workspaces",
+)
+
+
+def plan_report(
+    training: PlannedTraining,
+    layout: Layout,
+    gpu: GpuConfig,
+    counts: ParameterCounts,
+    sizes: ShardSizes,
+    memories: tuple[StepMemory, StepMemory],
+    traffic: StepTraffic,
+    candidates: list[Candidate],
+) -> dict[str, Any]:
+    """Everything the planner found, ready for JSON.
+
+    Args:
+        training: what is trained.
+        layout: the layout that was asked for.
+        gpu: what it runs on.
+        counts: the decoder's parameters.
+        sizes: those of the sharded decoder.
+        memories: of the layout asked for, without recompute and with it.
+        traffic: of the layout asked for.
+        candidates: all layouts, the best first.
+    """
+    without, with_recompute = memories
+    asked = memories[training.recompute_activations]
+    best = candidates[0]
+    return {
+        "gpu": asdict(gpu),
+        "layout": _layout(layout) | {"recompute": training.recompute_activations},
+        "training": {
+            "precision": training.precision,
+            "moments": training.moments,
+            "batch_size": training.batch_size,
+            "sequence_length": training.sequence_length,
+            "accumulate_grad_batches": training.accumulate_grad_batches,
+            "tokens_per_step": training.n_tokens * training.accumulate_grad_batches * layout.world_size,
+        },
+        "parameters": {
+            "total": counts.total,
+            "active": counts.active,
+            "mtp": counts.mtp,
+            "trained": sizes.total,
+            "local": sizes.local,
+            "local_experts": sizes.local_experts,
+        },
+        "memory": {
+            **{f"{part}_gib": _gib(asked.fullest.parts[part]) for part in PARTS},
+            "activations_gib": _gib(without.activations),
+            "activations_recompute_gib": _gib(with_recompute.activations),
+            "fragmentation_gib": _gib(asked.fragmentation),
+            "context_gib": _gib(asked.context),
+            "total_gib": _gib(without.total),
+            "total_recompute_gib": _gib(with_recompute.total),
+            "available_gib": gpu.memory_gib,
+            "fullest": asked.fullest.phase,
+        },
+        "fits": asked.total <= gpu.memory_bytes,
+        "communication": traffic.as_dict(),
+        "recommended": _candidate(best),
+        "reason": _reason(best, gpu, len(candidates)),
+        "sweep": [_candidate(candidate) for candidate in candidates],
+    }
+
+
+def _reason(best: Candidate, gpu: GpuConfig, n_candidates: int) -> str:
+    if best.fits:
+        return f"Of {n_candidates} layouts {RULE}."
+    missing = _gib(best.total) - gpu.memory_gib
+    return (
+        f"None of {n_candidates} layouts fits {gpu.name}, even with recompute: this one lacks least, "
+        f"{missing:.1f} GiB. Lower trainer.batch_size or trainer.sequence_length, or raise nodes."
+    )
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return _layout(candidate.layout) | {
+        "recompute": candidate.recompute,
+        "total_gib": _gib(candidate.total),
+        # Where what no step can do without is too much, the rest was not counted.
+        "is_lower_bound": candidate.memory is None,
+        "fits": candidate.fits,
+        "inter_node_gib": _gib(candidate.traffic.total.inter_node),
+        "intra_node_gib": _gib(candidate.traffic.total.intra_node),
+    }
+
+
+def _layout(layout: Layout) -> dict[str, int]:
+    return {
+        "dp_replicate": layout.dp_replicate,
+        "dp_shard": layout.dp_shard,
+        "ep": layout.ep,
+        "world_size": layout.world_size,
+        "gpus_per_node": layout.gpus_per_node,
+    }
+
+
+def _gib(size: float) -> float:
+    return round(size / GIB, 3)

@@ -1,0 +1,127 @@
+"""What is planned: a training, the GPU it shall run on, and a layout of its ranks."""
+
+from dataclasses import dataclass
+
+from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.optimizer import MOMENTS
+from lightning_modules.parallel.mesh import ParallelConfig, mesh_sizes
+from lightning_modules.precision.plugins import PRECISIONS
+
+ATTENTION_KERNELS = ("cudnn", "efficient", "cpu")
+
+
+@dataclass(frozen=True)
+class GpuConfig:
+    """A kind of GPU, as conf/gpu/ names it.
+
+    Attributes:
+        name: what it is called.
+        memory_gib: all that its driver offers, in GiB.
+        attention: which of torch's attention kernels runs on it for this decoder's heads; they keep different things.
+        has_fp8: whether FP8 recipes run on kernels there; elsewhere they are emulated.
+        context_gib: what CUDA, NCCL and loaded kernels take, outside torch's allocator.
+        fragmentation: share of the allocator's peak that lies in blocks it cannot hand out again.
+    """
+
+    name: str
+    memory_gib: float
+    attention: str = "cudnn"
+    has_fp8: bool = True
+    context_gib: float = 2.0
+    fragmentation: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.memory_gib <= 0:
+            raise ValueError(f"gpu.memory_gib is {self.memory_gib}; it must be positive.")
+        if self.attention not in ATTENTION_KERNELS:
+            raise ValueError(f"gpu.attention is '{self.attention}'; choose one of {', '.join(ATTENTION_KERNELS)}.")
+        if not 0 <= self.context_gib < self.memory_gib:
+            raise ValueError(f"gpu.context_gib is {self.context_gib}; it must lie between 0 and gpu.memory_gib.")
+        if not 0 <= self.fragmentation < 1:
+            raise ValueError(f"gpu.fragmentation is {self.fragmentation}; it is a share, from 0 up to 1.")
+
+    @property
+    def memory_bytes(self) -> int:
+        """All its memory, in bytes."""
+        return round(self.memory_gib * 2**30)
+
+
+@dataclass(frozen=True)
+class PlannedTraining:
+    """What decides how much memory one rank's step takes, beside the layout.
+
+    Attributes:
+        decoder: the architecture.
+        objective: weights of the losses; one of zero computes nothing.
+        precision: one of `precision.kind`.
+        moments: type of Adam's moments, one of `optimizer.moments`.
+        batch_size: sequences of a rank's micro-batch.
+        sequence_length: tokens of each.
+        accumulate_grad_batches: micro-batches a step.
+        attend_across_documents: whether tokens see the documents packed before theirs: without a mask, attention
+            has none to keep.
+        recompute_activations: whether cheap activations are dropped and computed again.
+    """
+
+    decoder: DecoderConfig
+    objective: ObjectiveConfig
+    precision: str
+    moments: str = "fp32"
+    batch_size: int = 1
+    sequence_length: int = 4096
+    accumulate_grad_batches: int = 1
+    attend_across_documents: bool = False
+    recompute_activations: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision.kind is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.")
+        if self.moments not in MOMENTS:
+            raise ValueError(f"optimizer.moments is '{self.moments}'; choose one of {', '.join(MOMENTS)}.")
+        for name in ("batch_size", "sequence_length", "accumulate_grad_batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"trainer.{name} is {getattr(self, name)}; it must be at least 1.")
+
+    @property
+    def n_tokens(self) -> int:
+        """Positions of one micro-batch."""
+        return self.batch_size * self.sequence_length
+
+    @property
+    def gathered_bytes(self) -> int:
+        """Of each parameter as it is gathered, and of each activation; routers are gathered in FP32 always."""
+        return 4 if self.precision == "fp32" else 2
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The mesh's sizes, and how many of its ranks share a machine."""
+
+    dp_replicate: int
+    dp_shard: int
+    ep: int
+    gpus_per_node: int
+
+    @classmethod
+    def of(cls, config: ParallelConfig) -> "Layout":
+        """The layout that a strategy with `nodes` and `gpus_per_node` has.
+
+        Raises:
+            ValueError: when the sizes do not multiply to the number of ranks.
+        """
+        gpus_per_node = config.gpus_per_node or 1
+        return cls(*mesh_sizes(config, config.nodes * gpus_per_node), gpus_per_node)
+
+    @property
+    def world_size(self) -> int:
+        """All ranks."""
+        return self.dp_replicate * self.dp_shard * self.ep
+
+    @property
+    def n_dense_shards(self) -> int:
+        """Ranks that a dense parameter is split over."""
+        return self.dp_shard * self.ep
+
+    def config(self) -> ParallelConfig:
+        """The strategy's settings for this layout."""
+        return ParallelConfig(self.dp_replicate, self.dp_shard, self.ep, dispatch="all_to_all")

@@ -1,0 +1,89 @@
+"""All layouts of a number of ranks, what each would need, and the one to take."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lightning_modules.model.configuration import DecoderConfig
+from pipeline.planning.communication import StepTraffic, step_traffic
+from pipeline.planning.memory import GIB, StepMemory, static_bytes, step_memory
+from pipeline.planning.rehearsals import Rehearsals, expert_sides
+from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
+from pipeline.planning.shards import parameter_units
+
+RULE = (
+    "this one fits, with recompute only where none fits without, and of those that do it has a rank receive the fewest "
+    "bytes from other machines, then the fewest bytes in all, then takes the least memory"
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One layout, and how it would be run.
+
+    Attributes:
+        memory: None where parameters alone do not fit, and nothing more was looked at.
+        total: bytes it takes of a GPU, at least.
+    """
+
+    layout: Layout
+    recompute: bool
+    traffic: StepTraffic
+    memory: StepMemory | None
+    total: int
+    fits: bool
+
+    @property
+    def cost(self) -> tuple[bool, int, int, int]:
+        """What RULE sorts by."""
+        if not self.fits:
+            return True, self.total, 0, 0
+        return False, self.traffic.total.inter_node, self.traffic.total.total, self.total
+
+
+def possible_layouts(config: DecoderConfig, n_nodes: int, gpus_per_node: int) -> Iterator[Layout]:
+    """Every layout whose sizes divide; replicas are made of whole machines."""
+    world = n_nodes * gpus_per_node
+    for replicate in _divisors(n_nodes):
+        for ep in _divisors(world // replicate):
+            layout = Layout(replicate, world // replicate // ep, ep, gpus_per_node)
+            if config.n_routed_segments % ep == 0 and all(s % layout.dp_shard == 0 for s in expert_sides(config)):
+                yield layout
+
+
+def sweep(
+    training: PlannedTraining, gpu: GpuConfig, layouts: list[Layout], rehearsals: Rehearsals, dispatches_fp8: bool
+) -> list[Candidate]:
+    """Every layout, the best first: all without recompute or, where none fits so, all with it."""
+    for recompute in (False, True):
+        candidates = []
+        for layout in layouts:
+            traffic = step_traffic(training, layout, dispatches_fp8)
+            least, memory = least_bytes(training, layout, gpu), None
+            if least <= gpu.memory_bytes:
+                memory = step_memory(training, layout, gpu, rehearsals.near(layout, recompute))
+            total = least if memory is None else memory.total
+            candidates.append(Candidate(layout, recompute, traffic, memory, total, total <= gpu.memory_bytes))
+        candidates.sort(key=lambda candidate: candidate.cost)
+        if candidates[0].fits:
+            break
+    return candidates
+
+
+def least_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> int:
+    """What a step cannot do without: all that stays, what lies outside blocks, and the largest block twice.
+
+    A gathered block lies there as it came from the ranks and as parameters while it is unpacked.
+    """
+    number = training.gathered_bytes
+    sizes: dict[str, int] = {}
+    for unit in parameter_units(training.decoder):
+        sizes[unit.block] = sizes.get(unit.block, 0) + unit.n_gathered(layout) * number
+    outside = sizes.pop("", 0)
+    copies = 2 if layout.n_dense_shards > 1 else 1
+    return (
+        static_bytes(training, layout).total() + outside + copies * max(sizes.values()) + round(gpu.context_gib * GIB)
+    )
+
+
+def _divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

@@ -1,0 +1,114 @@
+"""A plan as text for a terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.planning.report import PARTS
+
+N_LAYOUTS_SHOWN = 12
+GIB = 2**30
+LABELS = {
+    "parameters": "parameters, FP32, this rank's",
+    "gradients": "gradients, FP32",
+    "optimizer": "optimizer's moments",
+    "activations": "activations kept, without recompute",
+    "activations_recompute": "activations kept, with recompute",
+    "logits": "logits and losses",
+    "gathered": "gathered parameters",
+    "reduction": "gradients under reduction",
+    "temporary": "other temporary tensors",
+    "workspaces": "cuBLAS workspaces",
+    "fragmentation": "allocator's fragmentation",
+    "context": "CUDA, NCCL, kernels",
+    "total": "total without recompute",
+    "total_recompute": "total with recompute",
+}
+
+
+def terminal_text(report: Mapping[str, Any]) -> str:
+    """All tables of a report, one below the other."""
+    return "\n\n".join([_head(report), _memory(report), _communication(report), _sweep(report), _verdict(report)])
+
+
+def _head(report: Mapping[str, Any]) -> str:
+    layout, training, parameters = report["layout"], report["training"], report["parameters"]
+    return "\n".join(
+        [
+            f"{layout['world_size']} ranks, {layout['gpus_per_node']} a node: dp_replicate {layout['dp_replicate']} × "
+            f"dp_shard {layout['dp_shard']} × ep {layout['ep']}",
+            f"parameters: {parameters['total']:,}, and {parameters['mtp']:,} of multi-token prediction; "
+            f"this rank keeps {parameters['local']:,}",
+            f"{training['precision']}, {training['batch_size']} × {training['sequence_length']} tokens a rank and "
+            f"micro-batch, {training['tokens_per_step']:,} a step",
+        ]
+    )
+
+
+def _memory(report: Mapping[str, Any]) -> str:
+    memory = report["memory"]
+    order = [*PARTS[:4], "activations_recompute", *PARTS[4:], "fragmentation", "context", "total", "total_recompute"]
+    rows = [(LABELS[name], f"{memory[f'{name}_gib']:.2f}") for name in order]
+    recompute = "with" if report["layout"]["recompute"] else "without"
+    return "\n".join(
+        [
+            f"memory in GiB, at its fullest {recompute} recompute: {memory['fullest']}",
+            *_aligned(rows),
+        ]
+    )
+
+
+def _communication(report: Mapping[str, Any]) -> str:
+    header = ("GiB a rank receives in a step", "within the node", "from other nodes")
+    rows = [
+        (
+            kind.removesuffix("_bytes").replace("_", " "),
+            f"{parts['intra_node'] / GIB:.2f}",
+            f"{parts['inter_node'] / GIB:.2f}",
+        )
+        for kind, parts in report["communication"].items()
+    ]
+    return "\n".join(_aligned([header, *rows]))
+
+
+def _sweep(report: Mapping[str, Any]) -> str:
+    header = ("layouts, best first: dp_replicate", "dp_shard", "ep", "recompute", "GiB", "fits", "GiB from other nodes")
+    rows = [
+        (
+            str(row["dp_replicate"]),
+            str(row["dp_shard"]),
+            str(row["ep"]),
+            "yes" if row["recompute"] else "no",
+            f"{'over ' if row['is_lower_bound'] else ''}{row['total_gib']:.1f}",
+            "yes" if row["fits"] else "no",
+            f"{row['inter_node_gib']:.1f}",
+        )
+        for row in report["sweep"][:N_LAYOUTS_SHOWN]
+    ]
+    lines = _aligned([header, *rows])
+    if left := len(report["sweep"]) - len(rows):
+        lines.append(f"… and {left} more with output=json")
+    return "\n".join(lines)
+
+
+def _verdict(report: Mapping[str, Any]) -> str:
+    best, memory = report["recommended"], report["memory"]
+    fits = "fits" if report["fits"] else "does not fit"
+    return "\n".join(
+        [
+            f"This layout {fits} {report['gpu']['name']} ({memory['available_gib']:.1f} GiB).",
+            f"Recommended: strategy.dp_replicate={best['dp_replicate']} strategy.dp_shard={best['dp_shard']} "
+            f"strategy.ep={best['ep']} trainer.recompute_activations={str(best['recompute']).lower()}",
+            report["reason"],
+        ]
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows in columns, the first to the left and all others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]

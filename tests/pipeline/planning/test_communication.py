@@ -1,0 +1,52 @@
+from dataclasses import replace
+
+import pytest
+
+from pipeline.planning.communication import Traffic, step_traffic
+from pipeline.planning.settings import Layout
+from pipeline.planning.shards import parameter_units
+
+
+def test_one_rank_receives_nothing(training):
+    assert step_traffic(training, Layout(1, 1, 1, 1), dispatches_fp8=False).total == Traffic()
+
+
+def test_tokens_travel_to_experts_and_back(training):
+    traffic = step_traffic(training, Layout(1, 1, 8, 4), dispatches_fp8=False)
+    # 4 mixtures and that of the prediction module, 2 × 96 tokens of 64 BF16 numbers, each to 2 of 8 experts.
+    n_bytes = 5 * 2 * 96 * 2 * 64 * 2
+    # Of eight ranks three others are on the same machine, and four on another.
+    assert traffic.dispatch == Traffic(n_bytes * 3 // 8, n_bytes * 4 // 8)
+    assert traffic.combine == traffic.dispatch
+    assert traffic.all_to_all.total == 4 * traffic.dispatch.total
+
+
+def test_fp8_halves_one_of_four_ways(training):
+    layout = Layout(1, 1, 8, 8)
+    plain, fp8 = (step_traffic(training, layout, dispatches_fp8) for dispatches_fp8 in (False, True))
+    assert fp8.dispatch.total == pytest.approx(plain.dispatch.total * (1 + 4 / 128) / 2, rel=1e-3)
+    assert (fp8.combine, fp8.all_to_all_backward) == (plain.combine, plain.all_to_all_backward)
+
+
+def test_parameters_are_gathered_twice_and_gradients_reduced_once(training):
+    layout = Layout(1, 4, 1, 2)
+    traffic = step_traffic(training, layout, dispatches_fp8=False)
+    units = parameter_units(training.decoder)
+    blocks = sum(unit.n_parameters * (4 if unit.is_fp32 else 2) for unit in units if unit.block)
+    outside = 2 * next(unit.n_parameters for unit in units if not unit.block)
+    assert traffic.all_gather.total == pytest.approx((2 * blocks + outside) * 3 / 4, rel=1e-3)
+    gradients = 4 * sum(unit.n_parameters for unit in units)
+    assert traffic.reduce_scatter.total == pytest.approx(gradients * 3 / 4, rel=1e-3)
+    # The two ranks of a machine fetch the other machine's half together.
+    assert traffic.reduce_scatter.inter_node == pytest.approx(gradients / 4, rel=1e-3)
+    accumulated = step_traffic(replace(training, accumulate_grad_batches=3), layout, dispatches_fp8=False)
+    assert accumulated.all_gather.total == pytest.approx(3 * traffic.all_gather.total, rel=1e-3)
+    assert accumulated.reduce_scatter == traffic.reduce_scatter
+
+
+def test_replicas_exchange_gradients_alone(training):
+    traffic = step_traffic(training, Layout(4, 1, 1, 1), dispatches_fp8=False)
+    gradients = 4 * sum(unit.n_parameters for unit in parameter_units(training.decoder))
+    assert traffic.total == traffic.all_reduce
+    # Around a ring, once to reduce and once to gather.
+    assert traffic.all_reduce.inter_node == pytest.approx(2 * gradients * 3 / 4, rel=1e-3)
