@@ -106,6 +106,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield path, "{}" if isinstance(value, Mapping) else plain(value)
 
 
+def as_mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping from a file as it is, and anything else as an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def as_number(value: Any) -> float:
     """Read a leaf of a JSON file as a number; NaN where it is absent or not one."""
     if isinstance(value, bool) or not isinstance(value, int | float):

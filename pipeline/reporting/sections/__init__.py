@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from pipeline.reporting.data import ReportData
 from pipeline.reporting.sections.compliance import compliance
+from pipeline.reporting.sections.conversion import conversion
 from pipeline.reporting.sections.experts import expert_balance
 from pipeline.reporting.sections.headline import headline
 from pipeline.reporting.sections.listen import listen
 from pipeline.reporting.sections.metrics import metrics
-from pipeline.reporting.sections.provenance import configuration, conversion, data, lineage
+from pipeline.reporting.sections.provenance import configuration, data, lineage
 from pipeline.reporting.sections.section import Section
 from pipeline.reporting.sections.training import training
 

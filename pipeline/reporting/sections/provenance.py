@@ -1,4 +1,4 @@
-"""What the result was made from: data, checkpoint conversion, configuration, versions."""
+"""What the result was made from: data, configuration, versions."""
 
 import math
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.reporting.data import ReportData
-from pipeline.reporting.formatting import as_number, flatten
+from pipeline.reporting.formatting import as_mapping, as_number, flatten
 from pipeline.reporting.sections.metrics import MEASURES
 from pipeline.reporting.sections.section import Section, absent, render_template
 
@@ -25,7 +25,7 @@ def data(report: ReportData) -> Section:
     context = {
         "splits": _splits(card),
         "facts": list(flatten({key: value for key, value in card.items() if key not in known})),
-        "codec": list(flatten(_mapping(card.get("codec")))),
+        "codec": list(flatten(as_mapping(card.get("codec")))),
         "measures": {key: text for key, text in MEASURES.items() if any(key in row for row in reference.values())},
         "reference": reference,
         "reasons": Counter(reason for _, reason in rejected).most_common(),
@@ -36,24 +36,22 @@ def data(report: ReportData) -> Section:
     return Section(title, render_template("data.html.jinja", context))
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _whole(value: Any) -> int:
     number = as_number(value)
     return 0 if math.isnan(number) else int(number)
 
 
 def _splits(card: Mapping[str, Any]) -> dict[str, list[float]]:
-    splits = _mapping(card.get("splits"))
-    return {str(name): [as_number(_mapping(split).get(key)) for key in SPLIT_COLUMNS] for name, split in splits.items()}
+    splits = as_mapping(card.get("splits"))
+    return {
+        str(name): [as_number(as_mapping(split).get(key)) for key in SPLIT_COLUMNS] for name, split in splits.items()
+    }
 
 
 def _reference(card: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     rows = {}
-    for split, measures in _mapping(card.get("reference")).items():
-        values = {name: as_number(value) for name, value in _mapping(measures).items()}
+    for split, measures in as_mapping(card.get("reference")).items():
+        values = {name: as_number(value) for name, value in as_mapping(measures).items()}
         if values:
             rows[str(split)] = values
     return rows
@@ -68,38 +66,13 @@ def _rejected(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(str(entry.get("file", "?")), str(entry.get("reason", "no reason given"))) for entry in named]
 
 
-def conversion(report: ReportData) -> Section:
-    """Summarise the checkpoint conversion: how many tensors were renamed, missing or unexpected."""
-    title = "Checkpoint conversion"
-    found = report.conversion
-    if not found:
-        return absent(title, "No conversion report was found: the checkpoint was not converted.")
-    lists = {name: _entries(found.get(name)) for name in ("renamed", "missing", "unexpected")}
-    facts = {key: value for key, value in found.items() if key not in (*lists, "parameters")}
-    context = {
-        "facts": list(flatten(facts)),
-        "parameters": as_number(found.get("parameters")),
-        "lists": {name: (len(entries), entries[:MAX_LISTED]) for name, entries in lists.items()},
-    }
-    return Section(title, render_template("conversion.html.jinja", context))
-
-
-def _entries(value: Any) -> list[str]:
-    """Return names as text; a pair [old, new] reads old → new."""
-    if isinstance(value, Mapping):
-        value = list(value.items())
-    if not isinstance(value, list):
-        return []
-    return [" → ".join(map(str, entry)) if isinstance(entry, list | tuple) else str(entry) for entry in value]
-
-
 def configuration(report: ReportData) -> Section:
     """Show the composed configuration, one collapsible table a group."""
     title = "Configuration"
     if not report.configuration:
         return absent(title, "The report was given no configuration.")
-    groups = {str(key): list(flatten(value)) for key, value in report.configuration.items() if _mapping(value)}
-    single = {key: value for key, value in report.configuration.items() if not _mapping(value)}
+    groups = {str(key): list(flatten(value)) for key, value in report.configuration.items() if as_mapping(value)}
+    single = {key: value for key, value in report.configuration.items() if not as_mapping(value)}
     context = {"groups": groups, "top": list(flatten(single))}
     return Section(title, render_template("configuration.html.jinja", context))
 

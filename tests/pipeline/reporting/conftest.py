@@ -183,6 +183,17 @@ def data_card() -> dict[str, object]:
 def conversion_report() -> dict[str, object]:
     renamed = [[f"model.layers.{i}.mlp.w1.weight", f"layers.{i}.feed_forward.gate_proj.weight"] for i in range(4)]
     return {
+        "verdict": {"status": "warn", "sentence": "sound: flatness 0.02, little like speech", "accepted": False},
+        "checks": [
+            {"name": "logits", "status": "pass", "sentence": "equal, bit for bit", "numbers": {}},
+            {"name": "sound", "status": "warn", "sentence": "flatness 0.02, little like speech", "numbers": {}},
+        ],
+        "quantisation": {
+            "model.layers.0.self_attn.o_proj.weight": {"relative_l2": 0.0251, "max_abs": 0.0019},
+            "model.layers.1.self_attn.o_proj.weight": {"relative_l2": 0.0263, "max_abs": 0.0021},
+        },
+        "notes": ["No codec lies beside the target."],
+        "initialised": ["layers.1.mlp.gate.expert_loads"],
         "layout": "lightning",
         "source": "outputs/train/checkpoint.ckpt",
         "renamed": renamed,

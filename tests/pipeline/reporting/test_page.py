@@ -146,6 +146,7 @@ def test_hostile_text_from_every_file_is_escaped(paths, configuration):
     card[HOSTILE] = HOSTILE
     write_json(paths.prepared / "data_card.json", card)
     converted = {"layout": HOSTILE, "renamed": [[HOSTILE, HOSTILE]], "missing": [HOSTILE], "unexpected": [HOSTILE]}
+    converted |= {"verdict": {"status": HOSTILE, "sentence": HOSTILE}, "checks": [{"name": HOSTILE, "status": HOSTILE}]}
     write_json(paths.export / "conversion_report.json", converted)
     write_json(paths.train / "run.json", {"run_id": HOSTILE})
     metrics = read_json(paths.evaluate / "metrics.json") | {f"moe/load_cv/layer_{HOSTILE}": 0.1}
@@ -217,6 +218,19 @@ def test_data_conversion_and_lineage_are_summarised(text):
         "betas [0.9, 0.95]",
     ):
         assert expected in text
+
+
+def test_a_conversion_shows_its_verdict_its_checks_and_its_rounding(text):
+    assert "To be looked at" in text
+    for expected in (
+        "logits pass equal, bit for bit",
+        "sound warn flatness 0.02, little like speech",
+        "No codec lies beside the target.",
+        "Initialised: not in the source, begun as training begins them",
+    ):
+        assert expected in text
+    # Most rounded first.
+    assert text.index("layers.1.self_attn.o_proj.weight 0.0263") < text.index("layers.0.self_attn.o_proj.weight 0.0251")
 
 
 def test_lenient_about_the_data_card(report):
