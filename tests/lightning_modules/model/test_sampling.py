@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lightning_modules.model.sampling import SamplingConfig, allow, sample, token_probabilities
@@ -68,6 +68,8 @@ def test_transformers_keeps_the_same_tokens(logits: torch.Tensor, config: Sampli
 @given(logits=logits(), temperature=st.sampled_from([0.0, 1e-38, 1e-4]))
 @settings(deadline=None, max_examples=30)
 def test_a_low_temperature_takes_the_most_probable_token(logits: torch.Tensor, temperature: float) -> None:
+    first, second = logits.topk(2, dim=-1).values.unbind(dim=-1)
+    assume(bool((first - second > 1e-3).all()))  # nearer ones share the probability even here
     best = logits.argmax(dim=-1)
     config = SamplingConfig(temperature)
     torch.testing.assert_close(
