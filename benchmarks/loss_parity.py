@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,11 @@ def main() -> None:
         parser.error("--smoothing takes at most as many steps as --steps.")
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     documents = TokenDataset.open(arguments.tokens)
-    results = {kind: train(kind, documents, arguments) for kind in kinds}
+    results = {}
+    for kind in kinds:
+        results[kind] = train(kind, documents, arguments)
+        # What is done is not lost when a later format's training is cut short.
+        print(kind, json.dumps(results[kind]), file=sys.stderr, flush=True)
     reference = results[kinds[0]]["losses"]
     for result in results.values():
         losses = result.pop("losses")

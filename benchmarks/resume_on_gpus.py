@@ -133,8 +133,9 @@ def main() -> None:
     parser.add_argument("--recompute", action="store_true")
     arguments = parser.parse_args()
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    # Ranks of one machine share this folder: it is named by what they share.
-    root = Path(tempfile.gettempdir()) / f"resume_on_gpus-{os.environ.get('MASTER_PORT', os.getpid())}"
+    # Ranks of one machine share this folder: it is named by what they, and no other launch, have in common.
+    launch = os.getppid() if "RANK" in os.environ else os.getpid()
+    root = Path(tempfile.gettempdir()) / f"resume_on_gpus-{launch}"
     results = {kind: compare(kind, root / kind, arguments) for kind in arguments.kinds.split(",")}
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps({"benchmark": "resume_on_gpus", **vars(arguments), "results": results}))

@@ -69,6 +69,10 @@ class CheckpointWriter:
         self.wait()
         if self._group is None:
             self._group = dist.new_group(backend="gloo")
+        if dist.get_rank() == 0:
+            remove(partial_path(path))
+        # Every rank makes the folder when it begins: not while what a killed save left in it is removed.
+        dist.barrier(group=self._group)
         tensors, rest = _split(checkpoint)
         future = dcp.async_save(
             tensors,
@@ -105,12 +109,6 @@ class _CommittedFolder(dcp.FileSystemWriter):
         super().__init__(partial_path(path))
         self._target = path
         self._meta = meta
-
-    def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
-        """Begin with an empty folder; no rank writes before rank 0 has been here."""
-        if is_coordinator:
-            remove(partial_path(self._target))
-        super().set_up_storage_writer(is_coordinator, *args, **kwargs)
 
     def storage_meta(self) -> StorageMeta:
         """Which save this is, without the path, which is about to change."""

@@ -104,6 +104,17 @@ def save_in_every_way(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+def save_often(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo")
+    writer = CheckpointWriter()
+    for step in range(50):
+        path = folder / f"{step}.ckpt"
+        writer.save({"state_dict": {"weight": torch.full((4,), float(step))}}, path)
+        writer.wait()
+        assert is_sharded(path)
+    dist.barrier()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sharded checkpoint of twos, at the end of all that a rank can do with it."""
@@ -114,6 +125,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_saves_are_copies_errors_are_raised_and_good_ones_stay(folder: Path) -> None:
     assert is_sharded(folder)
+
+
+def test_ranks_that_begin_a_save_at_once_do_not_meet(tmp_path: Path) -> None:
+    run_on_ranks(save_often, 2, tmp_path)
 
 
 def test_weights_are_loaded_without_ranks(folder: Path) -> None:
