@@ -26,8 +26,8 @@ from pipeline.checkpoints.conversion import ConversionOptions, convert
 from pipeline.checkpoints.layouts.huggingface_config import CONFIG_FILE, huggingface_config
 from pipeline.checkpoints.names import ALWAYS_FP32, EXPERT_LOADS, is_linear, published_parts
 from pipeline.checkpoints.registry import open_checkpoint
-from pipeline.configuration import CONF
-from pipeline.files import write_json
+from pipeline.configuration.composed import CONF
+from pipeline.plumbing.files import write_json
 
 SHARD_BYTES = 4 * 2**30
 TYPES = {"F32": 4, "BF16": 2, "F8_E4M3": 1}

@@ -23,8 +23,8 @@ from lightning_modules.model.generation import generate
 from lightning_modules.model.sampling import SamplingConfig
 from pipeline.checkpoints.loading import load_decoder
 from pipeline.compose import compose
+from pipeline.configuration.settings import read_settings
 from pipeline.evaluation.cache_drift import measure_cache_drift
-from pipeline.settings import read_settings
 
 VOCABULARY_SIZE = 1032
 # Weights as large as this make attention as sharp as a trained model's; drawn at the usual 0.02 it would be uniform.

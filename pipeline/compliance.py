@@ -9,9 +9,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from pipeline.architecture.examination import examine
 from pipeline.architecture.terminal import terminal_text
-from pipeline.configuration import plain
-from pipeline.examination import examine
+from pipeline.configuration.composed import plain
 
 OUTPUTS = ("table", "json")
 

@@ -17,9 +17,9 @@ from typing import Any
 import hydra
 from omegaconf import OmegaConf
 
-from pipeline.configuration import CONF
-from pipeline.files import atomic_write
-from pipeline.model_settings import check_model
+from pipeline.configuration.composed import CONF
+from pipeline.configuration.model import check_model
+from pipeline.plumbing.files import atomic_write
 
 PARAMS = Path("params.yaml")
 REMEDY = (

@@ -12,14 +12,14 @@ from omegaconf import DictConfig
 
 from pipeline.checkpoints.conversion import convert
 from pipeline.checkpoints.registry import open_checkpoint
-from pipeline.configuration import outputs_folder, plain
+from pipeline.configuration.composed import outputs_folder, plain
 from pipeline.conversion.check import FAIL
 from pipeline.conversion.progress import progress_bar
 from pipeline.conversion.report import conversion_report, headline_metrics
 from pipeline.conversion.settings import composed_architecture, read_conversion
 from pipeline.conversion.staging import CODEC, Staging, copy_codec
 from pipeline.conversion.verdict import Surroundings, Verdict, examine
-from pipeline.stage_runs import child_run
+from pipeline.plumbing.stage_runs import child_run
 
 log = logging.getLogger(__name__)
 

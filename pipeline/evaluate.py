@@ -13,15 +13,15 @@ from lightning_modules.model.sampling import SamplingConfig
 from pipeline.audio.codecs import load_codec
 from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.checkpoints.loading import load_decoder
-from pipeline.configuration import outputs_folder, plain
+from pipeline.configuration.composed import outputs_folder, plain
+from pipeline.configuration.settings import read_settings
 from pipeline.evaluation.listening import comparison_rows, control_speech, measure_bodies, random_speech, write_clips
 from pipeline.evaluation.metrics import audio_metrics, loss_metrics, write_tables
 from pipeline.evaluation.scoring import score_documents
 from pipeline.evaluation.speech import SpeechConfig, speak
-from pipeline.files import write_json
+from pipeline.plumbing.files import write_json
+from pipeline.plumbing.stage_runs import child_run
 from pipeline.preparation.reference import load_reference
-from pipeline.settings import read_settings
-from pipeline.stage_runs import child_run
 from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary

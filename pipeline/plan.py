@@ -13,15 +13,15 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from pipeline.configuration import plain
-from pipeline.examination import codec_vocabulary
-from pipeline.files import read_json
-from pipeline.model_settings import read_model
+from pipeline.architecture.examination import codec_vocabulary
+from pipeline.configuration.composed import plain
+from pipeline.configuration.model import read_model
+from pipeline.configuration.settings import read_settings
+from pipeline.configuration.strategy import read_strategy
 from pipeline.planning.planner import plan
 from pipeline.planning.settings import GpuConfig, PlannedTraining
 from pipeline.planning.terminal import terminal_text
-from pipeline.settings import read_settings
-from pipeline.strategy_settings import read_strategy
+from pipeline.plumbing.files import read_json
 from pipeline.tokens.shards import INDEX_NAME
 
 OUTPUTS = ("table", "json")

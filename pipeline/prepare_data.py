@@ -24,14 +24,14 @@ from pipeline.audio.reading import write_wav
 from pipeline.audio.screening import ScreeningConfig
 from pipeline.audio.splitting import SPLITS, SplitConfig, assign_splits
 from pipeline.audio.utterances import Utterance, UtteranceConfig, plan_utterances
-from pipeline.configuration import plain
-from pipeline.files import write_json
+from pipeline.configuration.composed import plain
+from pipeline.configuration.settings import read_settings
+from pipeline.plumbing.files import write_json
+from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.preparation.data_card import describe, write_card, write_manifest
 from pipeline.preparation.encoding import UtteranceReader, encode_splits
 from pipeline.preparation.inspection import inspect_corpus
 from pipeline.preparation.reference import measure_references, save_references
-from pipeline.resume import fingerprint
-from pipeline.settings import read_settings
 from pipeline.tokens.shards import TokenDataset, finish_split
 from pipeline.tokens.vocabulary import Vocabulary
 

@@ -10,11 +10,11 @@ import hydra
 import yaml
 from omegaconf import DictConfig
 
-from pipeline.configuration import REPOSITORY, outputs_folder, plain
-from pipeline.examination import examine
+from pipeline.architecture.examination import examine
+from pipeline.configuration.composed import REPOSITORY, outputs_folder, plain
+from pipeline.plumbing.stage_runs import child_run
 from pipeline.reporting.data import ReportPaths, collect
 from pipeline.reporting.page import write_report
-from pipeline.stage_runs import child_run
 from pipeline.tracking.lineage import environment, source_tags
 
 log = logging.getLogger(__name__)

@@ -31,17 +31,18 @@ from lightning_modules.parallel.checkpoint_loading import load_weights, read_des
 from lightning_modules.parallel.mesh import ParallelConfig
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import TrainerConfig, build_trainer, model_device, n_ranks
-from pipeline.configuration import outputs_folder, plain
-from pipeline.files import atomic_folder, atomic_write, read_json, write_json
-from pipeline.model_settings import read_model
-from pipeline.ranks import Ranks
-from pipeline.resume import ResumeFolder, fingerprint, training_identity
-from pipeline.settings import read_settings
-from pipeline.stage_runs import training_run
-from pipeline.strategy_settings import read_strategy
+from pipeline.configuration.composed import outputs_folder, plain
+from pipeline.configuration.model import read_model
+from pipeline.configuration.settings import read_settings
+from pipeline.configuration.strategy import read_strategy
+from pipeline.plumbing.files import atomic_folder, atomic_write, read_json, write_json
+from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.stage_runs import training_run
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tracking.history import HistoryLogger, last_values, read_history, write_history_table
 from pipeline.tracking.run import TrackedRun
+from pipeline.training.ranks import Ranks
+from pipeline.training.resume_folder import ResumeFolder, training_identity
 
 log = logging.getLogger(__name__)
 

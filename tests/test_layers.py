@@ -8,8 +8,10 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 FLOOR_2 = {
     "architecture", "audio", "tokens", "checkpoints", "conversion", "tracking", "reporting", "evaluation", "planning",
+    "preparation", "training",
 }  # fmt: skip
-STAGES = {"prepare_data", "train", "convert_checkpoint", "evaluate", "report", "compliance", "plan"}
+STAGES = {"prepare_data", "train", "convert_checkpoint", "evaluate", "report"}
+COMMANDS = STAGES | {"compose", "compliance", "plan"}
 MODULES = sorted(
     path.relative_to(REPOSITORY)
     for package in ("pipeline", "lightning_modules")
@@ -40,7 +42,7 @@ def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
     for name in used:
         if within(name, "pipeline"):
             part = name.split(".")[1] if "." in name else ""
-            assert part not in STAGES, f"nothing imports a stage: {name}"
+            assert part not in COMMANDS, f"nothing imports a stage: {name}"
     if folder[0] == "lightning_modules":
         assert not any(within(name, "pipeline") for name in used)
     if folder[:2] == ("lightning_modules", "model"):
@@ -54,6 +56,11 @@ def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
             for name in used
             for above in ("language_model", "data_module", "callbacks", "trainer")
         )
+
+
+def test_the_folder_of_the_pipeline_lists_its_commands_alone() -> None:
+    modules = {path.stem for path in (REPOSITORY / "pipeline").glob("*.py")}
+    assert modules - {"__init__"} == COMMANDS
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] == "pipeline" and p.parts[1] in FLOOR_2], ids=str)

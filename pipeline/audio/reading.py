@@ -10,7 +10,7 @@ import soundfile
 import torch
 import torchaudio.functional
 
-from pipeline.files import atomic_write
+from pipeline.plumbing.files import atomic_write
 
 # Programs that write a WAV file to a pipe cannot know its length, and announce one near 2 or 4 GiB.
 STREAMED_LENGTH = 0x7F000000

@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lightning_modules.model.configuration import DecoderConfig
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 # A single setting, and what one tensor holds; the largest of DeepSeek-V3 has 2³³ numbers.
 MAX_NUMBER = 2**40

@@ -7,14 +7,15 @@ from functools import partial
 from pathlib import Path
 
 from lightning_modules.parallel.checkpoint_folder import commit, partial_path, remove
-from pipeline.checkpoints.checking import verify_bytes
+from pipeline.checkpoints.integrity import verify_bytes
 from pipeline.checkpoints.names import EXPERT_LOADS, in_prediction_module
 from pipeline.checkpoints.quantisation import QuantisationError, RoundingLog, retype
 from pipeline.checkpoints.registry import LAYOUTS, WRITERS
-from pipeline.checkpoints.stored import CheckpointSource, DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError
 from pipeline.checkpoints.writing.checksums import CHECKSUMS_FILE, checksums_path, verify, write_checksums
-from pipeline.checkpoints.writing.journal import JOURNAL_FILE, Journal, fingerprint, source_state
+from pipeline.checkpoints.writing.journal import JOURNAL_FILE, Journal, source_state
 from pipeline.checkpoints.writing.plan import ConversionOptions, Plan
+from pipeline.plumbing.fingerprint import fingerprint
 
 __all__ = ["Conversion", "ConversionOptions", "WrittenFile", "convert", "verify"]
 Progress = Callable[[str, int, int], None]

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
-from pipeline.checkpoints.checking import check_finite, verify_bytes
+from pipeline.checkpoints.architecture_match import OpenOptions, check_missing
+from pipeline.checkpoints.integrity import check_finite, verify_bytes
 from pipeline.checkpoints.names import own_parts, own_tensors, published_parts
-from pipeline.checkpoints.opening import OpenOptions, check_missing
 from pipeline.checkpoints.quantisation import RoundingLog, retype
 from pipeline.checkpoints.registry import open_checkpoint
-from pipeline.checkpoints.stored import CheckpointSource
+from pipeline.checkpoints.stored_tensor import CheckpointSource
 
 # Of an architecture, what no weight and no result depends on; prediction modules show in what is missing or too many.
 INCIDENTAL = ("initializer_range", "max_position_embeddings", "num_nextn_predict_layers")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lightning_modules.model.configuration import DecoderConfig
 from pipeline.checkpoints.names import own_tensors
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 
 def check_layers(config: DecoderConfig, n_tensors: int, path: Path) -> None:

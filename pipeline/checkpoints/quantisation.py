@@ -18,7 +18,7 @@ from torch import Tensor
 from lightning_modules.precision.emulation import BLOCK, E4M3, Quantised, dequantise, quantise_128x128
 from pipeline.checkpoints.names import ALWAYS_FP32, is_linear
 from pipeline.checkpoints.slices import read_rows
-from pipeline.checkpoints.stored import StoredTensor
+from pipeline.checkpoints.stored_tensor import StoredTensor
 
 FP8_RELATIVE_ERROR = 2.0**-4
 FP8_SMALLEST_ERROR = 2.0**-10

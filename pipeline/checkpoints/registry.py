@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 from lightning_modules.model.configuration import DecoderConfig
+from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.layouts import deepseek, distributed, huggingface, legacy, lightning
-from pipeline.checkpoints.opening import OpenOptions
-from pipeline.checkpoints.stored import CheckpointSource
+from pipeline.checkpoints.stored_tensor import CheckpointSource
 from pipeline.checkpoints.writing.plan import ConversionOptions, Plan
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.precision.emulation import BLOCK
 from pipeline.checkpoints.names import Part, own_tensors, published_parts
-from pipeline.checkpoints.stored import DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError, StoredTensor
 
 # Rounding makes a few FP32 copies of what is read at a time.
 CHUNK_NUMBERS = 8 * 2**20

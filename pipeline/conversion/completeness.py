@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from pipeline.checkpoints.stored import CheckpointSource
-from pipeline.checkpoints.wording import described
+from pipeline.checkpoints.stored_tensor import CheckpointSource
+from pipeline.checkpoints.tensor_summary import described
 from pipeline.conversion.check import PASS, WARN, Check, listed
 
 NAME = "completeness"

@@ -8,7 +8,7 @@ import torch
 from lightning_modules.model.decoder import Decoder
 from pipeline.checkpoints.loading import read_weights
 from pipeline.checkpoints.quantisation import RoundingLog, retype
-from pipeline.checkpoints.stored import CheckpointSource
+from pipeline.checkpoints.stored_tensor import CheckpointSource
 from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.checkpoints.conversion import Conversion
-from pipeline.checkpoints.stored import CheckpointSource
+from pipeline.checkpoints.stored_tensor import CheckpointSource
 from pipeline.conversion.check import FAIL, PASS, SKIPPED, WARN
 from pipeline.conversion.settings import ConversionSettings
 from pipeline.conversion.verdict import Verdict

@@ -7,11 +7,11 @@ from typing import Any
 
 from lightning_modules.model.configuration import DecoderConfig
 from pipeline.audio.measures.gate import FlatnessGate
-from pipeline.checkpoints.opening import OpenOptions
+from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.registry import LAYOUTS, WRITERS
 from pipeline.checkpoints.writing.plan import DROPPABLE, DTYPES, ConversionOptions
-from pipeline.model_settings import read_model
-from pipeline.settings import near_matches, read_settings
+from pipeline.configuration.model import read_model
+from pipeline.configuration.settings import near_matches, read_settings
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Special
 

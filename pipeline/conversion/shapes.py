@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipeline.checkpoints.names import in_prediction_module
-from pipeline.checkpoints.stored import CheckpointSource
+from pipeline.checkpoints.stored_tensor import CheckpointSource
 from pipeline.conversion.check import FAIL, PASS, Check, listed
 
 NAME = "shapes"

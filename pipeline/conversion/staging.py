@@ -8,7 +8,7 @@ from typing import Any
 from lightning_modules.parallel.checkpoint_folder import commit, partial_path, remove
 from pipeline.audio.codecs import load_codec
 from pipeline.conversion.held_out import Surroundings
-from pipeline.files import write_json
+from pipeline.plumbing.files import write_json
 from pipeline.tokens.vocabulary import Vocabulary
 
 REPORT = "conversion_report.json"

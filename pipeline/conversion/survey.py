@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from pipeline.checkpoints.quantisation import RoundingLog, retype
 from pipeline.checkpoints.slices import chunks, read_rows
-from pipeline.checkpoints.stored import CheckpointSource, StoredTensor
+from pipeline.checkpoints.stored_tensor import CheckpointSource, StoredTensor
 
 # A block this large shows a trained matrix's spikes, and takes milliseconds.
 BLOCK_SIDE = 2048

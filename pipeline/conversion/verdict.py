@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_modules.model.decoder import Decoder
+from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.names import in_prediction_module
-from pipeline.checkpoints.opening import OpenOptions
 from pipeline.checkpoints.registry import open_checkpoint
-from pipeline.checkpoints.stored import CheckpointSource, DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError
 from pipeline.conversion import likelihood, logits, sound, weight_statistics
 from pipeline.conversion.check import FAIL, PASS, SKIPPED, WARN, Check
 from pipeline.conversion.completeness import check_completeness, missing_sentence

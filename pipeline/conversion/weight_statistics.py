@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.checkpoints.names import ALWAYS_FP32
-from pipeline.checkpoints.wording import described
+from pipeline.checkpoints.tensor_summary import described
 from pipeline.conversion.check import FAIL, PASS, SKIPPED, WARN, Check, listed
 from pipeline.conversion.survey import SMALLEST_SIDE, TensorFacts
 

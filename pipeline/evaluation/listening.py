@@ -16,8 +16,8 @@ from pipeline.audio.measures.flatness import spectral_flatness
 from pipeline.audio.measures.frechet import FrechetStatistics, frechet_distance
 from pipeline.audio.measures.summary import SpeechMeasures, measure_speech
 from pipeline.audio.reading import write_wav
-from pipeline.files import atomic_folder, write_json
-from pipeline.parallel import map_parallel
+from pipeline.plumbing.files import atomic_folder, write_json
+from pipeline.plumbing.worker_processes import map_parallel
 from pipeline.tokens.ngram import NgramBaselines
 
 CONTROLS = {"tone": "tone", "noise": "white_noise"}

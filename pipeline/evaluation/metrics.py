@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.audio.measures.summary import SpeechMeasures
 from pipeline.evaluation.scoring import Score
-from pipeline.files import write_csv
+from pipeline.plumbing.files import write_csv
 from pipeline.tokens.ngram import BaselineLosses
 from pipeline.tokens.rate import bits_per_second
 

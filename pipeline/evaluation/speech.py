@@ -12,7 +12,7 @@ from pipeline.audio.reading import read_audio
 from pipeline.evaluation.listening import Clip, decode_all
 from pipeline.evaluation.prompts import choose_prompts
 from pipeline.evaluation.synthesis import generate_codes
-from pipeline.files import read_json
+from pipeline.plumbing.files import read_json
 from pipeline.tokens.shards import TokenDataset
 
 

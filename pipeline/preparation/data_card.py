@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.audio.measures.summary import ReferenceStatistics
 from pipeline.audio.splitting import SPLITS
 from pipeline.audio.utterances import Utterance
-from pipeline.files import atomic_write, write_csv
+from pipeline.plumbing.files import atomic_write, write_csv
 from pipeline.preparation.inspection import Inspection
 from pipeline.tokens.shards import TokenDataset
 

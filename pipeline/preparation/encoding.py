@@ -13,7 +13,7 @@ from pipeline.audio.corpora.corpus import Corpus, Recording
 from pipeline.audio.reading import resample
 from pipeline.audio.splitting import SPLITS
 from pipeline.audio.utterances import Utterance, assemble
-from pipeline.parallel import map_parallel
+from pipeline.plumbing.worker_processes import map_parallel
 from pipeline.tokens.shards import shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
 

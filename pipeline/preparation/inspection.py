@@ -11,7 +11,7 @@ from pipeline.audio.corpora.corpus import Corpus, Recording
 from pipeline.audio.reading import UnusableRecording
 from pipeline.audio.screening import ScreeningConfig, screen
 from pipeline.audio.splitting import find_duplicates
-from pipeline.parallel import map_parallel
+from pipeline.plumbing.worker_processes import map_parallel
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from pipeline.audio.codecs.codec import Codec
 from pipeline.audio.measures.summary import ReferenceStatistics, measure_speech
 from pipeline.audio.utterances import Utterance
-from pipeline.parallel import map_parallel
+from pipeline.plumbing.worker_processes import map_parallel
 from pipeline.preparation.encoding import UtteranceReader
 
 REFERENCE_SPLITS = ("train", "validation")

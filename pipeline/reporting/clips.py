@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from pipeline.files import read_json
+from pipeline.plumbing.files import read_json
 from pipeline.reporting.formatting import as_number
 
 KINDS = ("real", "codec", "continuation", "unprompted")

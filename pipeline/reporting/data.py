@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.files import read_csv, read_json
+from pipeline.plumbing.files import read_csv, read_json
 from pipeline.reporting.clips import Clip, load_clips
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.files import atomic_write
+from pipeline.plumbing.files import atomic_write
 from pipeline.reporting.data import ReportData
 from pipeline.reporting.formatting import as_number, compact, plain
 from pipeline.reporting.sections import SECTIONS

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.files import atomic_write, read_json, write_json
+from pipeline.plumbing.files import atomic_write, read_json, write_json
 from pipeline.tokens.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1

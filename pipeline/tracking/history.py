@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from pipeline.files import atomic_write, write_csv
+from pipeline.plumbing.files import atomic_write, write_csv
 from pipeline.tracking.run import TrackedRun
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import atomic_write
+from pipeline.plumbing.files import atomic_write
 from pipeline.tracking.process import Process
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline.architecture.examination import codec_vocabulary, examine
 from pipeline.compose import compose
-from pipeline.configuration import CONF
-from pipeline.examination import codec_vocabulary, examine
+from pipeline.configuration.composed import CONF
 from pipeline.tokens.shards import finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
 

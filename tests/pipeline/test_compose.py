@@ -9,7 +9,7 @@ from hydra import compose as compose_hydra
 from hydra import initialize_config_dir
 
 from pipeline import compose
-from pipeline.configuration import CONF
+from pipeline.configuration.composed import CONF
 
 
 @pytest.fixture

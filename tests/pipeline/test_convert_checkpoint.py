@@ -16,8 +16,8 @@ from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
 from pipeline import convert_checkpoint, prepare_data
 from pipeline.checkpoints.loading import load_decoder
-from pipeline.checkpoints.stored import DamagedCheckpointError
-from pipeline.configuration import CONF, plain
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
+from pipeline.configuration.composed import CONF, plain
 from pipeline.conversion.held_out import HeldOut, Surroundings, open_held_out
 from pipeline.conversion.settings import read_conversion
 from pipeline.conversion.verdict import listen
@@ -42,7 +42,7 @@ N_STEPS, WINDOW, LEARNING_RATE = 200, 513, 8e-3
 @pytest.fixture(autouse=True)
 def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting processes takes longer than anything here does."""
-    monkeypatch.setattr("pipeline.parallel.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("pipeline.plumbing.worker_processes.os.cpu_count", lambda: 1)
 
 
 def compose(folder: Path, *overrides: str) -> Any:

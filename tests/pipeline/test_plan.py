@@ -9,7 +9,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from pipeline.configuration import CONF
+from pipeline.configuration.composed import CONF
 from pipeline.plan import planned
 
 REPOSITORY = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from pipeline import prepare_data
 from pipeline.audio.codecs import load_codec
 from pipeline.audio.reading import read_audio
 from pipeline.audio.splitting import SPLITS
-from pipeline.configuration import CONF, REPOSITORY
+from pipeline.configuration.composed import CONF, REPOSITORY
 from pipeline.preparation import encoding
 from pipeline.tokens.shards import TokenDataset
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.files import read_csv, write_json
-from pipeline.resume import ResumeFolder
+from pipeline.plumbing.files import read_csv, write_json
 from pipeline.tokens.shards import finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
-from tests.pipeline import interrupted_training
+from pipeline.training.resume_folder import ResumeFolder
+from tests.pipeline.training import interrupted_training
 from tests.ranks import fork_server, free_port
 
 COMMON = [

@@ -19,7 +19,7 @@ from pipeline.audio.codecs.vector_quantisation import (
     sample_vectors,
     single_threaded,
 )
-from pipeline.settings import read_settings
+from pipeline.configuration.settings import read_settings
 
 
 @dataclass(frozen=True)

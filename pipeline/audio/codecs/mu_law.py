@@ -9,7 +9,7 @@ from torchaudio.functional import mu_law_decoding, mu_law_encoding
 
 from pipeline.audio.codecs.codec import Waveforms, checked_audio, checked_codes, checked_tensors, normalise_loudness
 from pipeline.audio.codecs.settings import require_integer, require_loudness
-from pipeline.settings import read_settings
+from pipeline.configuration.settings import read_settings
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pipeline.audio.codecs.chunked_stream import ChunkedStream
 from pipeline.audio.codecs.codec import Waveforms, checked_audio, checked_codes, normalise_loudness
 from pipeline.audio.codecs.pretrained_families import FAMILIES, Family
 from pipeline.audio.codecs.settings import require_integer, require_loudness
-from pipeline.settings import read_settings
+from pipeline.configuration.settings import read_settings
 
 # The stream decodes half a second at a time, after two seconds of codes that are decoded again as context. DAC sees no
 # further than that; EnCodec's LSTM and Mimi's attention do, and then differ slightly from decoding at once.

@@ -7,7 +7,7 @@ from pipeline.audio.codecs.codec import Codec, Waveforms
 from pipeline.audio.codecs.mel_rvq import MelRvqCodec, MelRvqConfig
 from pipeline.audio.codecs.mu_law import MuLawCodec, MuLawConfig
 from pipeline.audio.codecs.pretrained import PretrainedCodec, PretrainedConfig
-from pipeline.settings import near_matches, read_settings
+from pipeline.configuration.settings import near_matches, read_settings
 
 CodecConfig = MelRvqConfig | MuLawConfig | PretrainedConfig
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.audio.codecs.codec import Codec
 from pipeline.audio.codecs.registry import codec_class
-from pipeline.files import atomic_write, read_json, write_json
+from pipeline.plumbing.files import atomic_write, read_json, write_json
 
 FORMAT_VERSION = 1
 SETTINGS_FILE = "codec.json"

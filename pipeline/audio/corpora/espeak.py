@@ -21,7 +21,7 @@ from pipeline.audio.corpora.espeak_synthesis import (
     synthesise,
 )
 from pipeline.audio.corpora.options import require_positive, require_range
-from pipeline.settings import near_matches
+from pipeline.configuration.settings import near_matches
 
 # A shard is what one process speaks: short enough to share an hour among many cores, long enough to be worth a start.
 SHARD_UTTERANCES = 50

@@ -16,7 +16,7 @@ from typing import Any
 import joblib
 from tqdm import tqdm
 
-from pipeline.files import read_json, write_json
+from pipeline.plumbing.files import read_json, write_json
 
 WORKER = Path(__file__).with_name("espeak_worker.py")
 LENGTHS = "seconds.json"

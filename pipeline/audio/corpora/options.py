@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.settings import near_matches
+from pipeline.configuration.settings import near_matches
 
 
 def existing_folder(root: str | Path) -> Path:

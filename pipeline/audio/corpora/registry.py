@@ -16,7 +16,7 @@ from pipeline.audio.corpora.published import DownloadConfig, RootConfig, SubsetC
 from pipeline.audio.corpora.speechcommands import SpeechCommands
 from pipeline.audio.corpora.vctk import Vctk, VctkConfig
 from pipeline.audio.corpora.yesno import YesNo
-from pipeline.settings import read_settings
+from pipeline.configuration.settings import read_settings
 
 # Kind: the dataclass of its options, and the corpus made of them.
 RECORDED: dict[str, tuple[Any, Any]] = {

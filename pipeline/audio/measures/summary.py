@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from pipeline.audio.measures.flatness import spectral_flatness
 from pipeline.audio.measures.frechet import FrechetStatistics, frechet_distance
 from pipeline.audio.measures.modulation import mel_flux, modulation_depth
-from pipeline.files import atomic_write, read_json, write_json
+from pipeline.plumbing.files import atomic_write, read_json, write_json
 
 FORMAT_VERSION = 1
 

@@ -24,7 +24,7 @@ from pipeline.checkpoints.files.pickle_scan import check_expansion
 from pipeline.checkpoints.files.raw_tensor import check_name, check_shape
 from pipeline.checkpoints.files.shard_index import inside
 from pipeline.checkpoints.files.torch_archive import check_sums
-from pipeline.checkpoints.stored import DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError, StoredTensor
 
 
 @dataclass(frozen=True)

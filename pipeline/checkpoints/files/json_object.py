@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 # An index of a hundred thousand tensors has some ten megabytes.
 MAX_BYTES = 256 * 2**20

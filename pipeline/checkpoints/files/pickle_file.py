@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.checkpoints.files.pickle_scan import check_expansion
 from pipeline.checkpoints.files.raw_tensor import check_shape, raw_tensor, read_bytes
 from pipeline.checkpoints.files.torch_archive import check_archive, check_sums, is_archive
-from pipeline.checkpoints.stored import DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError, StoredTensor
 
 # Of an old file: a magic number, a version, the machine's word sizes, the content, and the names of its storages.
 N_OLD_PICKLES = 5

@@ -4,7 +4,7 @@ import io
 import pickletools
 from typing import IO, NamedTuple
 
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 # An object is counted wherever it is referred to. Honest files share little.
 MOST_PER_OPCODE = 100

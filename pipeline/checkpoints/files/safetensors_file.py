@@ -12,7 +12,7 @@ import torch
 
 from pipeline.checkpoints.files.json_object import parse_json_object
 from pipeline.checkpoints.files.raw_tensor import check_name, check_shape, raw_tensor
-from pipeline.checkpoints.stored import DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError, StoredTensor
 
 LENGTH_BYTES = 8
 # The limit of the reference implementation.

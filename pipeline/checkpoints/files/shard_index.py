@@ -10,7 +10,7 @@ import torch
 from pipeline.checkpoints.files.json_object import read_json_object
 from pipeline.checkpoints.files.raw_tensor import check_name
 from pipeline.checkpoints.files.safetensors_file import open_safetensors
-from pipeline.checkpoints.stored import DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError, StoredTensor
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.checkpoints.files.pickle_scan import check_expansion
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 LOCAL_SIGNATURE = b"PK\x03\x04"

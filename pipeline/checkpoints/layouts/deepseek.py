@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.precision.emulation import BLOCK, E4M3
+from pipeline.checkpoints.architecture_match import OpenOptions, complete
 from pipeline.checkpoints.files.safetensors_file import open_safetensors
 from pipeline.checkpoints.files.shard_index import inside
 from pipeline.checkpoints.layouts.deepseek_config import (
@@ -22,10 +23,9 @@ from pipeline.checkpoints.layouts.deepseek_config import (
 from pipeline.checkpoints.layouts.huggingface import EXPERT_LOADS_FILE
 from pipeline.checkpoints.layouts.scales import attach_scales, with_scales
 from pipeline.checkpoints.names import EXPERT_LOADS, published_parts
-from pipeline.checkpoints.opening import OpenOptions, complete
 from pipeline.checkpoints.plausibility import check_experts, check_layers
 from pipeline.checkpoints.slices import columns, joined, rows, same_numbers
-from pipeline.checkpoints.stored import CheckpointSource, DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError, StoredTensor
 from pipeline.checkpoints.writing.plan import ConversionOptions, Plan
 from pipeline.checkpoints.writing.safetensors_writer import safetensors_file
 from pipeline.checkpoints.writing.tensors import PlannedTensor, planned

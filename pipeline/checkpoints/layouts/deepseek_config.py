@@ -14,7 +14,7 @@ from typing import Any
 from lightning_modules.model.configuration import DecoderConfig
 from pipeline.checkpoints.architecture import read_architecture
 from pipeline.checkpoints.files.json_object import read_json_object
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 CONFIG_FILE = "config.json"
 ARCHITECTURE_FILE = "architecture.json"

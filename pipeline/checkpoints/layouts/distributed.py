@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from lightning_modules.parallel.checkpoint_folder import META_FILE, METADATA_FILE
+from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.files.distributed_folder import open_distributed
 from pipeline.checkpoints.layouts.training_state import (
     WEIGHTS,
@@ -29,8 +30,7 @@ from pipeline.checkpoints.layouts.training_state import (
     training_source,
     training_values,
 )
-from pipeline.checkpoints.opening import OpenOptions
-from pipeline.checkpoints.stored import CheckpointSource
+from pipeline.checkpoints.stored_tensor import CheckpointSource
 from pipeline.checkpoints.writing.archive_writer import archive_file
 from pipeline.checkpoints.writing.plan import ConversionOptions, Plan, PlannedFile
 from pipeline.checkpoints.writing.tensors import PlannedTensor

@@ -9,7 +9,7 @@ from lightning_modules.model.configuration import DecoderConfig, YarnConfig
 from lightning_modules.precision.emulation import BLOCK
 from pipeline.checkpoints.architecture import read_architecture
 from pipeline.checkpoints.files.json_object import read_json_object
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 CONFIG_FILE = "config.json"
 # The published layout knows no segments: config.json calls them experts.

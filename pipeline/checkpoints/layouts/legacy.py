@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from lightning_modules.model.configuration import DecoderConfig
+from pipeline.checkpoints.architecture_match import OpenOptions, complete
 from pipeline.checkpoints.files.pickle_file import open_pickle, stored
 from pipeline.checkpoints.files.raw_tensor import check_name
 from pipeline.checkpoints.names import published_parts
-from pipeline.checkpoints.opening import OpenOptions, complete
 from pipeline.checkpoints.slices import split_own
-from pipeline.checkpoints.stored import CheckpointSource, DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError, StoredTensor
 
 NAME = "legacy"
 LOOKS_FOR = "a file of torch with weights, under model, state_dict or model_state_dict or at the top"

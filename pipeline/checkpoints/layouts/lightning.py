@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.files.pickle_file import open_pickle, stored
 from pipeline.checkpoints.layouts.training_state import (
     WEIGHTS,
@@ -14,8 +15,7 @@ from pipeline.checkpoints.layouts.training_state import (
     training_source,
     training_values,
 )
-from pipeline.checkpoints.opening import OpenOptions
-from pipeline.checkpoints.stored import CheckpointSource, DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError
 from pipeline.checkpoints.writing.archive_writer import archive_file
 from pipeline.checkpoints.writing.plan import ConversionOptions, Plan
 

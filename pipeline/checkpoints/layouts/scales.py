@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lightning_modules.precision.emulation import E4M3
-from pipeline.checkpoints.stored import DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError, StoredTensor
 from pipeline.checkpoints.writing.tensors import PlannedTensor, planned
 
 WEIGHT = "weight"

@@ -9,11 +9,11 @@ from typing import Any
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.precision.emulation import E4M3
 from pipeline.checkpoints.architecture import read_architecture
+from pipeline.checkpoints.architecture_match import OpenOptions, complete
 from pipeline.checkpoints.names import own_parts, own_tensors, published_parts
-from pipeline.checkpoints.opening import OpenOptions, complete
 from pipeline.checkpoints.plausibility import check_layers
 from pipeline.checkpoints.slices import split_own
-from pipeline.checkpoints.stored import CheckpointSource, DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError, StoredTensor
 from pipeline.checkpoints.writing.tensors import PlannedTensor
 
 WEIGHTS = "state_dict"

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.checkpoints.stored import DamagedCheckpointError
-from pipeline.files import read_json, write_json
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
+from pipeline.plumbing.files import read_json, write_json
 
 CHECKSUMS_FILE = "checksums.json"
 

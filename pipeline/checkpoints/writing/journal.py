@@ -1,17 +1,15 @@
 """The journal of a conversion: which files are whole, so that one that was killed can go on."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from lightning_modules.parallel.checkpoint_folder import remove
 from pipeline.checkpoints.quantisation import ChunkError
 from pipeline.checkpoints.writing.checksums import Checksum, checksum
-from pipeline.files import atomic_write
+from pipeline.plumbing.files import atomic_write
 
 JOURNAL_FILE = ".journal.jsonl"
 
@@ -58,11 +56,6 @@ class Journal:
             file.write(_line(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-
-def fingerprint(*values: Any) -> str:
-    """Tells conversions apart: a digest of everything that decides what is written."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def source_state(path: Path) -> list[tuple[str, int, int]]:

@@ -8,9 +8,9 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from pipeline.checkpoints.checking import check_finite
+from pipeline.checkpoints.integrity import check_finite
 from pipeline.checkpoints.slices import chunks
-from pipeline.checkpoints.stored import StoredTensor
+from pipeline.checkpoints.stored_tensor import StoredTensor
 
 # Zeros become holes in the file, which read as zeros, and take no room: looked for in pieces of this many bytes, and
 # not worth it in shorter ones than the least, which file systems keep in one block.

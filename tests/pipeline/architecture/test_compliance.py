@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 
 from pipeline.architecture.compliance import BOTH, CARD, DIFFERS, NOT_BUILT, PAPER, compliance_report, compliance_rows
+from pipeline.architecture.examination import preset, subject
 from pipeline.architecture.quantities import TOPICS
 from pipeline.architecture.subject import Subject, scaled_down
 from pipeline.architecture.terminal import terminal_text
-from pipeline.examination import preset, subject
 
 CODEC = {"kind": "mel_rvq", "n_codebooks": 4, "codebook_size": 256}
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
+from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.conversion import Conversion, ConversionOptions, convert
 from pipeline.checkpoints.names import ALWAYS_FP32
-from pipeline.checkpoints.opening import OpenOptions
 from pipeline.checkpoints.registry import open_checkpoint
-from pipeline.checkpoints.stored import CheckpointSource
+from pipeline.checkpoints.stored_tensor import CheckpointSource
 
 
 @pytest.fixture(scope="session")

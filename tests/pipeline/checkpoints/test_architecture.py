@@ -6,7 +6,7 @@ import pytest
 
 from lightning_modules.model.configuration import YarnConfig
 from pipeline.checkpoints.architecture import read_architecture
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 from tests.conftest import TINY
 
 PATH = Path("config.json")

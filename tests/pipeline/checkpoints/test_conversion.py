@@ -11,9 +11,9 @@ import torch
 from lightning_modules.model.configuration import DecoderConfig
 from pipeline.checkpoints.conversion import ConversionOptions, convert, verify
 from pipeline.checkpoints.registry import open_checkpoint
-from pipeline.checkpoints.stored import CheckpointSource, DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError
 from pipeline.checkpoints.writing.checksums import CHECKSUMS_FILE
-from pipeline.files import read_json
+from pipeline.plumbing.files import read_json
 
 SHARDS = {"shard_bytes": 30_000}
 LAYOUTS = ["huggingface", "distributed", "deepseek", "lightning"]

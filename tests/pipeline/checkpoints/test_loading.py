@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.model.decoder import Decoder
+from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.conversion import ConversionOptions, convert
 from pipeline.checkpoints.loading import load_checkpoint_compatible, load_decoder
-from pipeline.checkpoints.opening import OpenOptions
 from pipeline.checkpoints.registry import open_checkpoint
 
 TOKENS = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))

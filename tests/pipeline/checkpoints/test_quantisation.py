@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_modules.precision.emulation import E4M3
 from pipeline.checkpoints.quantisation import FP8_RELATIVE_ERROR, FP8_SMALLEST_ERROR, RoundingLog, retype
 from pipeline.checkpoints.slices import chunks
-from pipeline.checkpoints.stored import StoredTensor
+from pipeline.checkpoints.stored_tensor import StoredTensor
 
 LINEAR = "model.layers.0.self_attn.o_proj.weight"
 NORM = "model.layers.0.input_layernorm.weight"

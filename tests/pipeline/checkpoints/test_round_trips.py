@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.precision.emulation import E4M3
+from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.conversion import ConversionOptions, convert
 from pipeline.checkpoints.names import is_linear
-from pipeline.checkpoints.opening import OpenOptions
 from pipeline.checkpoints.quantisation import FP8_RELATIVE_ERROR, FP8_SMALLEST_ERROR
 from pipeline.checkpoints.registry import WRITERS, open_checkpoint
 from pipeline.checkpoints.slices import same_bits

@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_modules.precision.emulation import E4M3
 from pipeline.checkpoints.names import Part
 from pipeline.checkpoints.slices import chunks, columns, joined, part_of, rows, same_bits, same_numbers
-from pipeline.checkpoints.stored import StoredTensor
+from pipeline.checkpoints.stored_tensor import StoredTensor
 
 
 def stored(tensor: Tensor, scale: Tensor | None = None, log: list[tuple[int, int]] | None = None) -> StoredTensor:

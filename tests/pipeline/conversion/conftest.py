@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_modules.model.decoder import Decoder
 from pipeline.checkpoints.names import published_parts
-from pipeline.checkpoints.stored import CheckpointSource, StoredTensor
+from pipeline.checkpoints.stored_tensor import CheckpointSource, StoredTensor
 
 
 @pytest.fixture

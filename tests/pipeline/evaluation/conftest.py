@@ -11,7 +11,7 @@ from pipeline.tokens.vocabulary import Vocabulary
 @pytest.fixture(autouse=True)
 def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting processes takes longer than anything here does."""
-    monkeypatch.setattr("pipeline.parallel.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("pipeline.plumbing.worker_processes.os.cpu_count", lambda: 1)
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.parallel.mesh import ParallelConfig
-from pipeline.examination import preset
-from pipeline.model_settings import read_model
+from pipeline.architecture.examination import preset
+from pipeline.configuration.model import read_model
 from pipeline.planning.fake_ranks import shard_sizes, sharded_decoder, standing_for_rank_0
 from pipeline.planning.settings import Layout
 from pipeline.planning.shards import n_local_parameters

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.files import write_csv, write_json
+from pipeline.plumbing.files import write_csv, write_json
 from pipeline.reporting import ReportPaths
 
 SAMPLE_RATE = 8000

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.files import read_json, write_json
+from pipeline.plumbing.files import read_json, write_json
 from pipeline.reporting import collect
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.files import read_json, write_json
+from pipeline.plumbing.files import read_json, write_json
 from pipeline.reporting import SECTIONS, ReportData, collect, render, write_report
 from pipeline.reporting.figures.style import CSS_VARIABLES
 

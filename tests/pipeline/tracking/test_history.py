@@ -75,7 +75,7 @@ def test_what_is_kept_is_rewritten_whole_or_not_at_all(path: Path, monkeypatch: 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.files.os.replace", killed)
+    monkeypatch.setattr("pipeline.plumbing.files.os.replace", killed)
     with pytest.raises(KeyboardInterrupt):
         HistoryLogger(path, NullRun(), first_step=1)
     assert read_history(path) == [{"step": 0, "val/loss": 1.0}]

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from pipeline.checkpoints.files.distributed_folder import open_distributed, verify_distributed
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 from tests.pipeline.checkpoints.malformed.corpus import flip
 
 STACK = torch.arange(6 * 4 * 5, dtype=torch.float32).view(6, 4, 5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.checkpoints.files.pickle_file import open_pickle, stored, verify_archive
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 from tests.pipeline.checkpoints.malformed.corpus import flip
 
 BASE = torch.randn(10, 6)

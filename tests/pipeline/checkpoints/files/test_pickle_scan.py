@@ -4,7 +4,7 @@ import pickle
 import pytest
 
 from pipeline.checkpoints.files.pickle_scan import check_expansion
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 SHARED = (0.9, 0.95)
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.checkpoints.files.safetensors_file import open_safetensors
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.checkpoints.files.shard_index import INDEX_FILE, open_sharded
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 FIRST = {"layers.0.q.weight": torch.randn(4, 4), "layers.0.norm.weight": torch.randn(4)}
 SECOND = {"layers.1.q.weight": torch.randn(4, 4)}

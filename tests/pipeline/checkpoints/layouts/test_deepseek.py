@@ -10,8 +10,8 @@ from lightning_modules.model.configuration import DecoderConfig, YarnConfig
 from lightning_modules.model.decoder import Decoder
 from pipeline.checkpoints.layouts.deepseek_config import deepseek_config, differences, read_config
 from pipeline.checkpoints.registry import detect_layout, open_checkpoint
-from pipeline.checkpoints.stored import DamagedCheckpointError
-from pipeline.files import read_json, write_json
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
+from pipeline.plumbing.files import read_json, write_json
 
 # Of inference/model.py, for one layer of experts with two experts on each of two ranks.
 NAMES_OF_A_LAYER = {

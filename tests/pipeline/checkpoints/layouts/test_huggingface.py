@@ -13,8 +13,8 @@ from lightning_modules.model.decoder import Decoder
 from pipeline.checkpoints.layouts.huggingface_config import read_config
 from pipeline.checkpoints.names import published_parts
 from pipeline.checkpoints.registry import detect_layout, open_checkpoint
-from pipeline.checkpoints.stored import DamagedCheckpointError
-from pipeline.files import read_json, write_json
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
+from pipeline.plumbing.files import read_json, write_json
 
 transformers = pytest.importorskip("transformers")
 INDEX = "model.safetensors.index.json"

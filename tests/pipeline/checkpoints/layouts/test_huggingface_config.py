@@ -5,8 +5,8 @@ import pytest
 
 from lightning_modules.model.configuration import DecoderConfig
 from pipeline.checkpoints.layouts.huggingface_config import huggingface_config, read_config
-from pipeline.checkpoints.stored import DamagedCheckpointError
-from pipeline.files import write_json
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
+from pipeline.plumbing.files import write_json
 
 
 def test_whole_heads_that_rotate_cannot_be_published(tiny_config: DecoderConfig) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lightning_modules.model.decoder import Decoder
-from pipeline.checkpoints.opening import OpenOptions
+from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.registry import open_checkpoint
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 from tests.conftest import TINY
 
 OPTIONS = OpenOptions(TINY)

@@ -8,7 +8,7 @@ from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.parallel.checkpoint_loading import load_weights, read_description
 from pipeline.checkpoints.registry import detect_layout, open_checkpoint
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 
 def test_a_training_can_start_from_what_is_written(

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
+from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.conversion import ConversionOptions, convert
-from pipeline.checkpoints.opening import OpenOptions
 from pipeline.checkpoints.registry import open_checkpoint
 from tests.pipeline.checkpoints.malformed.archives import archives
 from tests.pipeline.checkpoints.malformed.configurations import configurations

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.checkpoints.stored import StoredTensor
+from pipeline.checkpoints.stored_tensor import StoredTensor
 from pipeline.checkpoints.writing.archive_writer import archive_file
 from pipeline.checkpoints.writing.tensors import PlannedTensor, planned
 

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pipeline.checkpoints.stored import StoredTensor
+from pipeline.checkpoints.stored_tensor import StoredTensor
 from pipeline.checkpoints.writing.safetensors_writer import safetensors_file
 from pipeline.checkpoints.writing.tensors import PlannedTensor, planned
 

@@ -1,7 +1,7 @@
 from html import unescape
 
+from pipeline.architecture.examination import examine
 from pipeline.compose import compose
-from pipeline.examination import examine
 from pipeline.reporting import ReportData
 from pipeline.reporting.sections.compliance import compliance
 

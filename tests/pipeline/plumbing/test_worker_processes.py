@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from pipeline.parallel import map_parallel
+from pipeline.plumbing.worker_processes import map_parallel
 
 
 def square(number: int) -> int:
@@ -55,7 +55,7 @@ def test_nothing_to_do() -> None:
 
 
 def test_by_default_one_worker_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.parallel.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("pipeline.plumbing.worker_processes.os.cpu_count", lambda: 1)
     assert list(map_parallel(process_id, range(3), None, "asking", "process")) == [os.getpid()] * 3
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.model.initialisation import draw_normal
-from pipeline.checkpoints.stored import StoredTensor
+from pipeline.checkpoints.stored_tensor import StoredTensor
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, path: Path) -> StoredTensor:

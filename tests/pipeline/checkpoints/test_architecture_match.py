@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lightning_modules.model.configuration import DecoderConfig
+from pipeline.checkpoints.architecture_match import OpenOptions, complete
 from pipeline.checkpoints.names import published_parts
-from pipeline.checkpoints.opening import OpenOptions, complete
-from pipeline.checkpoints.stored import CheckpointSource, DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError, StoredTensor
 from tests.conftest import TINY
 
 PATH = Path("some/checkpoint")

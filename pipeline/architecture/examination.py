@@ -6,15 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
-
 from pipeline.architecture.compliance import compliance_report
 from pipeline.architecture.subject import Subject
-from pipeline.configuration import CONF
-from pipeline.files import read_json
-from pipeline.model_settings import read_model
+from pipeline.configuration.composed import preset
+from pipeline.configuration.model import read_model
+from pipeline.plumbing.files import read_json
 from pipeline.tokens.budget import token_budgets
 from pipeline.tokens.shards import INDEX_NAME
 from pipeline.tokens.vocabulary import Vocabulary
@@ -90,15 +86,3 @@ def planned_tokens(trainer: Mapping[str, Any]) -> int:
     """Tokens that one device sees in the whole training."""
     sizes = ("max_steps", "accumulate_grad_batches", "batch_size", "sequence_length")
     return math.prod(trainer[size] for size in sizes)
-
-
-def preset(name: str) -> dict[str, Any]:
-    """One choice of the group `model`, as conf/ composes it."""
-    if GlobalHydra.instance().is_initialized():
-        config = hydra.compose(f"model/{name}")
-    else:
-        with hydra.initialize_config_dir(str(CONF), version_base=None):
-            config = hydra.compose(f"model/{name}")
-    values = OmegaConf.to_container(config.model, resolve=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}

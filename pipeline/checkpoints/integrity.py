@@ -7,7 +7,7 @@ from torch import Tensor
 from lightning_modules.parallel.checkpoint_folder import METADATA_FILE
 from pipeline.checkpoints.files.distributed_folder import verify_distributed
 from pipeline.checkpoints.files.pickle_file import verify_archive
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 from pipeline.checkpoints.writing.checksums import checksums_path, verify
 
 

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
 
 
@@ -24,7 +26,19 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def outputs_folder(config: DictConfig) -> Path:
     """Where a stage writes: `paths.outputs`, or the job's own folder in a multirun, so that jobs stay apart."""
-    hydra = HydraConfig.get() if HydraConfig.initialized() else None
-    if hydra is not None and hydra.mode == RunMode.MULTIRUN:
-        return Path(hydra.runtime.output_dir)
+    job = HydraConfig.get() if HydraConfig.initialized() else None
+    if job is not None and job.mode == RunMode.MULTIRUN:
+        return Path(job.runtime.output_dir)
     return Path(config.paths.outputs)
+
+
+def preset(name: str) -> dict[str, Any]:
+    """One choice of the group `model`, as conf/ composes it."""
+    if GlobalHydra.instance().is_initialized():
+        config = hydra.compose(f"model/{name}")
+    else:
+        with hydra.initialize_config_dir(str(CONF), version_base=None):
+            config = hydra.compose(f"model/{name}")
+    values = OmegaConf.to_container(config.model, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.checkpoints.checking import check_finite, verify_bytes
-from pipeline.checkpoints.stored import DamagedCheckpointError
+from pipeline.checkpoints.integrity import check_finite, verify_bytes
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 from tests.pipeline.checkpoints.malformed.corpus import flip
 
 

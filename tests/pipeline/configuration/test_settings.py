@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.settings import near_matches, read_settings
+from pipeline.configuration.settings import near_matches, read_settings
 
 
 @dataclass(frozen=True)

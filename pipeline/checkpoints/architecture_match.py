@@ -12,7 +12,6 @@ import torch
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.precision.emulation import BLOCK, E4M3
-from pipeline.checkpoints.fresh import random_weight, zeros
 from pipeline.checkpoints.names import (
     ALWAYS_FP32,
     EMBEDDING,
@@ -22,9 +21,10 @@ from pipeline.checkpoints.names import (
     published_name,
     published_parts,
 )
+from pipeline.checkpoints.replacement_tensors import random_weight, zeros
 from pipeline.checkpoints.slices import same_numbers
-from pipeline.checkpoints.stored import CheckpointSource, DamagedCheckpointError, StoredTensor
-from pipeline.checkpoints.wording import described
+from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.tensor_summary import described
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_modules.parallel.mesh import ParallelConfig
-from pipeline.settings import read_settings
+from pipeline.configuration.settings import read_settings
 
 KINDS = ("single_device", "expert_parallel")
 

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.resume import ResumeFolder, fingerprint, training_identity
+from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.training.resume_folder import ResumeFolder, training_identity
 
 IDENTITY = {"model": {"layers": 2, "betas": [0.9, 0.95]}, "seed": 1}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
-from pipeline.settings import read_settings
+from pipeline.configuration.settings import read_settings
 
 
 def read_model(model: Mapping[str, Any], vocabulary_size: int) -> tuple[DecoderConfig, ObjectiveConfig]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files import atomic_folder, atomic_write, read_csv, read_json, write_csv, write_json
+from pipeline.plumbing.files import atomic_folder, atomic_write, read_csv, read_json, write_csv, write_json
 
 
 def test_a_file_appears_whole_with_the_folders_it_needs(tmp_path: Path) -> None:

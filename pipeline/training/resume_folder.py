@@ -1,7 +1,5 @@
 """The folder an interrupted training goes on from: outside DVC's outputs, which DVC deletes before it runs a stage."""
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -11,7 +9,8 @@ from typing import Any
 from lightning_modules.callbacks.resume import last_checkpoint
 from lightning_modules.parallel.checkpoint_folder import clean
 from lightning_modules.trainer import BEST_CHECKPOINT
-from pipeline.files import read_json, write_json
+from pipeline.plumbing.files import read_json, write_json
+from pipeline.plumbing.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +42,6 @@ def training_identity(values: Mapping[str, Any], data: Any, world_size: int) -> 
     identity["global_batch"] = world_size * trainer["batch_size"] * trainer["accumulate_grad_batches"]
     identity["data"] = data
     return identity
-
-
-def fingerprint(values: Mapping[str, Any]) -> str:
-    """A digest of everything that decides what a training computes."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 class ResumeFolder:
