@@ -4,152 +4,23 @@ python -m pipeline.prepare_data [data=folder data.root=/path/to/audio …]
 """
 
 import logging
-import math
-import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
-from pipeline.audio.codecs import codec_sample_rate, codec_settings, fit_codec, load_codec, save_codec
-from pipeline.audio.codecs.codec import Codec
-from pipeline.audio.codecs.registry import CodecConfig
-from pipeline.audio.corpora import build_corpus
-from pipeline.audio.reading import write_wav
-from pipeline.audio.screening import ScreeningConfig
-from pipeline.audio.splitting import SPLITS, SplitConfig, assign_splits
-from pipeline.audio.utterances import Utterance, UtteranceConfig, plan_utterances
 from pipeline.configuration.composed import plain
-from pipeline.configuration.settings import read_settings
-from pipeline.plumbing.files import write_json
-from pipeline.plumbing.fingerprint import fingerprint
-from pipeline.preparation.data_card import describe, write_card, write_manifest
-from pipeline.preparation.encoding import UtteranceReader, encode_splits
-from pipeline.preparation.inspection import inspect_corpus
-from pipeline.preparation.reference import measure_references, save_references
-from pipeline.tokens.shards import TokenDataset, finish_split
-from pipeline.tokens.vocabulary import Vocabulary
+from pipeline.preparation.prepare import prepare
 
 log = logging.getLogger(__name__)
-
-N_EXAMPLES = 8
-SECTIONS = ("split", "utterances", "screening")
-PROCESSING = ("shard_utterances", "reference_utterances", "workers")
-
-
-@dataclass(frozen=True)
-class ProcessingConfig:
-    """How the work is portioned."""
-
-    shard_utterances: int
-    reference_utterances: int
-    workers: int | None
-
-    def __post_init__(self) -> None:
-        if (
-            self.shard_utterances < 1
-            or self.reference_utterances < 1
-            or (self.workers is not None and self.workers < 1)
-        ):
-            raise ValueError("data.shard_utterances, data.reference_utterances and data.workers must be at least 1.")
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Write data/prepared."""
-    values = plain(config)
-    prepared, cache, seed = Path(config.paths.prepared), Path(config.paths.cache), int(config.seed)
-    data = dict(values["data"])
-    split_config = read_settings(SplitConfig, data.pop("split"), "data.split")
-    utterance_config = read_settings(UtteranceConfig, data.pop("utterances"), "data.utterances")
-    screening = read_settings(ScreeningConfig, data.pop("screening"), "data.screening")
-    processing = read_settings(ProcessingConfig, {name: data.pop(name) for name in PROCESSING}, "data")
-    codec_config = codec_settings(values["codec"])
-
-    corpus = build_corpus(data.pop("kind"), data, cache, seed)
-    recordings = corpus.recordings()
-    inspections = inspect_corpus(
-        corpus, recordings, utterance_config.min_recording_seconds, screening, processing.workers
-    )
-    usable = [i for i in inspections if not i.reason]
-    splits = assign_splits([i.recording for i in usable], split_config, seed)
-    utterances = plan_utterances(
-        {i.recording.id: i.seconds for i in usable},
-        {i.recording.id: i.recording.speaker for i in usable},
-        splits,
-        utterance_config,
-        seed,
-    )
-    read = UtteranceReader(
-        corpus,
-        {recording.id: recording for recording in recordings},
-        codec_sample_rate(codec_config),
-        utterance_config.gap_seconds,
-    )
-    # What an interrupted run has encoded is found again by what it was encoded from: names and speakers decide on the
-    # split and the order, so a corpus renamed in between is another one.
-    identity = {name: values[name] for name in ("data", "codec", "seed")}
-    work = cache / f"prepared-{fingerprint(identity | {'audio': [asdict(i) for i in inspections]})[:16]}"
-    codec = fit_or_load(codec_config, read, utterances, work / "codec", seed)
-    vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
-    encode_splits(utterances, read, codec, vocabulary, work, processing.shard_utterances, processing.workers)
-    for split in SPLITS:
-        n_utterances = sum(utterance.split == split for utterance in utterances)
-        finish_split(work / split, math.ceil(n_utterances / processing.shard_utterances))
-    tokens = {split: TokenDataset.open(work / split) for split in SPLITS}
-    references = measure_references(utterances, read, codec, processing.reference_utterances, seed, processing.workers)
-    save_references(references, work / "reference")
-    save_examples(utterances, read, tokens["test"], work / "examples")
-    write_manifest(inspections, splits, work / "manifest.csv")
-    card = describe(
-        values["data"]["kind"], values["codec"], codec.frame_rate, inspections, utterances, tokens, references
-    )
-    write_json(work / "data_card.json", card)
-    write_card(card, work / "data_card.md")
-    replace_folder(prepared, work)
-    report(card, prepared)
-
-
-def fit_or_load(
-    config: CodecConfig, read: UtteranceReader, utterances: Sequence[Utterance], folder: Path, seed: int
-) -> Codec:
-    """Fit the codec on the train split, unless an interrupted run has already done so."""
-    if not (folder / "codec.json").exists():
-        train = [u for u in utterances if u.split == "train"]
-        save_codec(fit_codec(config, lambda: waveforms(train, read), seed), folder)
-    return load_codec(folder)
-
-
-def waveforms(utterances: Sequence[Utterance], read: UtteranceReader) -> Iterator[Tensor]:
-    """The samples of one utterance after another."""
-    for utterance in utterances:
-        yield torch.from_numpy(read(utterance))
-
-
-def save_examples(utterances: Sequence[Utterance], read: UtteranceReader, test: TokenDataset, folder: Path) -> None:
-    """Keep a few test utterances as recorded: the longest of the first, to be heard beside generated speech."""
-    candidates = [u for u in utterances if u.split == "test"][: 4 * N_EXAMPLES]
-    longest = sorted(range(len(candidates)), key=lambda document: -test.lengths[document])[:N_EXAMPLES]
-    rows = []
-    for document in sorted(longest):
-        name = f"test_{document:05d}.wav"
-        write_wav(folder / name, read(candidates[document]), read.sample_rate)
-        rows.append({"file": name, "document": document, "utterance": candidates[document].id})
-    write_json(folder / "examples.json", rows)
-
-
-def replace_folder(folder: Path, new: Path) -> None:
-    """Put the folder `new` in the place of `folder`; a link stays, and what it leads to is replaced."""
-    folder = folder.resolve()
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(new, folder)
+    prepared = Path(config.paths.prepared)
+    report(prepare(plain(config), prepared, Path(config.paths.cache)), prepared)
 
 
 def report(card: dict[str, Any], prepared: Path) -> None:

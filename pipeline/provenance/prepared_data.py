@@ -1,0 +1,156 @@
+"""What prepared data say of themselves, and whether they are what a configuration asks for."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.audio.splitting import SPLITS
+from pipeline.plumbing.files import read_json, write_json
+from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.provenance.digests import digest_of
+
+IDENTITY = "identity.json"
+FORMAT_VERSION = 1
+GROUPS = ("data", "codec", "seed")
+# Settings that change no byte of what is prepared: how the work is portioned, and what is refused.
+INCIDENTAL = ("data.workers", "data.download", "data.screening.max_rejected_fraction")
+# Folders, which may be written in more than one way.
+PATHS = ("data.root",)
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class PreparedIdentity:
+    """What a folder of prepared data is.
+
+    Attributes:
+        settings: every setting that decides on its bytes, {dotted name: value}.
+        digest: of tokens and codec.
+        codec: of the codec alone: two with equal digests speak the same tokens.
+    """
+
+    settings: Mapping[str, Any]
+    digest: str
+    codec: str
+
+    @property
+    def name(self) -> str:
+        """A short name for these settings, which folders are called by."""
+        return settings_name(self.settings)
+
+
+def prepared_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a configuration that decide on the bytes of prepared data, {dotted name: value}."""
+    leaves = dict(_leaves({group: values[group] for group in GROUPS}))
+    return {name: value for name, value in sorted(leaves.items()) if name not in INCIDENTAL}
+
+
+def settings_name(settings: Mapping[str, Any]) -> str:
+    """A short name for the settings of prepared data, equal wherever the settings are."""
+    return fingerprint(_comparable(settings))[:16]
+
+
+def write_prepared_identity(folder: Path, settings: Mapping[str, Any]) -> PreparedIdentity:
+    """Complete finished data in `folder` by what they are."""
+    identity = PreparedIdentity(dict(settings), *_digests(folder))
+    write_json(folder / IDENTITY, {"format": FORMAT_VERSION, **asdict(identity)})
+    return identity
+
+
+def read_prepared_identity(folder: Path, remedy: str = "python -m pipeline.prepare_data") -> PreparedIdentity:
+    """What the data in `folder` say of themselves.
+
+    Args:
+        folder: of prepared data.
+        remedy: the command that prepares them.
+
+    Raises:
+        FileNotFoundError: when there are none.
+        ValueError: when they do not say, as those of earlier versions, or are not what they say.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} does not exist; prepare the data: {remedy}")
+    path = folder / IDENTITY
+    if not path.exists():
+        # Taken on trust they would be what this file is against: figures under the name of data they are not from.
+        raise ValueError(f"{folder} does not say what it was prepared from (no {IDENTITY}); prepare it again: {remedy}")
+    content = read_json(path)
+    try:
+        if content.pop("format") != FORMAT_VERSION:
+            raise TypeError("another format")
+        identity = PreparedIdentity(**content)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no identity of prepared data ({error}); prepare them again: {remedy}") from error
+    if _digests(folder) != (identity.digest, identity.codec):
+        raise ValueError(f"{folder} does not hold the data that {path} describes; prepare them again: {remedy}")
+    return identity
+
+
+def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """One clause for each setting in which prepared data differ from what is asked for.
+
+    Where the kind of corpus or codec is another, the settings that only one of the two has go without saying.
+    """
+    ours, theirs = _comparable(asked), _comparable(found)
+    changed = [
+        name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name, ABSENT) != theirs.get(name, ABSENT)
+    ]
+    other_kinds = {name.removesuffix("kind") for name in changed if name in ("data.kind", "codec.kind")}
+
+    def goes_without_saying(name: str) -> bool:
+        return any(name.startswith(group) and name != f"{group}kind" for group in other_kinds)
+
+    return [
+        f"{name} is {found.get(name, ABSENT)} there and {asked.get(name, ABSENT)} in the configuration"
+        for name in changed
+        if not goes_without_saying(name)
+    ]
+
+
+def require_prepared(folder: Path, settings: Mapping[str, Any], remedy: str) -> PreparedIdentity:
+    """What the data in `folder` are, once it is certain that they were prepared with these settings.
+
+    Args:
+        folder: of prepared data.
+        settings: as `prepared_settings` gives them.
+        remedy: the command that prepares what is asked for.
+
+    Raises:
+        FileNotFoundError, ValueError: naming what differs, and the remedy.
+    """
+    identity = read_prepared_identity(folder, remedy)
+    if found := differences(identity.settings, settings):
+        raise ValueError(f"{folder} holds other data than asked for: {'; '.join(found)}. Prepare them: {remedy}")
+    return identity
+
+
+def fits(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether `folder` holds whole data that were prepared with these settings."""
+    try:
+        require_prepared(folder, settings, "")
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _digests(folder: Path) -> tuple[str, str]:
+    """The digests of all and of the codec; tokens are known by the checksums in their index."""
+    codec = digest_of(folder / "codec")
+    return fingerprint({split: read_json(folder / split / "index.json") for split in SPLITS}, codec), codec
+
+
+def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with folders written in one way."""
+    return {
+        name: str(Path(value).resolve()) if name in PATHS and isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+
+
+def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from _leaves(value, f"{prefix}{key}.")
+    else:
+        yield prefix.removesuffix("."), list(values) if isinstance(values, tuple) else values
