@@ -1,22 +1,117 @@
-"""What the headline numbers mean, in plain sentences."""
+"""What the headline numbers mean, in plain sentences, and which of them is the weakest."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 from pipeline.reporting.formatting import as_number, number, percent, short
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the flatness gate passed (None: it was not measured) and the reason in one sentence."""
+class Grade(IntEnum):
+    """How good a measurement is, the weakest first."""
 
-    passed: bool | None
+    FAILED = 0
+    WEAK = 1
+    UNMEASURED = 2
+    PASSED = 3
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One measurement's grade, and the reason in one sentence."""
+
+    grade: Grade
     sentence: str
 
 
-def gate_verdict(metrics: Mapping[str, float], gate: Mapping[str, Any]) -> Verdict:
+@dataclass(frozen=True)
+class Verdict:
+    """All judgements, the weakest first: the headline is as good as that one and no better."""
+
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def grade(self) -> Grade:
+        """The weakest grade."""
+        return self.judgements[0].grade
+
+    @property
+    def stamp(self) -> str:
+        """The grade in a word or two."""
+        if all(judgement.grade is Grade.UNMEASURED for judgement in self.judgements):
+            return "Not measured"
+        return {
+            Grade.FAILED: "Failed",
+            Grade.WEAK: "Weak",
+            Grade.UNMEASURED: "Not all measured",
+            Grade.PASSED: "Passed",
+        }[self.grade]
+
+
+def judge(metrics: Mapping[str, float], gate: Mapping[str, Any]) -> Verdict:
+    """Judge test loss, Fréchet distance and flatness, and put the weakest first.
+
+    Args:
+        metrics: the evaluation's.
+        gate: the configuration's limits of the flatness gate, which name the limit that was crossed.
+    """
+    judgements = (judge_loss(metrics), judge_distance(metrics), judge_flatness(metrics, gate))
+    return Verdict(tuple(sorted(judgements, key=lambda judgement: judgement.grade)))
+
+
+def judge_loss(metrics: Mapping[str, float]) -> Judgement:
+    """Place the test loss among what guessing and counting reach."""
+    if "eval/loss" not in metrics:
+        return Judgement(Grade.UNMEASURED, "The test loss was not measured.")
+    loss = metrics["eval/loss"]
+    if not math.isfinite(loss):
+        return Judgement(Grade.FAILED, "The test loss is not a number: the model computes nothing that can be used.")
+    uniform, unigram, bigram = (metrics.get(f"eval/loss_{name}", math.nan) for name in ("uniform", "unigram", "bigram"))
+    measured = f"The test loss is {number(loss, 4)} nats per token"
+    # A comparison with an absent baseline (NaN) is false, so such a baseline decides nothing.
+    if loss > uniform:
+        return Judgement(Grade.FAILED, f"{measured}, worse than guessing ({number(uniform, 4)}).")
+    if loss >= unigram or loss == uniform:
+        baseline = f"counting how often each token occurs ({number(unigram, 4)})"
+        return Judgement(Grade.FAILED, f"{measured}, no better than {baseline}.")
+    if loss >= bigram:
+        return Judgement(Grade.WEAK, f"{measured}, no better than counting pairs of tokens ({number(bigram, 4)}).")
+    if loss < bigram:
+        return Judgement(
+            Grade.PASSED,
+            f"{measured}, {number(bigram - loss)} below counting pairs of tokens ({number(bigram, 4)}): "
+            "the model uses more than the previous token.",
+        )
+    return Judgement(Grade.UNMEASURED, f"{measured}, with no baseline to hold it against.")
+
+
+def judge_distance(metrics: Mapping[str, float]) -> Judgement:
+    """Place the Fréchet distance of generated speech between real speech and random tokens."""
+    if "audio/fd" not in metrics:
+        return Judgement(Grade.UNMEASURED, "The Fréchet distance was not measured.")
+    distance, reference, random = (
+        metrics.get(key, math.nan) for key in ("audio/fd", "audio/fd_reference", "audio/fd_unigram_random")
+    )
+    if math.isnan(distance):
+        return Judgement(Grade.FAILED, "The Fréchet distance is not a number: the generated audio cannot be measured.")
+    measured = f"The Fréchet distance of generated speech is {number(distance)}"
+    if distance >= random:
+        return Judgement(Grade.FAILED, f"{measured}, no closer to real speech than random tokens ({number(random)}).")
+    if not (reference > 0 and distance < random):
+        return Judgement(Grade.UNMEASURED, f"{measured}, with too little to hold it against.")
+    placed = (
+        f"{number(distance / reference, 2)} times that of real speech through the codec ({number(reference)}) and "
+        f"{percent(distance / random)} of that of random tokens ({number(random)})"
+    )
+    # Distances span decades: halfway is the geometric mean.
+    if distance > math.sqrt(reference * random):
+        return Judgement(Grade.WEAK, f"{measured}, nearer to random tokens than to speech: {placed}.")
+    return Judgement(Grade.PASSED, f"{measured}: {placed}.")
+
+
+def judge_flatness(metrics: Mapping[str, float], gate: Mapping[str, Any]) -> Judgement:
     """Explain the spectral-flatness gate.
 
     The verdict is the evaluation's own (`audio/flatness_gate`); `gate`, the configuration's limits (min_ratio,
@@ -24,7 +119,7 @@ def gate_verdict(metrics: Mapping[str, float], gate: Mapping[str, Any]) -> Verdi
     """
     outcome = metrics.get("audio/flatness_gate", math.nan)
     if math.isnan(outcome):
-        return Verdict(None, "The spectral-flatness gate was not measured.")
+        return Judgement(Grade.UNMEASURED, "The spectral flatness was not measured.")
     flatness = metrics.get("audio/flatness", math.nan)
     reference = metrics.get("audio/flatness_reference", math.nan)
     measured = f"The median spectral flatness of generated speech is {number(flatness)}"
@@ -32,8 +127,8 @@ def gate_verdict(metrics: Mapping[str, float], gate: Mapping[str, Any]) -> Verdi
     if not math.isnan(ratio):
         measured += f", {number(ratio, 2)} times that of the reference speech ({number(reference)})"
     if outcome >= 0.5:
-        return Verdict(True, f"{measured}, {_accepted(gate)}.")
-    return Verdict(False, f"{measured}: {_crossed(flatness, ratio, gate)}.")
+        return Judgement(Grade.PASSED, f"{measured}, {_accepted(gate)}.")
+    return Judgement(Grade.FAILED, f"{measured}: {_crossed(flatness, ratio, gate)}.")
 
 
 def _accepted(gate: Mapping[str, Any]) -> str:
@@ -58,37 +153,3 @@ def _crossed(flatness: float, ratio: float, gate: Mapping[str, Any]) -> str:
     if ratio > limits["max_ratio"]:
         return f"noisier than the accepted {short(limits['max_ratio'])} times"
     return "outside the accepted range"
-
-
-def loss_sentence(metrics: Mapping[str, float]) -> str | None:
-    """Compare the test loss with the per-codebook bigram; None when either was not measured."""
-    loss, bigram = (metrics.get(key, math.nan) for key in ("eval/loss", "eval/loss_bigram"))
-    if math.isnan(loss) or math.isnan(bigram):
-        return None
-    margin = bigram - loss
-    if margin > 0:
-        comparison = f"{number(margin)} below the bigram ({number(bigram, 4)}): it uses more than the previous token"
-    else:
-        comparison = (
-            f"{number(-margin)} above the bigram ({number(bigram, 4)}): counting pairs of tokens would do as well"
-        )
-    return f"The test loss is {number(loss, 4)} nats per token, {comparison}."
-
-
-def frechet_sentence(metrics: Mapping[str, float]) -> str | None:
-    """Place the Fréchet distance of generated speech between real speech and random tokens; None if not measured."""
-    keys = ("audio/fd", "audio/fd_reference", "audio/fd_unigram_random")
-    distance, reference, random = (metrics.get(key, math.nan) for key in keys)
-    if math.isnan(distance):
-        return None
-    clauses = []
-    if reference > 0:
-        clauses.append(
-            f"{number(distance / reference, 2)} times that of real speech through the codec ({number(reference)})"
-        )
-    if distance < random:
-        clauses.append(f"{percent(distance / random)} of that of random tokens ({number(random)})")
-    elif distance >= random:
-        clauses.append(f"no closer than random tokens ({number(random)})")
-    comparison = f": {' and '.join(clauses)}" if clauses else ""
-    return f"The Fréchet distance of generated speech is {number(distance)}{comparison}."

@@ -1,4 +1,4 @@
-"""The verdict: whether the speech passes, and the few numbers that say how good it is."""
+"""The verdict: what the weakest of the headline numbers says, and the numbers themselves beside their references."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.reporting.data import ReportData
 from pipeline.reporting.formatting import number
 from pipeline.reporting.sections.section import Section, render_template
-from pipeline.reporting.verdict import frechet_sentence, gate_verdict, loss_sentence
+from pipeline.reporting.verdict import judge
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,10 @@ def gauge(
 
 
 def headline(report: ReportData) -> Section:
-    """Say whether the flatness gate passed and why, and show the headline numbers beside their references."""
+    """Say how good the weakest of loss, distance and flatness is, and show all of them beside their references."""
     evaluation = report.configuration.get("evaluate") or {}
-    verdict = gate_verdict(report.metrics, evaluation.get("flatness_gate") or {})
-    sentences = [loss_sentence(report.metrics), frechet_sentence(report.metrics)]
-    tiles = [_loss(report), _flatness(report), _frechet(report), _bits(report)]
-    context = {"verdict": verdict, "sentences": [sentence for sentence in sentences if sentence], "tiles": tiles}
+    verdict = judge(report.metrics, evaluation.get("flatness_gate") or {})
+    context = {"verdict": verdict, "tiles": [_loss(report), _frechet(report), _flatness(report), _bits(report)]}
     return Section("Verdict", render_template("headline.html.jinja", context))
 
 

@@ -105,7 +105,7 @@ def test_no_placeholder_colour_is_left(html):
 
 def test_the_headline_shows_values_beside_their_references(report, text):
     for expected in (
-        "Gate passed",
+        "Passed",
         "3.512",
         "4.552",
         "0.233",
@@ -119,8 +119,12 @@ def test_the_headline_shows_values_beside_their_references(report, text):
         assert expected in text
     failed = replace(report, clips=(), metrics={**report.metrics, "audio/flatness_gate": 0.0, "audio/flatness": 0.0008})
     text = seen(render(failed))
-    assert "Gate failed" in text
+    assert "Failed" in text
     assert "0.000800" in text
+    assert text.index("Failed") < text.index("0.000800") < text.index("below counting pairs of tokens")
+    guessing = render(replace(report, clips=(), metrics={**report.metrics, "eval/loss": 7.0}))
+    assert "Passed" not in seen(guessing)
+    assert "worse than guessing" in seen(guessing)
 
 
 def test_players_hold_the_audio_that_was_evaluated(html, shared_paths):
@@ -171,7 +175,7 @@ def test_dollar_signs_are_text_not_mathematics(report):
 def test_missing_files_leave_a_sentence_in_place_of_their_section():
     text = Page(render(ReportData(metrics={"eval/loss": 3.5}))).text
     for expected in (
-        "The spectral-flatness gate was not measured.",
+        "The spectral flatness was not measured.",
         "No audio was found",
         "No training history was found",
         "No expert load was found",
