@@ -31,13 +31,16 @@ from lightning_modules.parallel.checkpoint_loading import load_weights, read_des
 from lightning_modules.parallel.mesh import ParallelConfig
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import TrainerConfig, build_trainer, model_device, n_ranks
-from pipeline.configuration.composed import outputs_folder, plain
+from pipeline.configuration.command_line import preparing_command
+from pipeline.configuration.composed import is_multirun, outputs_folder, plain
 from pipeline.configuration.model import read_model
 from pipeline.configuration.settings import read_settings
 from pipeline.configuration.strategy import read_strategy
 from pipeline.plumbing.files import atomic_folder, atomic_write, read_json, write_json
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.stage_runs import training_run
+from pipeline.preparation.prepare import prepare_combination
+from pipeline.provenance.prepared_data import prepared_settings, require_prepared
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tracking.history import HistoryLogger, last_values, read_history, write_history_table
 from pipeline.tracking.run import TrackedRun
@@ -51,7 +54,9 @@ log = logging.getLogger(__name__)
 def main(config: DictConfig) -> float:
     """Train, and return the best validation loss, which sweeps minimise; the first rank alone writes and returns it."""
     values = plain(config)
-    prepared, outputs = Path(config.paths.prepared), outputs_folder(config)
+    outputs = outputs_folder(config)
+    prepared = find_data(values)
+    values["paths"]["prepared"] = str(prepared)
     train_tokens, validation_tokens = (TokenDataset.open(prepared / split) for split in ("train", "validation"))
     trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
     strategy = read_strategy(values["strategy"])
@@ -80,6 +85,19 @@ def main(config: DictConfig) -> float:
         trainer = build_trainer(trainer_config, strategy, values["precision"]["kind"], logger, resume.path)
         fit(trainer, model, data, last)
         return write_outputs(outputs / "train", resume, run) if ranks.is_first else math.nan
+
+
+def find_data(values: Mapping[str, Any]) -> Path:
+    """The prepared data that the configuration asks for; a job of a multirun prepares them where there are none.
+
+    Raises:
+        FileNotFoundError, ValueError: there are none, or others; the message names the command that prepares them.
+    """
+    usual, cache = Path(values["paths"]["prepared"]), Path(values["paths"]["cache"])
+    if is_multirun():
+        return prepare_combination(values, usual, cache)
+    require_prepared(usual, prepared_settings(values), preparing_command())
+    return usual
 
 
 def prepare(resume: ResumeFolder, identity: Mapping[str, Any], ranks: Ranks) -> Path | None:

@@ -24,12 +24,14 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def is_multirun() -> bool:
+    """Whether this process runs a job of a multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def outputs_folder(config: DictConfig) -> Path:
     """Where a stage writes: `paths.outputs`, or the job's own folder in a multirun, so that jobs stay apart."""
-    job = HydraConfig.get() if HydraConfig.initialized() else None
-    if job is not None and job.mode == RunMode.MULTIRUN:
-        return Path(job.runtime.output_dir)
-    return Path(config.paths.outputs)
+    return Path(HydraConfig.get().runtime.output_dir) if is_multirun() else Path(config.paths.outputs)
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """The stage as a library: from the `data` and `codec` groups to finished data in a folder."""
 
+import logging
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from pipeline.audio.codecs import codec_sample_rate, codec_settings, fit_codec, load_codec, save_codec
@@ -25,11 +28,15 @@ from pipeline.preparation.data_card import describe, write_card, write_manifest
 from pipeline.preparation.encoding import UtteranceReader, encode_splits
 from pipeline.preparation.inspection import inspect_corpus
 from pipeline.preparation.reference import measure_references, save_references
-from pipeline.provenance.prepared_data import prepared_settings, write_prepared_identity
+from pipeline.provenance.prepared_data import fits, prepared_settings, settings_name, write_prepared_identity
 from pipeline.tokens.shards import TokenDataset, finish_split
 from pipeline.tokens.vocabulary import Vocabulary
 
+log = logging.getLogger(__name__)
+
 N_EXAMPLES = 8
+# The folder in the cache that holds the data of sweeps, a folder for each combination of settings.
+COMBINATIONS = "combinations"
 PROCESSING = ("shard_utterances", "reference_utterances", "workers")
 
 
@@ -51,7 +58,7 @@ class ProcessingConfig:
 
 
 def prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str, Any]:
-    """Write `prepared`, whole or not at all.
+    """Write `prepared`, whole or not at all; another process that prepares with the same cache is waited for.
 
     Args:
         values: the configuration, of which `data`, `codec` and `seed` count.
@@ -64,6 +71,54 @@ def prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str,
     Raises:
         ValueError: a setting cannot be, or too much of the corpus cannot be used.
     """
+    with _sole_use(cache):
+        return _prepare(values, prepared, cache)
+
+
+def prepare_combination(values: Mapping[str, Any], usual: Path, cache: Path) -> Path:
+    """Find data as a job of a sweep asks for, or prepare them: each combination of settings once, whoever asks.
+
+    Args:
+        values: the configuration, of which `data`, `codec` and `seed` count.
+        usual: a folder that is looked into first.
+        cache: where the folders of other combinations lie.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: as `prepare` does.
+    """
+    settings = prepared_settings(values)
+    own = cache / COMBINATIONS / settings_name(settings)
+    for folder in (usual, own):
+        if fits(folder, settings):
+            return folder
+    with _sole_use(cache):
+        # The process that was waited for may have prepared this very combination.
+        if not fits(own, settings):
+            log.info("Preparing %s for the jobs that share it.", own)
+            _prepare(values, own, cache)
+    return own
+
+
+@contextmanager
+def _sole_use(cache: Path) -> Iterator[None]:
+    """Wait until no other process prepares with this cache: each would use all cores, and write the same files."""
+    cache.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(cache / "preparing.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("Another process prepares data in %s; waiting for it.", cache)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str, Any]:
     seed = values["seed"]
     data = dict(values["data"])
     split_config = read_settings(SplitConfig, data.pop("split"), "data.split")

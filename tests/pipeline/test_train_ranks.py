@@ -4,15 +4,13 @@ import json
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from pipeline.plumbing.files import read_csv, write_json
-from pipeline.tokens.shards import finish_split, shard_path, write_shard
-from pipeline.tokens.vocabulary import Vocabulary
+from pipeline.plumbing.files import read_csv
 from pipeline.training.resume_folder import ResumeFolder
 from tests.pipeline.training import interrupted_training
+from tests.prepared_tokens import write_prepared_tokens
 from tests.ranks import fork_server, free_port
 
 COMMON = [
@@ -26,14 +24,7 @@ ONE_DEVICE = ["strategy=single_device", "trainer.batch_size=1", "trainer.accumul
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
     """A folder with prepared tokens."""
-    vocabulary, rng = Vocabulary(2, 8), np.random.default_rng(1)
-    for split, n_documents in (("train", 12), ("validation", 2)):
-        folder = tmp_path / "prepared" / split
-        documents = [vocabulary.document(rng.integers(0, 8, size=(20, 2))) for _ in range(n_documents)]
-        write_shard(shard_path(folder, 0), documents, vocabulary)
-        finish_split(folder, 1)
-    write_json(tmp_path / "prepared" / "data_card.json", {"splits": {}})
-    (tmp_path / "prepared" / "data_card.md").write_text("tokens\n")
+    write_prepared_tokens(tmp_path / "prepared")
     return tmp_path
 
 

@@ -1,0 +1,43 @@
+"""The commands that messages advise, with the settings of the command that was typed."""
+
+import re
+import shlex
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+
+# What prepared data may depend on: their own groups, where they lie, and choices that may set any of these.
+PREPARING = ("data", "codec", "seed", "paths", "experiment", "cluster", "debug")
+
+
+def command(stage: str, groups: tuple[str, ...]) -> str:
+    """The command that runs a stage on the configuration of this one, as far as it lies in some groups.
+
+    Args:
+        stage: the module's name, as in `prepare_data`.
+        groups: whose overrides are taken along.
+    """
+    words = ["python", "-m", f"pipeline.{stage}"]
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        words += [*_source(hydra), *(o for o in hydra.overrides.task if _root(o) in groups)]
+    return shlex.join(words)
+
+
+def preparing_command() -> str:
+    """The command that prepares the data which this configuration asks for."""
+    return command("prepare_data", PREPARING)
+
+
+def _source(hydra: HydraConf) -> list[str]:
+    """Where the configuration is read from, unless it is the usual place."""
+    name = str(hydra.job.config_name)
+    if name == "config":
+        return []
+    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    return [word for folder in folders for word in ("--config-dir", folder)] + ["--config-name", name]
+
+
+def _root(override: str) -> str:
+    """The group that an override belongs to: `data` of `+data.root=…`, `data@here=…` and `~data`."""
+    return re.split(r"[.@=/]", override.lstrip("+~"), maxsplit=1)[0]
