@@ -22,9 +22,10 @@ lint: $(INSTALLED)
 	mypy
 	python -m pipeline.compose --check
 
-# The MLflow page of all runs, on this machine only.
+# MLflow's page of the training runs, on this machine only: `make ui PORT=5001`.
+PORT ?= 5000
 ui: $(INSTALLED)
-	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+	python -m pipeline.ui port=$(PORT)
 
 # What the stages wrote; DVC's cache and MLflow's store stay.
 clean:

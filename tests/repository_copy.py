@@ -33,18 +33,23 @@ class RepositoryCopy:
         self.commit("start")
 
     def run(self, *command: str, status: int | None = 0) -> str:
+        with self.started(*command) as process:
+            output, _ = process.communicate()
+        assert status is None or process.returncode == status, output
+        return output
+
+    def started(self, *command: str) -> subprocess.Popen[str]:
+        """The command under way; stdout and stderr are one stream."""
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.root),
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
-        for name in ("MLFLOW_TRACKING_URI", "MAKEFLAGS", "MAKELEVEL"):
+        for name in ("MLFLOW_TRACKING_URI", "MAKEFLAGS", "MAKELEVEL", "DISPLAY", "WAYLAND_DISPLAY"):
             environment.pop(name, None)
-        result = subprocess.run(
+        return subprocess.Popen(
             command, cwd=self.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        assert status is None or result.returncode == status, result.stdout
-        return result.stdout
 
     def python(self, module: str, *arguments: str, status: int | None = 0) -> str:
         return self.run("python", "-m", module, *arguments, status=status)

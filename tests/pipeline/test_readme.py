@@ -1,14 +1,9 @@
 """Every command of the README, in a copy of the repository."""
 
-import contextlib
-import os
+import json
 import re
 import shutil
-import signal
 import socket
-import subprocess
-import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -64,21 +59,30 @@ def test_the_readme_s_commands_work(copy: RepositoryCopy, recordings: Path, comm
         copy.run("git", "checkout", "-q", ".")
 
 
-def test_the_interface_opens(copy: RepositoryCopy) -> None:
+def test_the_interface_opens_on_training_runs_and_on_another_port_where_its_own_is_taken(copy: RepositoryCopy) -> None:
     assert "make ui" in readme_commands()
-    command = copy.run("make", "-n", "--no-print-directory", "ui").strip().splitlines()[-1]
-    assert "--host 127.0.0.1" in command
+    assert "python -m pipeline.ui port=5000" in copy.run("make", "-n", "--no-print-directory", "ui")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with copy.started("python", "-m", "pipeline.ui", f"port={port}") as interface:
+            said = []
+            for line in interface.stdout:
+                said.append(line)
+                if "training runs are at" in line:
+                    break
+            address = re.search(
+                r"http://127.0.0.1:(\d+)/#/experiments/(\d+)/runs\?workflowType=machine_learning", said[-1]
+            )
+            assert address, "".join(said)
+            assert f"Port {port} is taken; using {address[1]}." in "".join(said)
+            page = urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/", timeout=30).read()
+            assert b"MLflow" in page
+            query = f"http://127.0.0.1:{address[1]}/api/2.0/mlflow/experiments/get?experiment_id={address[2]}"
+            assert json.load(urllib.request.urlopen(query, timeout=30))["experiment"]["name"] == "melisma"
+            interface.terminate()
+            assert interface.wait(timeout=30) == 0
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(command.replace("5000", str(port)).split(), cwd=copy.root, start_new_session=True)
-    try:
-        for _ in range(120):
-            with contextlib.suppress(urllib.error.URLError):
-                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
-                break
-            time.sleep(0.5)
-        assert b"MLflow" in page
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        # Nothing is left to answer once the command has ended.
+        assert free.connect_ex(("127.0.0.1", int(address[1]))) != 0
