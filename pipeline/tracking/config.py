@@ -4,12 +4,15 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote
+
+from pipeline.plumbing.redaction import redacted, uri_user
 
 KINDS = ("mlflow", "none")
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 SQLITE = "sqlite:///"
+_SQLITE_URI = re.compile(r"sqlite(?:\+\w+)?:///([^?]*)")
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 
 
@@ -39,7 +42,7 @@ class TrackingConfig:
         if self.run_name is not None and not self.run_name.strip():
             raise ValueError("tracking.run_name is empty; give a name, or null to have one made.")
         if self.uri is not None:
-            _check_scheme(self.uri, "tracking.uri")
+            _check_uri(self.uri, "tracking.uri")
 
 
 def anchor(repository_root: Path) -> Path:
@@ -59,15 +62,29 @@ def store_uri(config: TrackingConfig, repository_root: Path) -> str:
     """
     origin, uri = "tracking.uri", config.uri
     if uri is None:
-        origin, uri = "MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{DATABASE}"
-    _check_scheme(uri, origin)
+        origin, uri = "MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return sqlite_uri(anchor(repository_root) / DATABASE)
+    _check_uri(uri, origin)
     database = sqlite_path(uri)
-    return uri if database is None else f"{SQLITE}{anchor(repository_root) / database}"
+    return uri if database is None else sqlite_uri(anchor(repository_root) / database, uri.partition("?")[2])
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a sqlite store; None for any other store."""
-    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+    """The file of a sqlite store, percent signs decoded as SQLAlchemy does; None for any other store."""
+    match = _SQLITE_URI.match(uri)
+    return Path(unquote(match[1])) if match else None
+
+
+def sqlite_uri(path: Path, options: str = "") -> str:
+    """The URI of a sqlite store in this file, whatever characters its name holds.
+
+    Of a name with percent signs or question marks MLflow would make a second folder, spelt as in the URI; it does so
+    only where the URI names no driver.
+    """
+    encoded = str(path).replace("%", "%25").replace("?", "%3F")
+    scheme = SQLITE if encoded == str(path) else "sqlite+pysqlite:///"
+    return f"{scheme}{encoded}" + (f"?{options}" if options else "")
 
 
 def artifact_location(uri: str, repository_root: Path) -> str | None:
@@ -79,18 +96,17 @@ def artifact_location(uri: str, repository_root: Path) -> str | None:
     return (folder / ARTIFACTS).as_uri()
 
 
-def without_credentials(uri: str) -> str:
-    """The URI as it may be shown and written down: without the user and password it may carry."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _check_scheme(uri: str, origin: str) -> None:
+def _check_uri(uri: str, origin: str) -> None:
     scheme = re.match(r"([a-z]+)(\+[a-z0-9]+)?(:|$)", uri)
     if scheme is None or scheme[1] not in SCHEMES:
         raise ValueError(
-            f"{origin} is {without_credentials(uri)!r}, which MLflow cannot write to; "
+            f"{origin} is {redacted(uri)!r}, which MLflow cannot write to; "
             f"give a database (sqlite:///mlflow.db) or a server (http://localhost:5000)."
+        )
+    if scheme[1] == "sqlite" and (sqlite_path(uri) or Path()).name in ("", ":memory:"):
+        raise ValueError(f"{origin} is {uri!r}, which names no file; give one, as in sqlite:///mlflow.db.")
+    if scheme[1].startswith("http") and re.search(r"[/?#]", uri_user(uri)):
+        raise ValueError(
+            f"{origin} holds a password with a character that ends a host's name; "
+            "write / as %2F, ? as %3F, # as %23 and @ as %40."
         )

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.plumbing.redaction import redacted
+
 KEY_LENGTH = 250
 PARAMETER_LENGTH = 6000
 # MLflow accepts 8000; stores that were made by older releases hold 5000.
@@ -39,8 +41,8 @@ def flatten(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def valid_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags with names and values that MLflow accepts."""
-    return {valid_key(key): shortened(str(value), TAG_LENGTH) for key, value in tags.items()}
+    """Tags with names and values that MLflow accepts, without secrets."""
+    return {valid_key(key): shortened(redacted(str(value)), TAG_LENGTH) for key, value in tags.items()}
 
 
 def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

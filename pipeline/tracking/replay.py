@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.tracking.config import without_credentials
+from pipeline.plumbing.redaction import redacted
 from pipeline.tracking.delivery import RejectedError, batch, deliver
 from pipeline.tracking.journal import Journal, owner
+from pipeline.tracking.reachability import check_reachable
 from pipeline.tracking.store import Store, asking
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,10 @@ def replay(path: Path, uri: str | None = None) -> int:
     named_store, process = found
     if process is not None and not process.gone and not process.is_current:
         raise ValueError(f"{path} belongs to process {process.pid} on {process.host}; wait until it has ended.")
-    store = Store(uri or named_store)
+    target = uri or named_store
+    with asking(target):
+        check_reachable(target)
+    store = Store(target)
     journal = Journal(path, named_store)
     taken = 0
     try:
@@ -47,7 +51,9 @@ def replay(path: Path, uri: str | None = None) -> int:
                     deliver(store, records)
                 taken += len(records)
             except RejectedError as error:
-                log.warning("The store refused %s of run %s: %s", records[0].kind, records[0].run_id, error)
+                log.warning(
+                    "The store refused %s of run %s: %s", records[0].kind, records[0].run_id, redacted(str(error))
+                )
             journal.delivered(len(records))
     finally:
         journal.close()
@@ -66,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    target = f" to {without_credentials(options.uri)}" if options.uri else ""
+    target = f" to {redacted(options.uri)}" if options.uri else ""
     print(f"{taken} records delivered{target}; {options.journal} is removed.")
     return 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from pipeline.plumbing.redaction import redacted_values
 from pipeline.tracking.journal import Record
 from pipeline.tracking.limits import DIGEST_LENGTH, flatten, valid_key, valid_tags
 
@@ -143,7 +144,7 @@ class RecordedRun:
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Log settings under dotted names."""
-        self._record("parameters", flatten(parameters))
+        self._record("parameters", flatten(redacted_values(parameters)))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers of one step."""
@@ -195,8 +196,10 @@ class RecordedRun:
         self._close()
 
     def _record(self, kind: str, values: Mapping[str, Any], step: int | None = None, run_id: str | None = None) -> None:
+        """Submit a record; this is the border where secrets are taken out. A path has to stay as it is to be found."""
         if values or kind == "sweep":
-            self._submit(Record(run_id or self.run_id, kind, int(time.time() * 1000), values, step or 0))
+            shown = values if kind == "artifact" else redacted_values(values)
+            self._submit(Record(run_id or self.run_id, kind, int(time.time() * 1000), shown, step or 0))
 
     def _numbers(self, metrics: Mapping[str, float]) -> dict[str, float]:
         numbers = {}

@@ -1,19 +1,21 @@
 """The MLflow store: reached or refused at once, and asked through explicit run ids only."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.tracking.config import TrackingConfig, artifact_location, sqlite_path, store_uri, without_credentials
+from pipeline.plumbing.redaction import redacted
+from pipeline.tracking.config import TrackingConfig, artifact_location, store_uri
 from pipeline.tracking.process import Process
+from pipeline.tracking.reachability import check_reachable, use_http_defaults
 
 log = logging.getLogger(__name__)
 
@@ -21,15 +23,6 @@ PARENT_TAG = "mlflow.parentRunId"
 PROCESS_TAG = "melisma.process"
 HOST_TAG = "melisma.host"
 STAGE_TAG = "melisma.stage"
-
-# MLflow waits two minutes for an answer and asks seven more times. Here a store that does not answer is away: a start
-# is refused within seconds, and a run under way keeps its journal. Whoever sets these variables has the last word.
-HTTP_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-LOCK_TIMEOUT = 120.0
 
 
 class StoreUnavailableError(ConnectionError):
@@ -45,15 +38,14 @@ class Store:
     """
 
     def __init__(self, uri: str) -> None:
-        for name, value in HTTP_DEFAULTS.items():
-            os.environ.setdefault(name, value)
+        use_http_defaults()
         self.uri = uri
         self.client = MlflowClient(tracking_uri=uri)
 
     @property
     def name(self) -> str:
         """The URI as it may be shown."""
-        return without_credentials(self.uri)
+        return redacted(self.uri)
 
     def run(self, run_id: str) -> Run | None:
         """The run, or None where the store has none of this id, or only a deleted one."""
@@ -91,7 +83,7 @@ class Store:
         """Begin a run that carries the tags by which it is closed, should this process die."""
         process = Process.current()
         tags = {**tags, HOST_TAG: process.host, PROCESS_TAG: str(process)}
-        return self.client.create_run(experiment_id, run_name=name, tags=tags)
+        return self.client.create_run(experiment_id, run_name=redacted(name), tags=tags)
 
     def resume_run(self, run_id: str) -> None:
         """Take over a run that was interrupted."""
@@ -117,10 +109,11 @@ def connect(config: TrackingConfig, repository_root: Path) -> tuple[Store, Exper
     """Reach the store and find, or make, the experiment.
 
     Raises:
-        StoreUnavailableError: when the store cannot be reached or written to.
+        StoreUnavailableError: within about ten seconds, when the store cannot be reached or written to.
     """
     uri = store_uri(config, repository_root)
-    with asking(uri), _setup_lock(uri):
+    with asking(uri):
+        check_reachable(uri)
         store = Store(uri)
         return store, store.experiment(config.experiment, artifact_location(uri, repository_root))
 
@@ -132,22 +125,9 @@ def asking(uri: str) -> Iterator[None]:
         yield
     except StoreUnavailableError:
         raise
-    except (MlflowException, OSError, Timeout) as error:
-        reason = str(error).strip().split("\n")[0]
+    except (MlflowException, SQLAlchemyError, OSError, Timeout, ImportError, ValueError) as error:
+        reason = redacted(str(error).strip().split("\n")[0]).removesuffix(".")
         raise StoreUnavailableError(
-            f"tracking.uri {without_credentials(uri)} cannot be used: {reason} Start that server, correct tracking.uri "
-            f"or MLFLOW_TRACKING_URI, or go without tracking: tracking=none."
+            f"tracking.uri {redacted(uri)} cannot be used: {reason}. Mend that, name another store in tracking.uri or "
+            "MLFLOW_TRACKING_URI, or go without tracking: tracking=none (the stages' own files keep every number)."
         ) from error
-
-
-def _setup_lock(uri: str) -> AbstractContextManager[object]:
-    """A lock for the making of a sqlite store: two processes that lay its tables at once break it."""
-    database = sqlite_path(uri)
-    if database is None:
-        return nullcontext()
-    database.parent.mkdir(parents=True, exist_ok=True)
-    # sqlite reports neither as an error before MLflow has tried for minutes.
-    for path in (database.parent, database):
-        if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError(f"{path} is not writable")
-    return FileLock(f"{database}.lock", timeout=LOCK_TIMEOUT)

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 
+from pipeline.plumbing.redaction import redacted
 from pipeline.tracking.delivery import RejectedError, batch, deliver
 from pipeline.tracking.journal import Journal, Record
 from pipeline.tracking.store import Store
@@ -116,7 +117,7 @@ class BackgroundWriter:
         try:
             deliver(self.store, records)
         except RejectedError as error:
-            log.warning("The tracking store refused %s: %s", _summary(records), error)
+            log.warning("The tracking store refused %s: %s", _summary(records), redacted(str(error)))
         except Exception as error:  # noqa: BLE001 - whatever fails on the way, the training goes on
             return self._failed(records, error)
         self._attempts = 0
@@ -130,12 +131,12 @@ class BackgroundWriter:
     def _failed(self, records: list[Record], error: Exception) -> bool:
         self._attempts += 1
         if self._attempts >= ATTEMPTS and self._store_answers(records[0].run_id):
-            log.warning("The tracking store failed on %s: %s", _summary(records), error)
+            log.warning("The tracking store failed on %s: %s", _summary(records), redacted(str(error)))
             self._attempts = 0
             return True
         if self._away_since is None:
             self._away_since = time.monotonic()
-            reason = str(error).strip().split("\n")[0]
+            reason = redacted(str(error).strip().split("\n")[0])
             log.warning(
                 "The tracking store %s is away (%s). The run goes on; its records are kept in %s.",
                 self.store.name,

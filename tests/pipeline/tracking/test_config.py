@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.plumbing.redaction import redacted
 from pipeline.tracking import TrackingConfig, store_uri
-from pipeline.tracking.config import artifact_location, without_credentials
+from pipeline.tracking.config import artifact_location
 
 
 @pytest.mark.parametrize(
@@ -49,4 +50,4 @@ def test_absolute_databases_and_drivers_are_kept(tmp_path):
     assert store_uri(TrackingConfig(uri="sqlite:////data/runs.db"), tmp_path) == "sqlite:////data/runs.db"
     uri = "postgresql+psycopg2://user:secret@host:5432/runs"
     assert store_uri(TrackingConfig(uri=uri), tmp_path) == uri
-    assert without_credentials(uri) == "postgresql+psycopg2://host:5432/runs"
+    assert redacted(uri) == "postgresql+psycopg2://host:5432/runs"
