@@ -1,11 +1,15 @@
 """Where stages begin their runs. MLflow, which takes seconds to import, is loaded only when it is used."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.plumbing.redaction import redacted
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.run import NullRun, TrackedRun
+
+log = logging.getLogger(__name__)
 
 # Set by launchers of distributed training: only its first process records.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
@@ -40,6 +44,11 @@ def start_run(
     """
     if config.kind == "none" or not _is_first_process():
         return NullRun()
+    if config.uri is not None and redacted(config.uri) != config.uri:
+        log.warning(
+            "tracking.uri carries credentials, which params.yaml and the shell's history keep; "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD do not."
+        )
     from pipeline.tracking.opening import RunRequest, open_run
 
     own_name = config.run_name if config.run_name and parent_run_id is None else name
