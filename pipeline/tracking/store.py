@@ -120,7 +120,10 @@ def connect(config: TrackingConfig, repository_root: Path) -> tuple[Store, Exper
 
 @contextmanager
 def asking(uri: str) -> Iterator[None]:
-    """Turn whatever keeps a store from answering into one error that says what to do."""
+    """Turn whatever keeps a store from answering into one error that says what to do.
+
+    The cause is left out of the traceback: MLflow's errors spell the URI out, password and all.
+    """
     try:
         yield
     except StoreUnavailableError:
@@ -130,4 +133,4 @@ def asking(uri: str) -> Iterator[None]:
         raise StoreUnavailableError(
             f"tracking.uri {redacted(uri)} cannot be used: {reason}. Mend that, name another store in tracking.uri or "
             "MLFLOW_TRACKING_URI, or go without tracking: tracking=none (the stages' own files keep every number)."
-        ) from error
+        ) from None
