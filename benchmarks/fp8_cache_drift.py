@@ -20,7 +20,7 @@ from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.generation import generate
-from lightning_modules.model.sampling import SamplingConfig
+from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.checkpoints.loading import load_decoder
 from pipeline.compose import compose
 from pipeline.configuration.settings import read_settings

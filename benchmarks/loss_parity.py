@@ -23,12 +23,14 @@ import torch
 from torch import Tensor
 
 from lightning_modules.callbacks.expert_balance import ExpertBalance
+from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.data_module import SpeechTokens
-from lightning_modules.language_model import LanguageModel, OptimizerConfig
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
-from lightning_modules.parallel.mesh import ParallelConfig
+from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
-from lightning_modules.precision.plugins import PRECISIONS, build_precision
+from lightning_modules.precision.kinds import PRECISIONS
+from lightning_modules.precision.plugins import build_precision
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.tokens.shards import TokenDataset
 

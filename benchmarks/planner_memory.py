@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_modules.language_model import Batch, LanguageModel, OptimizerConfig
+from lightning_modules.configuration import OptimizerConfig
+from lightning_modules.language_model import Batch, LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
-from lightning_modules.parallel.mesh import ParallelConfig
+from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.precision.plugins import build_precision
 from lightning_modules.schedule import ScheduleConfig

@@ -23,12 +23,13 @@ import torch.distributed as dist
 
 from benchmarks.strategy_on_gpu import COMMON, MarkovTokens
 from lightning_modules.callbacks.resume import step_checkpoints
+from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
-from lightning_modules.language_model import LanguageModel, OptimizerConfig
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
-from lightning_modules.parallel.mesh import ParallelConfig
+from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.schedule import ScheduleConfig
-from lightning_modules.trainer import TrainerConfig, build_trainer
+from lightning_modules.trainer import build_trainer
 
 DECODER = DecoderConfig(
     **COMMON, vocab_size=1024, hidden_size=256, num_hidden_layers=3, num_attention_heads=4, q_lora_rank=128,

@@ -1,7 +1,7 @@
 """The LightningModule: what is minimised, with what, and what is watched."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import lightning as L  # noqa: N812
@@ -9,32 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.decoder import Decoder, DecoderOutput
 from lightning_modules.model.router import sequence_balance_loss, switch_balance_loss
-from lightning_modules.optimizer import build_optimizer, check_moments
+from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
 from lightning_modules.schedule import ScheduleConfig
 
 IGNORED_TARGET = -100
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW (arXiv 2412.19437, section 4.2); `moments` is the type of its two, fp32 or bf16 (section 3.3.2)."""
-
-    lr: float
-    betas: tuple[float, float]
-    weight_decay: float
-    eps: float
-    moments: str = "fp32"
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0:
-            raise ValueError("optimizer.lr and optimizer.eps must be positive, optimizer.weight_decay not negative.")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optimizer.betas is {self.betas}; it takes two numbers from 0 up to, not including, 1.")
-        check_moments(self.moments, self.betas)
 
 
 class Batch(NamedTuple):

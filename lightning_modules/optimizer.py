@@ -7,20 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-MOMENTS = ("fp32", "bf16")
-# BF16 has 8 significant bits: a mean that moves by less than 2⁻⁸ of itself a step stays where it is.
-LARGEST_BF16_BETA = 1 - 2**-7
-
-
-def check_moments(moments: str, betas: tuple[float, float]) -> None:
-    """Raise ValueError unless AdamW can keep its moments in the type `moments` names."""
-    if moments not in MOMENTS:
-        raise ValueError(f"optimizer.moments is '{moments}'; choose one of {', '.join(MOMENTS)}.")
-    if moments == "bf16" and max(betas) > LARGEST_BF16_BETA:
-        raise ValueError(
-            f"optimizer.moments is 'bf16' with optimizer.betas {tuple(betas)}: moments that move so slowly would round"
-            f" to where they are. Keep both betas at or below {LARGEST_BF16_BETA}, or use optimizer.moments=fp32."
-        )
+from lightning_modules.configuration import check_moments
 
 
 def build_optimizer(

@@ -1,6 +1,5 @@
 """The Lightning Trainer this project trains with."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L  # noqa: N812
@@ -8,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
-from lightning_modules.callbacks.anomaly import AnomalyConfig, AnomalyGuard
+from lightning_modules.callbacks.anomaly import AnomalyGuard
 from lightning_modules.callbacks.expert_balance import ExpertBalance
 from lightning_modules.callbacks.final_validation import FinalValidation
 from lightning_modules.callbacks.parameter_average import ParameterAverage
@@ -16,9 +15,10 @@ from lightning_modules.callbacks.preemption import Preemption
 from lightning_modules.callbacks.random_state import RandomState
 from lightning_modules.callbacks.resume import ResumeCheckpoint
 from lightning_modules.callbacks.throughput import Throughput
+from lightning_modules.configuration import TrainerConfig
 from lightning_modules.parallel.checkpoint_io import CheckpointFiles
+from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.parallel.launch import Processes, find_processes, refuse_other_processes
-from lightning_modules.parallel.mesh import ParallelConfig, mesh_sizes
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.precision.plugins import build_precision
 from lightning_modules.precision.recipes import RECIPES
@@ -26,69 +26,11 @@ from lightning_modules.precision.recipes import RECIPES
 BEST_CHECKPOINT = "best.ckpt"
 
 
-@dataclass(frozen=True)
-class TrainerConfig:
-    """How long and in what portions training goes.
-
-    `recompute_activations` drops norms, up-projections of attention and SwiGLU after the forward pass and computes them
-    again for the backward pass: less memory, and the same results. `compile` compiles every block. Of the checkpoints
-    to go on from, the last `keep_last` stay. `ema_decay` keeps a running mean of the parameters on the CPU (null:
-    none). `start_from` is a training checkpoint whose weights are the first ones (null: random ones). `anomalies` says
-    what is done about a step whose loss or gradient is not to be trusted.
-    """
-
-    accelerator: str
-    max_steps: int
-    batch_size: int
-    sequence_length: int
-    accumulate_grad_batches: int
-    gradient_clip_val: float | None
-    val_every_steps: int
-    log_every_steps: int
-    checkpoint_every_steps: int
-    attend_across_documents: bool
-    recompute_activations: bool = False
-    compile: bool = False
-    keep_last: int = 2
-    ema_decay: float | None = None
-    start_from: str | None = None
-    anomalies: AnomalyConfig = AnomalyConfig()
-
-    def __post_init__(self) -> None:
-        for name in (
-            "max_steps",
-            "batch_size",
-            "sequence_length",
-            "accumulate_grad_batches",
-            "val_every_steps",
-            "log_every_steps",
-            "checkpoint_every_steps",
-            "keep_last",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"trainer.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
-            raise ValueError("trainer.gradient_clip_val must be positive, or null for no clipping.")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(
-                f"trainer.ema_decay is {self.ema_decay}; it must lie between 0 and 1, or be null for none."
-            )
-        if self.accelerator == "gpu" and not torch.cuda.is_available():
-            raise ValueError(
-                "trainer.accelerator is 'gpu', but torch sees no GPU; use trainer=default to train on CPU."
-            )
-
-    @property
-    def n_batches(self) -> int:
-        """Micro-batches of the whole training, per rank."""
-        return self.max_steps * self.accumulate_grad_batches
-
-
 def n_ranks(strategy: ParallelConfig | None, accelerator: str) -> int:
     """Processes of the training; `strategy` None stands for a single device.
 
     Raises:
-        ValueError: as `find_processes` and `refuse_other_processes` do.
+        ValueError: there is no GPU to train on; or as `find_processes` and `refuse_other_processes` do.
     """
     return _processes(strategy, accelerator).world_size
 
@@ -176,6 +118,8 @@ def _check_compilable(precision: str, accelerator: str) -> None:
 
 
 def _processes(strategy: ParallelConfig | None, accelerator: str) -> Processes:
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator is 'gpu', but torch sees no GPU; use trainer=default to train on CPU.")
     if strategy is not None:
         return find_processes(strategy, accelerator)
     refuse_other_processes()

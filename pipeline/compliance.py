@@ -9,8 +9,6 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from pipeline.architecture.examination import examine
-from pipeline.architecture.terminal import terminal_text
 from pipeline.configuration.composed import plain
 
 OUTPUTS = ("table", "json")
@@ -22,6 +20,10 @@ def main(config: DictConfig) -> None:
     values = plain(config)
     if values["output"] not in OUTPUTS:
         raise ValueError(f"output is '{values['output']}'; choose {' or '.join(OUTPUTS)}.")
+    # Torch takes seconds to import: mistakes are told before.
+    from pipeline.architecture.examination import examine
+    from pipeline.architecture.terminal import terminal_text
+
     report = examine(values, Path(config.paths.prepared))
     print(json.dumps(report, indent=2) if values["output"] == "json" else terminal_text(report))
 

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,51 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_modules.configuration import AnomalyConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.precision.plugins import LossScalingPrecision
 
 log = logging.getLogger(__name__)
 
-NONFINITE_ANSWERS = ("stop", "skip")
-SPIKE_ANSWERS = ("ignore", "stop", "skip")
 # More than these micro-batches are not listed one by one.
 MOST_NAMED = 8
 
 
 class AnomalyError(RuntimeError):
     """Training stopped at a loss or gradient that it was told to stop at."""
-
-
-@dataclass(frozen=True)
-class AnomalyConfig:
-    """What is done about an optimizer step whose loss or gradient norm is not finite, or leaps.
-
-    A spike is a loss or gradient norm more than `spike_deviations` standard deviations above the mean of the last
-    `spike_window` steps; half as many have to be known first. (This is how OLMo 2's training skips steps, arXiv
-    2501.00656; its values are the defaults.) After `max_consecutive_skips` skips in a row training stops.
-    """
-
-    nonfinite: str = "stop"
-    spike: str = "ignore"
-    spike_deviations: float = 6.0
-    spike_window: int = 128
-    max_consecutive_skips: int = 5
-
-    def __post_init__(self) -> None:
-        for name, known in (("nonfinite", NONFINITE_ANSWERS), ("spike", SPIKE_ANSWERS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"trainer.anomalies.{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}."
-                )
-        if self.spike_deviations <= 0:
-            raise ValueError(f"trainer.anomalies.spike_deviations is {self.spike_deviations}; it must be positive.")
-        if self.spike_window < 4:
-            raise ValueError(f"trainer.anomalies.spike_window is {self.spike_window}; it must be at least 4.")
-        if self.max_consecutive_skips < 1:
-            raise ValueError(
-                f"trainer.anomalies.max_consecutive_skips is {self.max_consecutive_skips}; it must be at least 1."
-            )
 
 
 class Anomaly(NamedTuple):

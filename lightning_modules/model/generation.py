@@ -7,7 +7,8 @@ from torch import Tensor
 
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.sampling import SamplingConfig, allow, sample
+from lightning_modules.model.sampling import allow, sample
+from lightning_modules.model.sampling_configuration import SamplingConfig
 
 
 @torch.inference_mode()

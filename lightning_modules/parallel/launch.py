@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
-from lightning_modules.parallel.mesh import ParallelConfig
+from lightning_modules.parallel.configuration import ParallelConfig
 
 
 class Processes(NamedTuple):

@@ -21,8 +21,9 @@ from torch.optim import Optimizer
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.parallel.checkpoint import CheckpointWriter, model_state, optimizer_state
 from lightning_modules.parallel.checkpoint_loading import load_checkpoint
+from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.dispatch_choice import choose_dispatcher
-from lightning_modules.parallel.mesh import ParallelConfig, build_mesh
+from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
 
 

@@ -1,37 +1,13 @@
 """Which recordings can be used."""
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
 
+from pipeline.audio.configuration import ScreeningConfig
 from pipeline.audio.reading import UnusableRecording
 
 # A lone sample at full scale is a loud peak; a waveform that stays there has been cut off.
 FULL_SCALE = 0.999
 CLIPPED_RUN = 3
-
-
-@dataclass(frozen=True)
-class ScreeningConfig:
-    """What makes a recording unusable.
-
-    Attributes:
-        silence_rms: the RMS (full scale 1, constant offset removed) below which a recording is silent.
-        max_clipped_fraction: of the samples, at most this much may be clipped.
-        max_rejected_fraction: of the corpus, at most this much may be unusable before its preparation fails.
-    """
-
-    silence_rms: float
-    max_clipped_fraction: float
-    max_rejected_fraction: float
-
-    def __post_init__(self) -> None:
-        for name in ("silence_rms", "max_clipped_fraction", "max_rejected_fraction"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not 0 <= value <= 1:
-                raise ValueError(f"data.screening.{name} must be a number between 0 and 1, not {value!r}.")
 
 
 def screen(audio: np.ndarray, sample_rate: int, min_seconds: float, config: ScreeningConfig) -> None:

@@ -1,40 +1,13 @@
 """Train, validation and test: who goes where, and which recordings are copies."""
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from pipeline.audio.configuration import SplitConfig
 from pipeline.audio.corpora.corpus import Recording
 
 SPLITS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class SplitConfig:
-    """How a corpus is split.
-
-    Attributes:
-        by: `file`, or `speaker` to keep all that one speaker says in one split.
-        validation: the fraction of the files or speakers for validation.
-        test: the fraction of the files or speakers for the test.
-    """
-
-    by: str
-    validation: float
-    test: float
-
-    def __post_init__(self) -> None:
-        if self.by not in ("file", "speaker"):
-            raise ValueError(f"data.split.by must be `file` or `speaker`, not {self.by!r}.")
-        for name in ("validation", "test"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not 0 < value < 1:
-                raise ValueError(f"data.split.{name} must be a number between 0 and 1, both excluded, not {value!r}.")
-        if self.validation + self.test >= 1:
-            raise ValueError("data.split.validation and data.split.test must leave something to train on; lower them.")
 
 
 def assign_splits(recordings: Sequence[Recording], config: SplitConfig, seed: int) -> dict[str, str]:

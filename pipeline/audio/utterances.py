@@ -9,48 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.audio.configuration import UtteranceConfig
 from pipeline.audio.reading import resample
-
-
-@dataclass(frozen=True)
-class UtteranceConfig:
-    """How long utterances are.
-
-    Attributes:
-        min_seconds: nothing shorter becomes an utterance.
-        max_seconds: longer recordings are cut into equal pieces of at most this length.
-        join_seconds: shorter recordings of one speaker are joined up to this length; None: none are joined.
-        gap_seconds: the silence between joined recordings.
-    """
-
-    min_seconds: float
-    max_seconds: float
-    join_seconds: float | None
-    gap_seconds: float
-
-    def __post_init__(self) -> None:
-        for name in ("min_seconds", "max_seconds", "join_seconds", "gap_seconds"):
-            value = getattr(self, name)
-            if name == "join_seconds" and value is None:
-                continue
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or value < 0:
-                raise ValueError(f"data.utterances.{name} must be a number of seconds, not {value!r}.")
-        if not 0 < 2 * self.min_seconds <= self.max_seconds:
-            raise ValueError(
-                "data.utterances.min_seconds must be positive and at most half of data.utterances.max_seconds, "
-                "so that halves of a cut recording are long enough."
-            )
-        if self.join_seconds is not None and not self.min_seconds <= self.join_seconds <= self.max_seconds:
-            raise ValueError(
-                "data.utterances.join_seconds must lie between data.utterances.min_seconds and "
-                "data.utterances.max_seconds, or be null."
-            )
-
-    @property
-    def min_recording_seconds(self) -> float:
-        """The length from which a recording is of use: any at all where short ones are joined."""
-        return self.min_seconds if self.join_seconds is None else 0.0
 
 
 @dataclass(frozen=True)

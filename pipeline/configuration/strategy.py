@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_modules.parallel.mesh import ParallelConfig
+from lightning_modules.parallel.configuration import ParallelConfig
 from pipeline.configuration.settings import read_settings
 
 KINDS = ("single_device", "expert_parallel")

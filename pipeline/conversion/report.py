@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.checkpoints.conversion import Conversion
 from pipeline.checkpoints.stored_tensor import CheckpointSource
 from pipeline.conversion.check import FAIL, PASS, SKIPPED, WARN
-from pipeline.conversion.settings import ConversionSettings
+from pipeline.conversion.configuration import ConversionSettings
 from pipeline.conversion.verdict import Verdict
 
 

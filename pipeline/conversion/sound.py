@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.sampling import SamplingConfig
-from pipeline.audio.codecs import load_codec
+from lightning_modules.model.sampling_configuration import SamplingConfig
+from pipeline.audio.codecs.storage import load_codec
 from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.audio.measures.summary import ReferenceStatistics, SpeechMeasures, measure_speech
 from pipeline.conversion.check import FAIL, PASS, WARN, Check

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.parallel.checkpoint_folder import commit, partial_path, remove
-from pipeline.audio.codecs import load_codec
+from pipeline.audio.codecs.storage import load_codec
 from pipeline.conversion.held_out import Surroundings
 from pipeline.plumbing.files import write_json
 from pipeline.tokens.vocabulary import Vocabulary

@@ -12,8 +12,9 @@ from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpoi
 from pipeline.conversion import likelihood, logits, sound, weight_statistics
 from pipeline.conversion.check import FAIL, PASS, SKIPPED, WARN, Check
 from pipeline.conversion.completeness import check_completeness, missing_sentence
+from pipeline.conversion.configuration import ConversionSettings
 from pipeline.conversion.held_out import CannotRunError, HeldOut, Surroundings, assemble, open_held_out
-from pipeline.conversion.settings import GIB, ConversionSettings
+from pipeline.conversion.options import GIB
 from pipeline.conversion.shapes import check_shapes
 from pipeline.conversion.survey import TensorFacts, survey
 from pipeline.conversion.values import check_differences, check_dtypes, check_finite

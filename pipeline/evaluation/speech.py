@@ -6,42 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.sampling import SamplingConfig
+from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.audio.codecs.codec import Codec
 from pipeline.audio.reading import read_audio
+from pipeline.evaluation.configuration import SpeechConfig
 from pipeline.evaluation.listening import Clip, decode_all
 from pipeline.evaluation.prompts import choose_prompts
 from pipeline.evaluation.synthesis import generate_codes
 from pipeline.plumbing.files import read_json
 from pipeline.tokens.shards import TokenDataset
-
-
-@dataclass(frozen=True)
-class SpeechConfig:
-    """How much speech is generated.
-
-    Attributes:
-        batch_size: utterances generated side by side.
-        n_prompted: continuations of held-out utterances.
-        n_unprompted: utterances that begin from nothing.
-        prompt_seconds: how much of a held-out utterance is given.
-        seconds: the length of an utterance at most, its prompt included.
-    """
-
-    batch_size: int
-    n_prompted: int
-    n_unprompted: int
-    prompt_seconds: float
-    seconds: float
-
-    def __post_init__(self) -> None:
-        if min(self.batch_size, self.n_prompted, self.n_unprompted) < 1:
-            raise ValueError("evaluate.batch_size, n_prompted and n_unprompted must be at least 1.")
-        if not 0 < self.prompt_seconds < self.seconds:
-            raise ValueError(
-                f"evaluate.prompt_seconds is {self.prompt_seconds}; it must be positive and below evaluate.seconds "
-                f"({self.seconds})."
-            )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.generation import generate
-from lightning_modules.model.sampling import SamplingConfig
+from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.speculative import generate_speculatively
 from pipeline.audio.codecs.codec import Codec
 from pipeline.evaluation.synthesis import opening_tokens

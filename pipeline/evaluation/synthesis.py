@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.generation import generate
-from lightning_modules.model.sampling import SamplingConfig
+from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.tokens.vocabulary import Special, Vocabulary
 
 

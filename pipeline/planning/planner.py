@@ -3,7 +3,7 @@
 from typing import Any
 
 from lightning_modules.model.counting import build_on_meta, count_parameters
-from lightning_modules.parallel.mesh import ParallelConfig
+from lightning_modules.parallel.configuration import ParallelConfig
 from pipeline.planning.communication import step_traffic
 from pipeline.planning.fake_ranks import shard_sizes, sharded_decoder, standing_for_rank_0
 from pipeline.planning.memory import step_memory

@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
 from torch.distributed.tensor import DTensor
 
-from lightning_modules.language_model import Batch, LanguageModel, OptimizerConfig
+from lightning_modules.configuration import OptimizerConfig
+from lightning_modules.language_model import Batch, LanguageModel
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.precision import scaled_experts
 from lightning_modules.precision.kernels import blockwise as kernels

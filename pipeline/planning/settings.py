@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from lightning_modules.configuration import MOMENTS
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
-from lightning_modules.optimizer import MOMENTS
-from lightning_modules.parallel.mesh import ParallelConfig, mesh_sizes
-from lightning_modules.precision.plugins import PRECISIONS
+from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
+from lightning_modules.precision.kinds import PRECISIONS
 
 ATTENTION_KERNELS = ("cudnn", "efficient", "cpu")
 

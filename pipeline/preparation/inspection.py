@@ -7,9 +7,10 @@ from functools import partial
 
 import numpy as np
 
+from pipeline.audio.configuration import ScreeningConfig
 from pipeline.audio.corpora.corpus import Corpus, Recording
 from pipeline.audio.reading import UnusableRecording
-from pipeline.audio.screening import ScreeningConfig, screen
+from pipeline.audio.screening import screen
 from pipeline.audio.splitting import find_duplicates
 from pipeline.plumbing.worker_processes import map_parallel
 

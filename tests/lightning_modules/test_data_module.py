@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.data_module import OnePass, PackedDocuments, RankSlices, SpeechTokens
-from lightning_modules.language_model import Batch, LanguageModel, OptimizerConfig
+from lightning_modules.language_model import Batch, LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.language_model import Batch, LanguageModel, OptimizerConfig
+from lightning_modules.configuration import OptimizerConfig
+from lightning_modules.language_model import Batch, LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.decoder import DecoderOutput
 from lightning_modules.schedule import ScheduleConfig

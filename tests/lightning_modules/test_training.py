@@ -10,11 +10,12 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from lightning_modules.callbacks.resume import last_checkpoint
+from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
-from lightning_modules.language_model import LanguageModel, OptimizerConfig
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
-from lightning_modules.trainer import BEST_CHECKPOINT, TrainerConfig, build_trainer
+from lightning_modules.trainer import BEST_CHECKPOINT, build_trainer
 
 
 class ListDocuments:

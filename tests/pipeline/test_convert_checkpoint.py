@@ -18,8 +18,8 @@ from pipeline import convert_checkpoint, prepare_data
 from pipeline.checkpoints.loading import load_decoder
 from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 from pipeline.configuration.composed import CONF, plain
+from pipeline.conversion.configuration import read_conversion
 from pipeline.conversion.held_out import HeldOut, Surroundings, open_held_out
-from pipeline.conversion.settings import read_conversion
 from pipeline.conversion.verdict import listen
 from pipeline.evaluation.scoring import score_documents
 from pipeline.tokens.shards import TokenDataset

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from pipeline.configuration.composed import CONF
-from pipeline.plan import planned
+from pipeline.planning.composed import planned
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ import soundfile
 from omegaconf import DictConfig
 
 from pipeline import prepare_data
-from pipeline.audio.codecs import load_codec
+from pipeline.audio.codecs.storage import load_codec
 from pipeline.audio.reading import read_audio
 from pipeline.audio.splitting import SPLITS
 from pipeline.configuration.composed import CONF, REPOSITORY

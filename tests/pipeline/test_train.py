@@ -10,13 +10,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from lightning_modules.configuration import TrainerConfig
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import YarnConfig
-from lightning_modules.trainer import TrainerConfig
 from pipeline.configuration.composed import CONF
 from pipeline.configuration.settings import read_settings
 from pipeline.configuration.strategy import read_strategy
-from pipeline.train import begin_with, build_model
+from pipeline.training.train import begin_with, build_model
 
 VOCABULARY = 1032
 

@@ -1,7 +1,7 @@
 """A codec without downloaded weights: residual vector quantisation of log-mel frames, spoken by Griffin-Lim."""
 
 from collections.abc import Iterator, Sized
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from pipeline.audio.codecs.chunked_stream import ChunkedStream
 from pipeline.audio.codecs.codec import Waveforms, checked_audio, checked_codes, checked_tensors, normalise_loudness
+from pipeline.audio.codecs.configuration import MelRvqConfig
 from pipeline.audio.codecs.griffin_lim import GriffinLim, GriffinLimStream
-from pipeline.audio.codecs.log_mel import LogMelSpectrogram, mel_filterbank
-from pipeline.audio.codecs.settings import require_integer, require_loudness, require_number
+from pipeline.audio.codecs.log_mel import LogMelSpectrogram
 from pipeline.audio.codecs.vector_quantisation import (
     ResidualVectorQuantiser,
     fit_residual_codebooks,
@@ -20,57 +20,6 @@ from pipeline.audio.codecs.vector_quantisation import (
     single_threaded,
 )
 from pipeline.configuration.settings import read_settings
-
-
-@dataclass(frozen=True)
-class MelRvqConfig:
-    """The settings of conf/codec/_mel_rvq.yaml.
-
-    Frequencies are in Hz, `loudness_db` is an RMS level in dB re full scale, `log_floor` a mel magnitude, the
-    `stream_*_frames` count frames of `hop_length` samples.
-    """
-
-    sample_rate: int
-    n_fft: int
-    hop_length: int
-    n_mels: int
-    f_min: float
-    f_max: float
-    log_floor: float
-    loudness_db: float
-    n_codebooks: int
-    codebook_size: int
-    fit_frames: int
-    kmeans_iterations: int
-    griffin_lim_iterations: int
-    griffin_lim_momentum: float
-    stream_chunk_frames: int
-    stream_lookahead_frames: int
-    stream_context_frames: int
-
-    def __post_init__(self) -> None:
-        for name in ("sample_rate", "hop_length", "n_mels", "n_codebooks", "kmeans_iterations"):
-            require_integer(self, name, minimum=1)
-        require_integer(self, "griffin_lim_iterations", minimum=1)
-        require_integer(self, "stream_chunk_frames", minimum=1)
-        require_integer(self, "stream_lookahead_frames", minimum=0)
-        require_integer(self, "stream_context_frames", minimum=0)
-        require_integer(self, "codebook_size", minimum=2)
-        require_integer(self, "fit_frames", minimum=self.codebook_size)
-        require_integer(self, "n_fft", minimum=4)
-        if self.n_fft % 2 or 2 * self.hop_length > self.n_fft:
-            raise ValueError(
-                f"codec.n_fft={self.n_fft} must be even and at least twice codec.hop_length={self.hop_length}, "
-                "so that neighbouring windows overlap by half."
-            )
-        require_number(self, "f_min", 0.0)
-        require_number(self, "f_max", 0.0, self.sample_rate / 2)
-        if self.f_min >= self.f_max:
-            raise ValueError(f"codec.f_min={self.f_min} must lie below codec.f_max={self.f_max}.")
-        require_number(self, "log_floor", 1e-12, 1.0)
-        require_number(self, "griffin_lim_momentum", 0.0, 0.999)
-        require_loudness(self)
-        mel_filterbank(self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max)
 
 
 class MelRvqCodec:

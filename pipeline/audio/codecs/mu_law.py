@@ -1,6 +1,6 @@
 """Mu-law companding (ITU-T G.711's curve): one code a sample, nothing fitted."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -8,22 +8,8 @@ from torch import Tensor
 from torchaudio.functional import mu_law_decoding, mu_law_encoding
 
 from pipeline.audio.codecs.codec import Waveforms, checked_audio, checked_codes, checked_tensors, normalise_loudness
-from pipeline.audio.codecs.settings import require_integer, require_loudness
+from pipeline.audio.codecs.configuration import MuLawConfig
 from pipeline.configuration.settings import read_settings
-
-
-@dataclass(frozen=True)
-class MuLawConfig:
-    """The settings of conf/codec/mu_law.yaml; `loudness_db` is an RMS level in dB re full scale."""
-
-    sample_rate: int
-    quantization_channels: int
-    loudness_db: float
-
-    def __post_init__(self) -> None:
-        require_integer(self, "sample_rate", minimum=1)
-        require_integer(self, "quantization_channels", minimum=2, maximum=65536)
-        require_loudness(self)
 
 
 class MuLawCodec:

@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,33 +16,14 @@ from torch import Tensor
 
 from pipeline.audio.codecs.chunked_stream import ChunkedStream
 from pipeline.audio.codecs.codec import Waveforms, checked_audio, checked_codes, normalise_loudness
+from pipeline.audio.codecs.configuration import PretrainedConfig
 from pipeline.audio.codecs.pretrained_families import FAMILIES, Family
-from pipeline.audio.codecs.settings import require_integer, require_loudness
 from pipeline.configuration.settings import read_settings
 
 # The stream decodes half a second at a time, after two seconds of codes that are decoded again as context. DAC sees no
 # further than that; EnCodec's LSTM and Mimi's attention do, and then differ slightly from decoding at once.
 STREAM_CHUNK_SECONDS = 0.5
 STREAM_CONTEXT_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class PretrainedConfig:
-    """The settings of conf/codec/{encodec,dac,mimi}.yaml.
-
-    `model` is a hub name or a folder that `save_pretrained` wrote; the sample rate is the model's own. `loudness_db` is
-    an RMS level in dB re full scale.
-    """
-
-    model: str
-    n_codebooks: int
-    loudness_db: float
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.model, str) or not self.model:
-            raise ValueError(f"codec.model must be a hub name or a folder, not {self.model!r}.")
-        require_integer(self, "n_codebooks", minimum=1)
-        require_loudness(self)
 
 
 class PretrainedCodec:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from pipeline.audio.corpora import sentences, words
+from pipeline.audio.corpora.configuration import EspeakConfig
 from pipeline.audio.corpora.corpus import FileCorpus, Recording
 from pipeline.audio.corpora.espeak_synthesis import (
     WORKER,
@@ -20,41 +21,12 @@ from pipeline.audio.corpora.espeak_synthesis import (
     shard_seconds,
     synthesise,
 )
-from pipeline.audio.corpora.options import require_positive, require_range
 from pipeline.configuration.settings import near_matches
 
 # A shard is what one process speaks: short enough to share an hour among many cores, long enough to be worth a start.
 SHARD_UTTERANCES = 50
 # A guess at the length of a sentence, to plan with before anything has been spoken.
 TYPICAL_SECONDS = 4.0
-
-
-@dataclass(frozen=True)
-class EspeakConfig:
-    """What is spoken, and how.
-
-    Attributes:
-        minutes: how much speech; the last recording may exceed it.
-        voices: espeak-ng languages, each with a variant if wanted, as `en-us+f3`; each is one speaker.
-        words_per_minute: the lowest and the highest rate of speech, drawn uniformly for each sentence.
-        pitch: the lowest and the highest pitch, from 0 to 99, drawn uniformly for each sentence.
-    """
-
-    minutes: float
-    voices: tuple[str, ...]
-    words_per_minute: tuple[int, int]
-    pitch: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        require_positive("minutes", self.minutes)
-        voices = self.voices
-        if not isinstance(voices, list | tuple) or not voices or not all(isinstance(voice, str) for voice in voices):
-            raise ValueError(f"data.voices must be a list of voices such as `en-us`, not {voices!r}.")
-        if len(set(voices)) < len(voices):
-            raise ValueError("data.voices names a voice twice; name each once.")
-        object.__setattr__(self, "voices", tuple(voices))
-        object.__setattr__(self, "words_per_minute", require_range("words_per_minute", self.words_per_minute, 80, 450))
-        object.__setattr__(self, "pitch", require_range("pitch", self.pitch, 0, 99))
 
 
 @dataclass(frozen=True)

@@ -6,35 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from pipeline.audio.corpora.configuration import FolderConfig
 from pipeline.audio.corpora.corpus import FileCorpus, Recording
-from pipeline.audio.corpora.options import existing_folder, require_choice, require_root
+from pipeline.audio.corpora.options import existing_folder
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
-SPEAKER_FROM = ("folder", "file", "none")
-
-
-@dataclass(frozen=True)
-class FolderConfig:
-    """Where the audio lies, and what its names tell.
-
-    Attributes:
-        root: the top of the tree.
-        speaker_from: `folder`: the file's parent folder; `file`: every file its own speaker; `none`: one speaker.
-        transcripts: a CSV or TSV file with the columns `file` (relative to root), `text` and optionally `speaker`,
-            itself named relative to root; or None.
-    """
-
-    root: str | Path
-    speaker_from: str
-    transcripts: str | None
-
-    def __post_init__(self) -> None:
-        require_root(self.root)
-        require_choice("speaker_from", self.speaker_from, SPEAKER_FROM)
-        if self.transcripts is not None and not isinstance(self.transcripts, str):
-            raise ValueError(
-                f"data.transcripts must be the path of a CSV or TSV file, or null, not {self.transcripts!r}."
-            )
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from pipeline.audio.corpora.configuration import RootConfig
 from pipeline.audio.corpora.corpus import Recording
-from pipeline.audio.corpora.published import PublishedDataset, RootConfig
+from pipeline.audio.corpora.published import PublishedDataset
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torchaudio.datasets
 
+from pipeline.audio.corpora.configuration import SubsetConfig
 from pipeline.audio.corpora.corpus import Recording
-from pipeline.audio.corpora.published import SubsetConfig, SubsetDataset
+from pipeline.audio.corpora.published import SubsetDataset
 
 
 @dataclass(frozen=True)

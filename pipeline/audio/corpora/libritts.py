@@ -5,8 +5,9 @@ from pathlib import Path, PurePosixPath
 
 import torchaudio.datasets
 
+from pipeline.audio.corpora.configuration import SubsetConfig
 from pipeline.audio.corpora.corpus import Recording
-from pipeline.audio.corpora.published import SubsetConfig, SubsetDataset, first_line
+from pipeline.audio.corpora.published import SubsetDataset, first_line
 
 
 @dataclass(frozen=True)

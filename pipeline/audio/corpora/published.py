@@ -3,50 +3,13 @@
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from pipeline.audio.corpora.configuration import DownloadConfig, RootConfig, SubsetConfig
 from pipeline.audio.corpora.corpus import FileCorpus, Recording
-from pipeline.audio.corpora.options import existing_folder, require_boolean, require_choice, require_root
-
-# The subsets of LibriSpeech, and of LibriTTS.
-SUBSETS = (
-    "dev-clean", "dev-other", "test-clean", "test-other", "train-clean-100", "train-clean-360", "train-other-500"
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class RootConfig:
-    """A dataset that is there already, in or under `root`."""
-
-    root: str | Path
-
-    def __post_init__(self) -> None:
-        require_root(self.root)
-
-
-@dataclass(frozen=True)
-class DownloadConfig(RootConfig):
-    """A dataset that is fetched into `root` when it is not there and `download` is set."""
-
-    download: bool
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_boolean("download", self.download)
-
-
-@dataclass(frozen=True)
-class SubsetConfig(DownloadConfig):
-    """One of the subsets in which a large dataset comes."""
-
-    subset: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_choice("subset", self.subset, SUBSETS)
+from pipeline.audio.corpora.options import existing_folder
 
 
 class PublishedDataset(FileCorpus, ABC):

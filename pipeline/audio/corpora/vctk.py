@@ -5,20 +5,9 @@ from pathlib import Path, PurePosixPath
 
 import torchaudio.datasets
 
+from pipeline.audio.corpora.configuration import VctkConfig
 from pipeline.audio.corpora.corpus import Recording
-from pipeline.audio.corpora.options import require_choice
-from pipeline.audio.corpora.published import DownloadableDataset, DownloadConfig, first_line
-
-
-@dataclass(frozen=True)
-class VctkConfig(DownloadConfig):
-    """Which of the two microphones is heard; some speakers have no second one."""
-
-    microphone: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_choice("microphone", self.microphone, ("mic1", "mic2"))
+from pipeline.audio.corpora.published import DownloadableDataset, first_line
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from pathlib import Path, PurePosixPath
 
 import torchaudio.datasets
 
+from pipeline.audio.corpora.configuration import DownloadConfig
 from pipeline.audio.corpora.corpus import Recording
-from pipeline.audio.corpora.published import DownloadableDataset, DownloadConfig
+from pipeline.audio.corpora.published import DownloadableDataset
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-DTYPES = ("keep", "bfloat16", "float32", "fp8")
-DROPPABLE = ("mtp", "expert_loads")
+from pipeline.checkpoints.choices import DROPPABLE, DTYPES
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,16 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import default_collate
 
-from lightning_modules.callbacks.anomaly import AnomalyConfig, AnomalyError, AnomalyGuard
+from lightning_modules.callbacks.anomaly import AnomalyError, AnomalyGuard
 from lightning_modules.callbacks.resume import last_checkpoint
+from lightning_modules.configuration import AnomalyConfig, OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
-from lightning_modules.language_model import Batch, LanguageModel, OptimizerConfig
+from lightning_modules.language_model import Batch, LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
-from lightning_modules.parallel.mesh import ParallelConfig
+from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.precision.plugins import build_precision
 from lightning_modules.schedule import ScheduleConfig
-from lightning_modules.trainer import TrainerConfig, build_trainer
+from lightning_modules.trainer import build_trainer
 from tests.ranks import run_on_ranks
 
 POISON = 39  # a token whose embedding is not a number

@@ -10,8 +10,9 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
 from lightning_modules.callbacks.expert_balance import ExpertBalance, balance_metrics, load_cv, max_violation
+from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.data_module import SpeechTokens
-from lightning_modules.language_model import LanguageModel, OptimizerConfig
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.router import Routing
 from lightning_modules.schedule import ScheduleConfig

@@ -6,7 +6,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_modules.callbacks.final_validation import FinalValidation
 from lightning_modules.callbacks.resume import ResumeCheckpoint, last_checkpoint
-from lightning_modules.trainer import TrainerConfig, build_trainer
+from lightning_modules.configuration import TrainerConfig
+from lightning_modules.trainer import build_trainer
 
 
 def keep_best(folder: Path) -> ModelCheckpoint:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from lightning_modules.callbacks.throughput import Throughput
-from lightning_modules.language_model import Batch, LanguageModel, OptimizerConfig
+from lightning_modules.configuration import OptimizerConfig
+from lightning_modules.language_model import Batch, LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
 

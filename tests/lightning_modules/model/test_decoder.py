@@ -5,7 +5,8 @@ import torch
 
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.generation import generate
-from lightning_modules.model.sampling import SamplingConfig, token_probabilities
+from lightning_modules.model.sampling import token_probabilities
+from lightning_modules.model.sampling_configuration import SamplingConfig
 
 RELATIVE = 5e-6
 

@@ -9,7 +9,7 @@ from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import YarnConfig
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.generation import generate, prefill
-from lightning_modules.model.sampling import SamplingConfig
+from lightning_modules.model.sampling_configuration import SamplingConfig
 
 RELATIVE = 5e-6
 GREEDY = SamplingConfig(temperature=0)

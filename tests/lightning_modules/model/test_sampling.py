@@ -5,7 +5,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lightning_modules.model.sampling import SamplingConfig, allow, sample, token_probabilities
+from lightning_modules.model.sampling import allow, sample, token_probabilities
+from lightning_modules.model.sampling_configuration import SamplingConfig
 
 N_TOKENS = 12
 

@@ -9,7 +9,8 @@ import torch
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.generation import generate
-from lightning_modules.model.sampling import SamplingConfig, allow, token_probabilities
+from lightning_modules.model.sampling import allow, token_probabilities
+from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.speculative import Acceptance, Drafter, TokenSource, generate_speculatively, verify
 
 GREEDY = SamplingConfig(temperature=0)

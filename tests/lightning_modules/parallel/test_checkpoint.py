@@ -21,7 +21,8 @@ from lightning_modules.parallel.checkpoint import CheckpointError, CheckpointWri
 from lightning_modules.parallel.checkpoint_folder import is_sharded
 from lightning_modules.parallel.checkpoint_io import CheckpointFiles
 from lightning_modules.parallel.checkpoint_loading import load_checkpoint, load_weights
-from lightning_modules.parallel.mesh import ParallelConfig, build_mesh
+from lightning_modules.parallel.configuration import ParallelConfig
+from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
 from tests.conftest import TINY
 from tests.ranks import run_on_ranks

@@ -17,12 +17,13 @@ from torch.distributed.tensor import DTensor
 
 from lightning_modules.callbacks.random_state import RANDOM_STATES, RandomState, derived_seed
 from lightning_modules.callbacks.resume import last_checkpoint, step_checkpoints
+from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
-from lightning_modules.language_model import LanguageModel, OptimizerConfig
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
-from lightning_modules.parallel.mesh import ParallelConfig
+from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.schedule import ScheduleConfig
-from lightning_modules.trainer import TrainerConfig, build_trainer, model_device
+from lightning_modules.trainer import build_trainer, model_device
 from tests.conftest import TINY
 from tests.ranks import run_on_ranks
 

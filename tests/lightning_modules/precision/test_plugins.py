@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.precision.plugins import PRECISIONS, LossScalingPrecision, build_precision
+from lightning_modules.precision.kinds import PRECISIONS
+from lightning_modules.precision.plugins import LossScalingPrecision, build_precision
 
 
 class CountingModel(L.LightningModule):

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from pipeline.audio.configuration import ScreeningConfig
 from pipeline.audio.reading import UnusableRecording
-from pipeline.audio.screening import ScreeningConfig, clipped_fraction, screen
+from pipeline.audio.screening import clipped_fraction, screen
 
 RATE = 8000
 CONFIG = ScreeningConfig(silence_rms=1e-4, max_clipped_fraction=0.01, max_rejected_fraction=0.1)

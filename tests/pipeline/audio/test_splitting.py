@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.audio.corpora import Recording
-from pipeline.audio.splitting import SplitConfig, assign_splits, find_duplicates
+from pipeline.audio.configuration import SplitConfig
+from pipeline.audio.corpora.corpus import Recording
+from pipeline.audio.splitting import assign_splits, find_duplicates
 
 
 def corpus(n_speakers: int, each: int) -> list[Recording]:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.audio.utterances import Piece, Utterance, UtteranceConfig, assemble, plan_utterances
+from pipeline.audio.configuration import UtteranceConfig
+from pipeline.audio.utterances import Piece, Utterance, assemble, plan_utterances
 
 WHOLE = UtteranceConfig(min_seconds=0.3, max_seconds=20.0, join_seconds=None, gap_seconds=0.06)
 JOINED = UtteranceConfig(min_seconds=0.3, max_seconds=20.0, join_seconds=4.0, gap_seconds=0.06)

@@ -8,7 +8,8 @@ import scipy.linalg
 import soundfile
 import torch
 
-from pipeline.audio.codecs.mu_law import MuLawCodec, MuLawConfig
+from pipeline.audio.codecs.configuration import MuLawConfig
+from pipeline.audio.codecs.mu_law import MuLawCodec
 from pipeline.audio.measures.flatness import spectral_flatness
 from pipeline.audio.measures.frechet import FrechetStatistics
 from pipeline.audio.measures.summary import measure_speech

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.sampling import SamplingConfig
-from pipeline.audio.codecs.mel_rvq import MelRvqCodec, MelRvqConfig
+from lightning_modules.model.sampling_configuration import SamplingConfig
+from pipeline.audio.codecs.configuration import MelRvqConfig
+from pipeline.audio.codecs.mel_rvq import MelRvqCodec
 from pipeline.evaluation import streaming
 from pipeline.evaluation.streaming import stream_codes, stream_speech, stream_tokens
 from pipeline.evaluation.synthesis import generate_codes

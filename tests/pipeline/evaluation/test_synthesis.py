@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.sampling import SamplingConfig
+from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.evaluation.synthesis import generate_codes
 from pipeline.tokens.vocabulary import Special, Vocabulary
 

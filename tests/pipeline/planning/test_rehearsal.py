@@ -10,8 +10,10 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity, profile
 
-from lightning_modules.language_model import Batch, LanguageModel, OptimizerConfig
-from lightning_modules.parallel.mesh import ParallelConfig, build_mesh
+from lightning_modules.configuration import OptimizerConfig
+from lightning_modules.language_model import Batch, LanguageModel
+from lightning_modules.parallel.configuration import ParallelConfig
+from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
 from lightning_modules.precision.plugins import build_precision
 from lightning_modules.schedule import ScheduleConfig

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from lightning_modules.model.configuration import DecoderConfig
-from lightning_modules.parallel.mesh import ParallelConfig
+from lightning_modules.parallel.configuration import ParallelConfig
 from pipeline.architecture.examination import preset
 from pipeline.configuration.model import read_model
 from pipeline.planning.fake_ranks import shard_sizes, sharded_decoder, standing_for_rank_0

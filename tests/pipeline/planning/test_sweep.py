@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from lightning_modules.parallel.mesh import ParallelConfig
+from lightning_modules.parallel.configuration import ParallelConfig
 from pipeline.planning.memory import GIB, step_memory
 from pipeline.planning.planner import plan
 from pipeline.planning.rehearsals import Rehearsals

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.audio.codecs.mu_law import MuLawCodec, MuLawConfig
+from pipeline.audio.codecs.configuration import MuLawConfig
+from pipeline.audio.codecs.mu_law import MuLawCodec
 from pipeline.audio.utterances import Piece, Utterance
 from pipeline.preparation.encoding import UtteranceReader, encode_splits
 from pipeline.tokens.shards import TokenDataset, finish_split

@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from pipeline.audio.screening import ScreeningConfig
+from pipeline.audio.configuration import ScreeningConfig
 from pipeline.preparation.inspection import Inspection, inspect_corpus
 
 LENIENT = ScreeningConfig(silence_rms=1e-4, max_clipped_fraction=0.01, max_rejected_fraction=1.0)

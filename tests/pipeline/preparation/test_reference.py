@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.audio.codecs.mu_law import MuLawCodec, MuLawConfig
+from pipeline.audio.codecs.configuration import MuLawConfig
+from pipeline.audio.codecs.mu_law import MuLawCodec
 from pipeline.audio.measures.summary import measure_speech
 from pipeline.audio.utterances import Piece, Utterance
 from pipeline.preparation.encoding import UtteranceReader

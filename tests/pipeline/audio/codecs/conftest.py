@@ -8,7 +8,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from pipeline.audio.codecs.mel_rvq import MelRvqCodec, MelRvqConfig
+from pipeline.audio.codecs.configuration import MelRvqConfig
+from pipeline.audio.codecs.mel_rvq import MelRvqCodec
 
 CONF = Path(__file__).parents[4] / "conf" / "codec"
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from pipeline.audio.codecs.codec import normalise_loudness
-from pipeline.audio.codecs.mu_law import MuLawCodec, MuLawConfig
+from pipeline.audio.codecs.configuration import MuLawConfig
+from pipeline.audio.codecs.mu_law import MuLawCodec
 
 
 @pytest.fixture

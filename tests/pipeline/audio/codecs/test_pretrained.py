@@ -4,8 +4,10 @@ import json
 import pytest
 import torch
 
-from pipeline.audio.codecs import codec_sample_rate, fit_codec, load_codec, save_codec
-from pipeline.audio.codecs.pretrained import PretrainedCodec, PretrainedConfig
+from pipeline.audio.codecs.configuration import PretrainedConfig
+from pipeline.audio.codecs.pretrained import PretrainedCodec
+from pipeline.audio.codecs.registry import codec_sample_rate, fit_codec
+from pipeline.audio.codecs.storage import load_codec, save_codec
 
 transformers = pytest.importorskip("transformers")
 

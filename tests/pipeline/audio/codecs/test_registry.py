@@ -4,10 +4,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from pipeline.audio.codecs import codec_sample_rate, codec_settings, fit_codec
-from pipeline.audio.codecs.mel_rvq import MelRvqConfig
-from pipeline.audio.codecs.mu_law import MuLawCodec, MuLawConfig
-from pipeline.audio.codecs.pretrained import PretrainedConfig
+from pipeline.audio.codecs.configuration import MelRvqConfig, MuLawConfig, PretrainedConfig, codec_settings
+from pipeline.audio.codecs.mu_law import MuLawCodec
+from pipeline.audio.codecs.registry import codec_sample_rate, fit_codec
 
 CONF = Path(__file__).parents[4] / "conf" / "codec"
 CHOICES = sorted(path.stem for path in CONF.glob("*.yaml") if not path.stem.startswith("_"))

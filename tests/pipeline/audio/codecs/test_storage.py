@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.audio.codecs import load_codec, save_codec
-from pipeline.audio.codecs.mu_law import MuLawCodec, MuLawConfig
+from pipeline.audio.codecs.configuration import MuLawConfig
+from pipeline.audio.codecs.mu_law import MuLawCodec
+from pipeline.audio.codecs.storage import load_codec, save_codec
 
 
 @pytest.fixture

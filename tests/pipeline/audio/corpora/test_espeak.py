@@ -7,8 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.audio.corpora import build_corpus, espeak_synthesis
-from pipeline.audio.corpora.espeak import EspeakConfig, EspeakCorpus
+from pipeline.audio.corpora import espeak_synthesis
+from pipeline.audio.corpora.configuration import EspeakConfig
+from pipeline.audio.corpora.espeak import EspeakCorpus
+from pipeline.audio.corpora.registry import build_corpus
 
 # f3 is breathy: espeak-ng draws its breath from a generator that it seeds with the time of day.
 VOICES = ("en-us", "en-us+f3", "en-gb-x-rp")

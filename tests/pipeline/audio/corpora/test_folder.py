@@ -4,7 +4,8 @@ import pickle
 import numpy as np
 import pytest
 
-from pipeline.audio.corpora import Recording, UnusableRecording, build_corpus
+from pipeline.audio.corpora.corpus import Recording, UnusableRecording
+from pipeline.audio.corpora.registry import build_corpus
 from pipeline.audio.reading import write_wav
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 800).astype(np.float32)

@@ -10,7 +10,9 @@ import pytest
 import soundfile
 from torchaudio.datasets import yesno as torchaudio_yesno
 
-from pipeline.audio.corpora import KINDS, Recording, build_corpus
+from pipeline.audio.corpora.configuration import KINDS
+from pipeline.audio.corpora.corpus import Recording
+from pipeline.audio.corpora.registry import build_corpus
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 1600).astype(np.float32)
 

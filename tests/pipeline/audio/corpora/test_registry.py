@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.audio.corpora import KINDS, build_corpus
+from pipeline.audio.corpora.configuration import KINDS
+from pipeline.audio.corpora.registry import build_corpus
 
 CONF = Path(__file__).parents[4] / "conf" / "data"
 COMMON = yaml.safe_load((CONF / "_common.yaml").read_text())

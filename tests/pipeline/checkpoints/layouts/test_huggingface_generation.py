@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_modules.model.generation import generate
-from lightning_modules.model.sampling import SamplingConfig
+from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.speculative import Acceptance, generate_speculatively
 
 transformers = pytest.importorskip("transformers")

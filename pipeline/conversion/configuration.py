@@ -1,22 +1,12 @@
-"""The `conversion` group of the configuration."""
+"""The `conversion` group of the configuration. Light: needs no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lightning_modules.model.configuration import DecoderConfig
 from pipeline.audio.measures.gate import FlatnessGate
-from pipeline.checkpoints.architecture_match import OpenOptions
-from pipeline.checkpoints.registry import LAYOUTS, WRITERS
-from pipeline.checkpoints.writing.plan import DROPPABLE, DTYPES, ConversionOptions
-from pipeline.configuration.model import read_model
+from pipeline.checkpoints.choices import DROPPABLE, DTYPES, READABLE_LAYOUTS, WRITABLE_LAYOUTS
 from pipeline.configuration.settings import near_matches, read_settings
-from pipeline.tokens.shards import TokenDataset
-from pipeline.tokens.vocabulary import Special
-
-GIB = 2**30
-SPECIAL_TOKENS = {"bos_token_id": int(Special.BOS), "eos_token_id": int(Special.EOS), "pad_token_id": int(Special.PAD)}
 
 
 @dataclass(frozen=True)
@@ -58,23 +48,13 @@ class ConversionSettings:
 
     def __post_init__(self) -> None:
         if self.source_layout is not None:
-            check_known("conversion.source_layout", self.source_layout, tuple(LAYOUTS))
+            check_known("conversion.source_layout", self.source_layout, READABLE_LAYOUTS)
         check_known("conversion.dtype", self.dtype, DTYPES)
         for name in self.drop:
             check_known("conversion.drop", name, DROPPABLE)
         for name in ("n_model_parallel", "shard_gib", "held_out_tokens", "clips", "clip_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"conversion.{name} is {getattr(self, name)}; it must be positive.")
-
-    def written(self) -> ConversionOptions:
-        """What the writer is asked for."""
-        return ConversionOptions(
-            self.dtype, max(1, round(self.shard_gib * GIB)), self.n_model_parallel, self.drop, SPECIAL_TOKENS
-        )
-
-    def opened(self, config: DecoderConfig | None, seed: int) -> OpenOptions:
-        """How the source is opened, with the architecture for files that do not tell theirs."""
-        return OpenOptions(config, self.rename_legacy, self.allow_missing, seed)
 
 
 def read_conversion(values: Mapping[str, Any]) -> ConversionSettings:
@@ -83,7 +63,7 @@ def read_conversion(values: Mapping[str, Any]) -> ConversionSettings:
     Raises:
         ValueError: naming the key that cannot be, and the remedy.
     """
-    check_known("layout", values["layout"], tuple(WRITERS))
+    check_known("layout", values["layout"], WRITABLE_LAYOUTS)
     return read_settings(ConversionSettings, values["conversion"], "conversion")
 
 
@@ -91,14 +71,3 @@ def check_known(key: str, value: object, known: tuple[str, ...]) -> None:
     """Raise a ValueError that names the key and what is near, unless a value is known."""
     if value not in known:
         raise ValueError(f"{key} is {value!r}; {near_matches(value, known)}")
-
-
-def composed_architecture(values: Mapping[str, Any], prepared: Path) -> DecoderConfig | None:
-    """The architecture that the `model` group describes; None when its vocabulary follows tokens that there are not."""
-    vocabulary_size = 1
-    if values["model"]["vocab_size"] is None:
-        try:
-            vocabulary_size = TokenDataset.open(prepared / "test").vocabulary.size
-        except FileNotFoundError:
-            return None
-    return read_model(values["model"], vocabulary_size)[0]

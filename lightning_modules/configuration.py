@@ -1,0 +1,126 @@
+"""How a training goes: its portions, its optimizer, its answers to anomalies. Light: needs no torch."""
+
+from dataclasses import dataclass
+
+ACCELERATORS = ("cpu", "gpu")
+NONFINITE_ANSWERS = ("stop", "skip")
+SPIKE_ANSWERS = ("ignore", "stop", "skip")
+MOMENTS = ("fp32", "bf16")
+# BF16 has 8 significant bits: a mean that moves by less than 2⁻⁸ of itself a step stays where it is.
+LARGEST_BF16_BETA = 1 - 2**-7
+
+
+def check_moments(moments: str, betas: tuple[float, float]) -> None:
+    """Raise ValueError unless AdamW can keep its moments in the type `moments` names."""
+    if moments not in MOMENTS:
+        raise ValueError(f"optimizer.moments is '{moments}'; choose one of {', '.join(MOMENTS)}.")
+    if moments == "bf16" and max(betas) > LARGEST_BF16_BETA:
+        raise ValueError(
+            f"optimizer.moments is 'bf16' with optimizer.betas {tuple(betas)}: moments that move so slowly would round"
+            f" to where they are. Keep both betas at or below {LARGEST_BF16_BETA}, or use optimizer.moments=fp32."
+        )
+
+
+@dataclass(frozen=True)
+class AnomalyConfig:
+    """What is done about an optimizer step whose loss or gradient norm is not finite, or leaps.
+
+    A spike is a loss or gradient norm more than `spike_deviations` standard deviations above the mean of the last
+    `spike_window` steps; half as many have to be known first. (This is how OLMo 2's training skips steps, arXiv
+    2501.00656; its values are the defaults.) After `max_consecutive_skips` skips in a row training stops.
+    """
+
+    nonfinite: str = "stop"
+    spike: str = "ignore"
+    spike_deviations: float = 6.0
+    spike_window: int = 128
+    max_consecutive_skips: int = 5
+
+    def __post_init__(self) -> None:
+        for name, known in (("nonfinite", NONFINITE_ANSWERS), ("spike", SPIKE_ANSWERS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"trainer.anomalies.{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}."
+                )
+        if self.spike_deviations <= 0:
+            raise ValueError(f"trainer.anomalies.spike_deviations is {self.spike_deviations}; it must be positive.")
+        if self.spike_window < 4:
+            raise ValueError(f"trainer.anomalies.spike_window is {self.spike_window}; it must be at least 4.")
+        if self.max_consecutive_skips < 1:
+            raise ValueError(
+                f"trainer.anomalies.max_consecutive_skips is {self.max_consecutive_skips}; it must be at least 1."
+            )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (arXiv 2412.19437, section 4.2); `moments` is the type of its two, fp32 or bf16 (section 3.3.2)."""
+
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+    eps: float
+    moments: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0:
+            raise ValueError("optimizer.lr and optimizer.eps must be positive, optimizer.weight_decay not negative.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas is {self.betas}; it takes two numbers from 0 up to, not including, 1.")
+        check_moments(self.moments, self.betas)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long and in what portions training goes.
+
+    `recompute_activations` drops norms, up-projections of attention and SwiGLU after the forward pass and computes them
+    again for the backward pass: less memory, and the same results. `compile` compiles every block. Of the checkpoints
+    to go on from, the last `keep_last` stay. `ema_decay` keeps a running mean of the parameters on the CPU (null:
+    none). `start_from` is a training checkpoint whose weights are the first ones (null: random ones). `anomalies` says
+    what is done about a step whose loss or gradient is not to be trusted.
+    """
+
+    accelerator: str
+    max_steps: int
+    batch_size: int
+    sequence_length: int
+    accumulate_grad_batches: int
+    gradient_clip_val: float | None
+    val_every_steps: int
+    log_every_steps: int
+    checkpoint_every_steps: int
+    attend_across_documents: bool
+    recompute_activations: bool = False
+    compile: bool = False
+    keep_last: int = 2
+    ema_decay: float | None = None
+    start_from: str | None = None
+    anomalies: AnomalyConfig = AnomalyConfig()
+
+    def __post_init__(self) -> None:
+        if self.accelerator not in ACCELERATORS:
+            raise ValueError(f"trainer.accelerator is '{self.accelerator}'; choose {' or '.join(ACCELERATORS)}.")
+        for name in (
+            "max_steps",
+            "batch_size",
+            "sequence_length",
+            "accumulate_grad_batches",
+            "val_every_steps",
+            "log_every_steps",
+            "checkpoint_every_steps",
+            "keep_last",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"trainer.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
+            raise ValueError("trainer.gradient_clip_val must be positive, or null for no clipping.")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(
+                f"trainer.ema_decay is {self.ema_decay}; it must lie between 0 and 1, or be null for none."
+            )
+
+    @property
+    def n_batches(self) -> int:
+        """Micro-batches of the whole training, per rank."""
+        return self.max_steps * self.accumulate_grad_batches

@@ -1,0 +1,122 @@
+"""The `codec` group of the configuration: one dataclass a kind. Light: needs no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.audio.codecs.settings import n_empty_bands, require_integer, require_loudness, require_number
+from pipeline.configuration.settings import near_matches, read_settings
+
+
+@dataclass(frozen=True)
+class MelRvqConfig:
+    """The settings of conf/codec/_mel_rvq.yaml.
+
+    Frequencies are in Hz, `loudness_db` is an RMS level in dB re full scale, `log_floor` a mel magnitude, the
+    `stream_*_frames` count frames of `hop_length` samples.
+    """
+
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    n_mels: int
+    f_min: float
+    f_max: float
+    log_floor: float
+    loudness_db: float
+    n_codebooks: int
+    codebook_size: int
+    fit_frames: int
+    kmeans_iterations: int
+    griffin_lim_iterations: int
+    griffin_lim_momentum: float
+    stream_chunk_frames: int
+    stream_lookahead_frames: int
+    stream_context_frames: int
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "hop_length", "n_mels", "n_codebooks", "kmeans_iterations"):
+            require_integer(self, name, minimum=1)
+        require_integer(self, "griffin_lim_iterations", minimum=1)
+        require_integer(self, "stream_chunk_frames", minimum=1)
+        require_integer(self, "stream_lookahead_frames", minimum=0)
+        require_integer(self, "stream_context_frames", minimum=0)
+        require_integer(self, "codebook_size", minimum=2)
+        require_integer(self, "fit_frames", minimum=self.codebook_size)
+        require_integer(self, "n_fft", minimum=4)
+        if self.n_fft % 2 or 2 * self.hop_length > self.n_fft:
+            raise ValueError(
+                f"codec.n_fft={self.n_fft} must be even and at least twice codec.hop_length={self.hop_length}, "
+                "so that neighbouring windows overlap by half."
+            )
+        require_number(self, "f_min", 0.0)
+        require_number(self, "f_max", 0.0, self.sample_rate / 2)
+        if self.f_min >= self.f_max:
+            raise ValueError(f"codec.f_min={self.f_min} must lie below codec.f_max={self.f_max}.")
+        require_number(self, "log_floor", 1e-12, 1.0)
+        require_number(self, "griffin_lim_momentum", 0.0, 0.999)
+        require_loudness(self)
+        if n_empty := n_empty_bands(self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max):
+            raise ValueError(
+                f"codec.n_mels={self.n_mels} leaves {n_empty} mel bands without a frequency bin; "
+                "lower codec.n_mels or raise codec.n_fft."
+            )
+
+
+@dataclass(frozen=True)
+class MuLawConfig:
+    """The settings of conf/codec/mu_law.yaml; `loudness_db` is an RMS level in dB re full scale."""
+
+    sample_rate: int
+    quantization_channels: int
+    loudness_db: float
+
+    def __post_init__(self) -> None:
+        require_integer(self, "sample_rate", minimum=1)
+        require_integer(self, "quantization_channels", minimum=2, maximum=65536)
+        require_loudness(self)
+
+
+@dataclass(frozen=True)
+class PretrainedConfig:
+    """The settings of conf/codec/{encodec,dac,mimi}.yaml.
+
+    `model` is a hub name or a folder that `save_pretrained` wrote; the sample rate is the model's own. `loudness_db` is
+    an RMS level in dB re full scale.
+    """
+
+    model: str
+    n_codebooks: int
+    loudness_db: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, str) or not self.model:
+            raise ValueError(f"codec.model must be a hub name or a folder, not {self.model!r}.")
+        require_integer(self, "n_codebooks", minimum=1)
+        require_loudness(self)
+
+
+CodecConfig = MelRvqConfig | MuLawConfig | PretrainedConfig
+
+# By their kind, which a codec's class has the same.
+CONFIGS: dict[str, Any] = {"mel_rvq": MelRvqConfig, "mu_law": MuLawConfig, "pretrained": PretrainedConfig}
+
+
+def codec_settings(options: Mapping[str, Any]) -> CodecConfig:
+    """Return the validated configuration of the `codec` group, whose `kind` chooses the dataclass.
+
+    Raises:
+        ValueError: `kind` or a setting is unknown, missing or invalid; the message names `codec.<field>`.
+    """
+    if "kind" not in options:
+        raise ValueError(f"codec.kind is missing; {near_matches('', list(CONFIGS))}")
+    settings = {name: value for name, value in options.items() if name != "kind"}
+    config: CodecConfig = read_settings(CONFIGS[known_kind(options["kind"])], settings, "codec")
+    return config
+
+
+def known_kind(kind: object) -> str:
+    """The kind of a codec; raises a ValueError that lists the kinds when it is none."""
+    if kind not in CONFIGS:
+        raise ValueError(f"codec.kind={kind} is unknown; {near_matches(str(kind), list(CONFIGS))}")
+    return str(kind)

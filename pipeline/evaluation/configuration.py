@@ -1,0 +1,60 @@
+"""The `evaluate` group of the configuration. Light: needs no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_modules.model.sampling_configuration import SamplingConfig
+from pipeline.audio.measures.gate import FlatnessGate
+from pipeline.configuration.settings import read_settings
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    """How much speech is generated.
+
+    Attributes:
+        batch_size: utterances generated side by side.
+        n_prompted: continuations of held-out utterances.
+        n_unprompted: utterances that begin from nothing.
+        prompt_seconds: how much of a held-out utterance is given.
+        seconds: the length of an utterance at most, its prompt included.
+    """
+
+    batch_size: int
+    n_prompted: int
+    n_unprompted: int
+    prompt_seconds: float
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.n_prompted, self.n_unprompted) < 1:
+            raise ValueError("evaluate.batch_size, n_prompted and n_unprompted must be at least 1.")
+        if not 0 < self.prompt_seconds < self.seconds:
+            raise ValueError(
+                f"evaluate.prompt_seconds is {self.prompt_seconds}; it must be positive and below evaluate.seconds "
+                f"({self.seconds})."
+            )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How much speech is generated, how its tokens are drawn, and how flat it may be."""
+
+    speech: SpeechConfig
+    sampling: SamplingConfig
+    flatness_gate: FlatnessGate
+
+
+def read_evaluation(evaluate: Mapping[str, Any]) -> EvaluationConfig:
+    """The `evaluate` group, read and checked.
+
+    Raises:
+        ValueError: naming the key that cannot be, and the remedy.
+    """
+    options = dict(evaluate)
+    gate = read_settings(FlatnessGate, options.pop("flatness_gate", {}), "evaluate.flatness_gate")
+    sampling = {name: options.pop(name) for name in ("temperature", "top_k", "top_p") if name in options}
+    return EvaluationConfig(
+        read_settings(SpeechConfig, options, "evaluate"), read_settings(SamplingConfig, sampling, "evaluate"), gate
+    )

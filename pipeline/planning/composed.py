@@ -1,0 +1,50 @@
+"""The plan of a composed configuration."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.architecture.examination import codec_vocabulary
+from pipeline.configuration.model import read_model
+from pipeline.configuration.settings import read_settings
+from pipeline.configuration.strategy import read_strategy
+from pipeline.planning.planner import plan
+from pipeline.planning.settings import GpuConfig, PlannedTraining
+from pipeline.plumbing.files import read_json
+from pipeline.tokens.shards import INDEX_NAME
+
+
+def planned(values: Mapping[str, Any], prepared: Path) -> dict[str, Any]:
+    """The plan for a composed configuration, as plain nested mappings.
+
+    Raises:
+        ValueError: naming the key that cannot be, and the remedy.
+    """
+    strategy = read_strategy(values["strategy"])
+    if strategy is None:
+        raise ValueError("strategy.kind is 'single_device', which needs no plan; choose strategy=expert_parallel.")
+    return plan(read_training(values, prepared), strategy, read_settings(GpuConfig, values["gpu"], "gpu"))
+
+
+def read_training(values: Mapping[str, Any], prepared: Path) -> PlannedTraining:
+    """What the configuration would train; a vocabulary of null follows the codec, or the prepared data.
+
+    Raises:
+        ValueError: naming the key that cannot be.
+    """
+    model, trainer = values["model"], values["trainer"]
+    index = prepared / "train" / INDEX_NAME
+    follows = model["vocab_size"] is None
+    vocabulary = codec_vocabulary(values["codec"], read_json(index) if index.exists() else None).size if follows else 1
+    decoder, objective = read_model(model, vocabulary)
+    return PlannedTraining(
+        decoder,
+        objective,
+        precision=values["precision"]["kind"],
+        moments=values["optimizer"]["moments"],
+        batch_size=trainer["batch_size"],
+        sequence_length=trainer["sequence_length"],
+        accumulate_grad_batches=trainer["accumulate_grad_batches"],
+        attend_across_documents=trainer["attend_across_documents"],
+        recompute_activations=trainer["recompute_activations"],
+    )

@@ -1,0 +1,51 @@
+"""The stage `report`: everything to one page."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.architecture.examination import examine
+from pipeline.configuration.composed import REPOSITORY
+from pipeline.plumbing.stage_runs import child_run
+from pipeline.reporting.data import ReportPaths, collect
+from pipeline.reporting.page import write_report
+from pipeline.tracking.lineage import environment, source_tags
+
+log = logging.getLogger(__name__)
+
+DVC_LOCK = "dvc.lock"
+
+
+def report(values: Mapping[str, Any], outputs: Path) -> None:
+    """Write `report/index.html` of the outputs from what the other stages wrote.
+
+    Args:
+        values: the composed configuration.
+        outputs: where the stages write.
+    """
+    prepared = Path(values["paths"]["prepared"])
+    page = outputs / "report" / "index.html"
+    content = collect(
+        ReportPaths.under(prepared, outputs),
+        values,
+        title=values["report"]["title"],
+        n_examples=values["report"]["n_examples"],
+        lineage=source_tags(REPOSITORY) | dvc_hashes(Path(DVC_LOCK)),
+        environment=environment(),
+        compliance=examine(values, prepared),
+    )
+    write_report(content, page)
+    log.info("Open %s in a browser.", page.resolve().as_uri())
+    with child_run(values, outputs, "report") as run:
+        run.log_artifact(page, "report")
+
+
+def dvc_hashes(lock: Path) -> dict[str, str]:
+    """The hash of every output that DVC has recorded, {dvc.path: hash}; empty where DVC has not run."""
+    if not lock.exists():
+        return {}
+    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    return {f"dvc.{out['path']}": out.get("md5", "") for stage in stages.values() for out in stage.get("outs", [])}

@@ -1,0 +1,230 @@
+"""The stage `train`: token shards to a trained decoder, on one device or many."""
+
+import json
+import logging
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+import torch
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
+
+from lightning_modules.configuration import OptimizerConfig, TrainerConfig
+from lightning_modules.data_module import SpeechTokens
+from lightning_modules.language_model import LanguageModel
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.parallel.checkpoint_folder import remove
+from lightning_modules.parallel.checkpoint_loading import load_weights, read_description
+from lightning_modules.parallel.configuration import ParallelConfig
+from lightning_modules.schedule import ScheduleConfig
+from lightning_modules.trainer import build_trainer, model_device, n_ranks
+from pipeline.configuration.command_line import preparing_command
+from pipeline.configuration.composed import is_multirun
+from pipeline.configuration.model import read_model
+from pipeline.configuration.settings import read_settings
+from pipeline.configuration.strategy import read_strategy
+from pipeline.plumbing.files import atomic_folder, atomic_write, read_json, write_json
+from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.stage_runs import training_run
+from pipeline.preparation.prepare import prepare_combination
+from pipeline.provenance.prepared_data import prepared_settings, require_prepared
+from pipeline.tokens.shards import TokenDataset
+from pipeline.tracking.history import HistoryLogger, last_values, read_history, write_history_table
+from pipeline.tracking.run import TrackedRun
+from pipeline.training.ranks import Ranks
+from pipeline.training.resume_folder import ResumeFolder, training_identity
+
+log = logging.getLogger(__name__)
+
+
+def train(values: Mapping[str, Any], outputs: Path) -> float:
+    """Train, and return the best validation loss, which sweeps minimise; the first rank alone writes and returns it.
+
+    Args:
+        values: the composed configuration.
+        outputs: where the stages write.
+    """
+    seed, prepared = values["seed"], find_data(values)
+    values = {**values, "paths": {**values["paths"], "prepared": str(prepared)}}
+    train_tokens, validation_tokens = (TokenDataset.open(prepared / split) for split in ("train", "validation"))
+    trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
+    strategy = read_strategy(values["strategy"])
+    L.seed_everything(seed, verbose=False)
+    model = build_model(values, train_tokens.vocabulary.size, trainer_config, strategy)
+    ranks, resume = Ranks(), ResumeFolder(outputs / "resume")
+    index = [read_json(prepared / split / "index.json") for split in ("train", "validation")]
+    last = prepare(resume, training_identity(values, index, n_ranks(strategy, trainer_config.accelerator)), ranks)
+    if trainer_config.start_from is not None and last is None:
+        begin_with(model, Path(trainer_config.start_from))
+    data = SpeechTokens(
+        train_tokens,
+        validation_tokens,
+        trainer_config.sequence_length,
+        lookahead=1 + model.decoder.config.num_nextn_predict_layers,
+        batch_size=trainer_config.batch_size,
+        n_batches=trainer_config.n_batches,
+        seed=seed,
+    )
+    with training_run(values, outputs, run_name(values), resume.run_id) as run:
+        if ranks.is_first:
+            resume.remember_run(run.run_id)
+        run.log_parameters(dict(values) | {"n_parameters": sum(p.numel() for p in model.parameters())})
+        log_data(run, prepared, values, train_tokens)
+        logger = first_logger(resume, last, run, trainer_config) if ranks.is_first else DummyLogger()
+        trainer = build_trainer(trainer_config, strategy, values["precision"]["kind"], logger, resume.path)
+        fit(trainer, model, data, last)
+        return write_outputs(outputs / "train", resume, run) if ranks.is_first else math.nan
+
+
+def find_data(values: Mapping[str, Any]) -> Path:
+    """The prepared data that the configuration asks for; a job of a multirun prepares them where there are none.
+
+    Raises:
+        FileNotFoundError, ValueError: there are none, or others; the message names the command that prepares them.
+    """
+    usual, cache = Path(values["paths"]["prepared"]), Path(values["paths"]["cache"])
+    if is_multirun():
+        return prepare_combination(values, usual, cache)
+    require_prepared(usual, prepared_settings(values), preparing_command())
+    return usual
+
+
+def prepare(resume: ResumeFolder, identity: Mapping[str, Any], ranks: Ranks) -> Path | None:
+    """Make the folder ready, on the first rank, and tell all of them which checkpoint to go on from, if any."""
+
+    def decide() -> str:
+        resume.prepare(identity)
+        return str(resume.last or "")
+
+    last = ranks.settle(decide)
+    return Path(last) if last else None
+
+
+def build_model(
+    values: Mapping[str, Any], vocabulary_size: int, trainer: TrainerConfig, strategy: ParallelConfig | None
+) -> LanguageModel:
+    """The LightningModule that the configuration describes, for tokens of this vocabulary.
+
+    Raises:
+        ValueError: when the configured vocabulary is too small for the tokens.
+    """
+    decoder, objective = read_model(values["model"], vocabulary_size)
+    with torch.device(model_device(strategy)):
+        return LanguageModel(
+            decoder,
+            objective,
+            read_settings(OptimizerConfig, values["optimizer"], "optimizer"),
+            read_settings(ScheduleConfig, values["schedule"], "schedule"),
+            trainer.max_steps,
+            values["seed"],
+            trainer.attend_across_documents,
+            trainer.recompute_activations,
+            trainer.compile,
+        )
+
+
+def begin_with(model: LanguageModel, path: Path) -> None:
+    """Begin with the weights of an earlier training, as the phases of context extension do.
+
+    A model without memory of its own yet loads them when it is sharded.
+
+    Raises:
+        FileNotFoundError: when there is no such checkpoint.
+        ValueError: when it holds another architecture; only how positions are scaled may differ.
+    """
+    trained = DecoderConfig(**read_description(path)["hyper_parameters"]["decoder"])
+    config = model.decoder.config
+    extended = replace(
+        trained, rope_scaling=config.rope_scaling, max_position_embeddings=config.max_position_embeddings
+    )
+    if extended != config:
+        differing = [f.name for f in fields(config) if getattr(extended, f.name) != getattr(config, f.name)]
+        raise ValueError(
+            f"trainer.start_from: {path} holds a model with another {', '.join(differing)}; "
+            "set model.* as it was trained."
+        )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        model.load_first_weights = partial(load_weights, path)
+    else:
+        load_weights(path, model.decoder)
+
+
+def first_logger(resume: ResumeFolder, last: Path | None, run: TrackedRun, config: TrainerConfig) -> Logger:
+    """What records the course of training, from the step on at which it begins or goes on."""
+    first_step = 0
+    if last is not None:
+        first_step = read_description(last)["global_step"]
+        log.info("Going on with the interrupted training at step %d of %d.", first_step, config.max_steps)
+    return HistoryLogger(resume.history, run, first_step)
+
+
+def fit(trainer: L.Trainer, model: LanguageModel, data: SpeechTokens, last: Path | None) -> None:
+    """Train to the end, from the last checkpoint of an interrupted training if there is one."""
+    with warnings.catch_warnings():
+        # The sampler begins at the right batch by itself, which Lightning cannot know; and workers would only cost
+        # time: a window is cut out of mapped memory.
+        warnings.filterwarnings("ignore", ".*dataloader is not resumable.*")
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+        trainer.fit(model, data, ckpt_path=last, weights_only=True)
+
+
+def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun) -> float:
+    """Write the stage's files, and return the best validation loss."""
+    rows = read_history(resume.history)
+    losses = [row["val/loss"] for row in rows if "val/loss" in row]
+    best = min(losses)
+    metrics = last_values(rows) | {"val/loss": best, "val/loss_last": losses[-1]}
+    write_history_table(rows, folder / "history.csv")
+    copy_checkpoint(resume.best, folder / "checkpoint.ckpt")
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "run.json", run.reference())
+    run.log_metrics({"val/loss_best": best})
+    run.log_objective(best)
+    run.log_artifact(folder / "history.csv")
+    run.log_artifact(folder / "metrics.json")
+    resume.remove()
+    return best
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Put a checkpoint, a file or a folder, in the place of whatever `target` was."""
+    if source.is_dir() != target.is_dir():
+        remove(target)
+    if source.is_dir():
+        with atomic_folder(target) as temporary:
+            shutil.copytree(source, temporary, copy_function=link_or_copy, dirs_exist_ok=True)
+    else:
+        with atomic_write(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A second name for a shard, which nothing changes once it is written, where the file system has such."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def log_data(run: TrackedRun, prepared: Path, values: Mapping[str, Any], train: TokenDataset) -> None:
+    """Note which data the run trains on."""
+    digest = fingerprint(read_json(train.folder / "index.json"))[:16]
+    card = read_json(prepared / "data_card.json")
+    run.log_dataset(values["data"]["kind"], digest, str(prepared), profile=json.dumps(card["splits"]))
+    run.log_artifact(prepared / "data_card.md")
+
+
+def run_name(values: Mapping[str, Any]) -> str:
+    """What tells one training from another in a list: size, codec, data."""
+    model, codec = values["model"], values["codec"]
+    size = f"{model['num_hidden_layers']}x{model['hidden_size']}"
+    books = f" {codec['n_codebooks']}x{codec['codebook_size']}" if "codebook_size" in codec else ""
+    return f"{size} · {codec['kind']}{books} · {values['data']['kind']}"
