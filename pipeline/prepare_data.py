@@ -11,7 +11,6 @@ import hydra
 from omegaconf import DictConfig
 
 from pipeline.configuration.composed import plain
-from pipeline.preparation.prepare import prepare
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +18,9 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base=None, config_path="../conf", config_name="config")
 def main(config: DictConfig) -> None:
     """Write data/prepared."""
+    # Torch and all that stands on it take seconds to import: mistakes are told before.
+    from pipeline.preparation.prepare import prepare
+
     prepared = Path(config.paths.prepared)
     report(prepare(plain(config), prepared, Path(config.paths.cache)), prepared)
 

@@ -54,7 +54,9 @@ def read_evaluation(evaluate: Mapping[str, Any]) -> EvaluationConfig:
     """
     options = dict(evaluate)
     gate = read_settings(FlatnessGate, options.pop("flatness_gate", {}), "evaluate.flatness_gate")
-    sampling = {name: options.pop(name) for name in ("temperature", "top_k", "top_p") if name in options}
+    sampling: dict[str, Any] = {
+        name: options.pop(name) for name in ("temperature", "top_k", "top_p") if name in options
+    }
     return EvaluationConfig(
         read_settings(SpeechConfig, options, "evaluate"), read_settings(SamplingConfig, sampling, "evaluate"), gate
     )

@@ -5,7 +5,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,17 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from pipeline.audio.codecs import codec_sample_rate, codec_settings, fit_codec, load_codec, save_codec
 from pipeline.audio.codecs.codec import Codec
-from pipeline.audio.codecs.registry import CodecConfig
-from pipeline.audio.corpora import build_corpus
+from pipeline.audio.codecs.configuration import CodecConfig, codec_settings
+from pipeline.audio.codecs.registry import codec_sample_rate, fit_codec
+from pipeline.audio.codecs.storage import load_codec, save_codec
+from pipeline.audio.corpora.registry import build_corpus
 from pipeline.audio.reading import write_wav
-from pipeline.audio.screening import ScreeningConfig
-from pipeline.audio.splitting import SPLITS, SplitConfig, assign_splits
-from pipeline.audio.utterances import Utterance, UtteranceConfig, plan_utterances
-from pipeline.configuration.settings import read_settings
+from pipeline.audio.splitting import SPLITS, assign_splits
+from pipeline.audio.utterances import Utterance, plan_utterances
 from pipeline.plumbing.files import write_json
 from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.preparation.configuration import read_data
 from pipeline.preparation.data_card import describe, write_card, write_manifest
 from pipeline.preparation.encoding import UtteranceReader, encode_splits
 from pipeline.preparation.inspection import inspect_corpus
@@ -37,24 +37,6 @@ log = logging.getLogger(__name__)
 N_EXAMPLES = 8
 # The folder in the cache that holds the data of sweeps, a folder for each combination of settings.
 COMBINATIONS = "combinations"
-PROCESSING = ("shard_utterances", "reference_utterances", "workers")
-
-
-@dataclass(frozen=True)
-class ProcessingConfig:
-    """How the work is portioned."""
-
-    shard_utterances: int
-    reference_utterances: int
-    workers: int | None
-
-    def __post_init__(self) -> None:
-        if (
-            self.shard_utterances < 1
-            or self.reference_utterances < 1
-            or (self.workers is not None and self.workers < 1)
-        ):
-            raise ValueError("data.shard_utterances, data.reference_utterances and data.workers must be at least 1.")
 
 
 def prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str, Any]:
@@ -120,32 +102,28 @@ def _sole_use(cache: Path) -> Iterator[None]:
 
 def _prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str, Any]:
     seed = values["seed"]
-    data = dict(values["data"])
-    split_config = read_settings(SplitConfig, data.pop("split"), "data.split")
-    utterance_config = read_settings(UtteranceConfig, data.pop("utterances"), "data.utterances")
-    screening = read_settings(ScreeningConfig, data.pop("screening"), "data.screening")
-    processing = read_settings(ProcessingConfig, {name: data.pop(name) for name in PROCESSING}, "data")
-    codec_config = codec_settings(values["codec"])
+    data, codec_config = read_data(values["data"]), codec_settings(values["codec"])
+    processing = data.processing
 
-    corpus = build_corpus(data.pop("kind"), data, cache, seed)
+    corpus = build_corpus(data.kind, data.options, cache, seed)
     recordings = corpus.recordings()
     inspections = inspect_corpus(
-        corpus, recordings, utterance_config.min_recording_seconds, screening, processing.workers
+        corpus, recordings, data.utterances.min_recording_seconds, data.screening, processing.workers
     )
     usable = [i for i in inspections if not i.reason]
-    splits = assign_splits([i.recording for i in usable], split_config, seed)
+    splits = assign_splits([i.recording for i in usable], data.split, seed)
     utterances = plan_utterances(
         {i.recording.id: i.seconds for i in usable},
         {i.recording.id: i.recording.speaker for i in usable},
         splits,
-        utterance_config,
+        data.utterances,
         seed,
     )
     read = UtteranceReader(
         corpus,
         {recording.id: recording for recording in recordings},
         codec_sample_rate(codec_config),
-        utterance_config.gap_seconds,
+        data.utterances.gap_seconds,
     )
     # What an interrupted run has encoded is found again by what it was encoded from: names and speakers decide on the
     # split and the order, so a corpus renamed in between is another one.

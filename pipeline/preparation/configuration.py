@@ -1,0 +1,69 @@
+"""The `data` group of the configuration. Light: needs no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.audio.configuration import ScreeningConfig, SplitConfig, UtteranceConfig
+from pipeline.audio.corpora.configuration import corpus_settings
+from pipeline.configuration.settings import read_settings
+
+PROCESSING = ("shard_utterances", "reference_utterances", "workers")
+
+
+@dataclass(frozen=True)
+class ProcessingConfig:
+    """How the work is portioned."""
+
+    shard_utterances: int
+    reference_utterances: int
+    workers: int | None
+
+    def __post_init__(self) -> None:
+        if (
+            self.shard_utterances < 1
+            or self.reference_utterances < 1
+            or (self.workers is not None and self.workers < 1)
+        ):
+            raise ValueError("data.shard_utterances, data.reference_utterances and data.workers must be at least 1.")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A corpus, and what becomes of it.
+
+    Attributes:
+        kind: of the corpus.
+        options: the kind's own.
+        split: who goes where.
+        utterances: how long documents are.
+        screening: what cannot be used.
+        processing: how the work is portioned.
+    """
+
+    kind: str
+    options: Mapping[str, Any]
+    split: SplitConfig
+    utterances: UtteranceConfig
+    screening: ScreeningConfig
+    processing: ProcessingConfig
+
+
+def read_data(data: Mapping[str, Any]) -> DataConfig:
+    """The `data` group, read and checked; nothing is opened.
+
+    Raises:
+        ValueError: naming the key that cannot be, and the remedy.
+    """
+    if "kind" not in data:
+        raise ValueError("data.kind is missing; choose one of the files under conf/data, as data=folder.")
+    options = dict(data)
+    kind = options.pop("kind")
+    split = read_settings(SplitConfig, options.pop("split", {}), "data.split")
+    utterances = read_settings(UtteranceConfig, options.pop("utterances", {}), "data.utterances")
+    screening = read_settings(ScreeningConfig, options.pop("screening", {}), "data.screening")
+    processing = read_settings(
+        ProcessingConfig, {name: options.pop(name) for name in PROCESSING if name in options}, "data"
+    )
+    corpus_settings(kind, options)
+    return DataConfig(kind, options, split, utterances, screening, processing)
