@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+DAMAGED = ("skip", "use")
+
 
 @dataclass(frozen=True)
 class ScreeningConfig:
@@ -12,18 +14,38 @@ class ScreeningConfig:
         silence_rms: the RMS (full scale 1, constant offset removed) below which a recording is silent.
         max_clipped_fraction: of the samples, at most this much may be clipped.
         max_rejected_fraction: of the corpus, at most this much may be unusable before its preparation fails.
+        damaged: what becomes of files that hold less than they promise: `skip` them, or `use` what lies before the
+            damage. The manifest names them either way.
+        min_sample_rate: in Hz; below, there is hardly any speech.
+        max_sample_rate: in Hz; above, the header is wrong.
+        max_hours: a longer recording is more likely a trap than speech.
     """
 
     silence_rms: float
     max_clipped_fraction: float
     max_rejected_fraction: float
+    damaged: str
+    min_sample_rate: int
+    max_sample_rate: int
+    max_hours: float
 
     def __post_init__(self) -> None:
         for name in ("silence_rms", "max_clipped_fraction", "max_rejected_fraction"):
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not 0 <= value <= 1:
+            if not _is_number(value) or not 0 <= value <= 1:
                 raise ValueError(f"data.screening.{name} must be a number between 0 and 1, not {value!r}.")
+        for name in ("min_sample_rate", "max_sample_rate", "max_hours"):
+            value = getattr(self, name)
+            if not _is_number(value) or value <= 0:
+                raise ValueError(f"data.screening.{name} must be a number above 0, not {value!r}.")
+        if self.damaged not in DAMAGED:
+            raise ValueError(f"data.screening.damaged must be `skip` or `use`, not {self.damaged!r}.")
+        if self.min_sample_rate > self.max_sample_rate:
+            raise ValueError("data.screening.min_sample_rate must be at most data.screening.max_sample_rate.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.audio.configuration import UtteranceConfig
-from pipeline.audio.reading import resample
+from pipeline.audio.resampling import resample
 
 
 @dataclass(frozen=True)
@@ -108,21 +108,19 @@ def _name(pieces: Sequence[Piece]) -> str:
 
 
 def assemble(
-    utterance: Utterance, read: Callable[[str], tuple[np.ndarray, int]], gap_seconds: float
+    utterance: Utterance, read: Callable[[Piece], tuple[np.ndarray, int]], gap_seconds: float
 ) -> tuple[np.ndarray, int]:
     """The utterance's samples [S], float32, and their sample rate in Hz.
 
     Args:
         utterance: what to assemble.
-        read: gives the samples and the sample rate of a recording, from its id.
+        read: gives the samples and the sample rate of a piece.
         gap_seconds: the silence between two pieces.
     """
     parts: list[np.ndarray] = []
     target_rate = 0
     for piece in utterance.pieces:
-        audio, sample_rate = read(piece.recording)
-        if piece.start is not None and piece.stop is not None:
-            audio = audio[round(piece.start * sample_rate) : round(piece.stop * sample_rate)]
+        audio, sample_rate = read(piece)
         target_rate = target_rate or sample_rate
         if parts:
             parts.append(np.zeros(round(gap_seconds * target_rate), dtype=np.float32))

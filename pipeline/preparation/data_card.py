@@ -11,7 +11,7 @@ from pipeline.plumbing.files import atomic_write, write_csv
 from pipeline.preparation.inspection import Inspection
 from pipeline.tokens.shards import TokenDataset
 
-MANIFEST_COLUMNS = ("file", "speaker", "seconds", "split", "sha256", "status", "reason", "transcript")
+MANIFEST_COLUMNS = ("file", "speaker", "seconds", "split", "sha256", "status", "reason", "note", "transcript")
 
 
 def write_manifest(inspections: Sequence[Inspection], splits: Mapping[str, str], path: Path) -> None:
@@ -27,6 +27,7 @@ def write_manifest(inspections: Sequence[Inspection], splits: Mapping[str, str],
                 "sha256": i.sha256,
                 "status": "rejected" if i.reason else "used",
                 "reason": i.reason,
+                "note": i.note,
                 "transcript": i.recording.transcript or "",
             }
             for i in inspections
@@ -40,6 +41,7 @@ def describe(
     codec: Mapping[str, Any],
     frame_rate: float,
     inspections: Sequence[Inspection],
+    remarks: Sequence[str],
     utterances: Sequence[Utterance],
     tokens: Mapping[str, TokenDataset],
     references: Mapping[str, ReferenceStatistics],
@@ -51,11 +53,13 @@ def describe(
         codec: the codec's settings.
         frame_rate: frames a second.
         inspections: every recording.
+        remarks: what the corpus says of itself.
         utterances: every utterance.
         tokens: the finished splits.
         references: measures of real speech.
     """
     rejected = [{"file": i.recording.id, "reason": i.reason} for i in inspections if i.reason]
+    noted = [{"file": i.recording.id, "note": i.note} for i in inspections if i.note and not i.reason]
     return {
         "corpus": corpus,
         "codec": dict(codec),
@@ -63,6 +67,9 @@ def describe(
         "recordings": len(inspections),
         "rejected_count": len(rejected),
         "rejected": rejected[:100],
+        "noted_count": len(noted),
+        "noted": noted[:100],
+        "remarks": list(remarks),
         "splits": {
             split: {
                 "utterances": len(tokens[split]),
@@ -90,7 +97,9 @@ def write_card(card: Mapping[str, Any], path: Path) -> None:
     lines = [
         f"# Data card: {card['corpus']}",
         "",
-        f"{card['recordings']} recordings, {card['rejected_count']} of them not used (see manifest.csv).",
+        f"{card['recordings']} recordings, {card['rejected_count']} of them not used, {card['noted_count']} used with "
+        "a note (see manifest.csv).",
+        *card["remarks"],
         f"Codec: {card['codec']['kind']}, {card['frame_rate']:g} frames a second.",
         "",
         "| split | utterances | minutes | speakers | tokens |",

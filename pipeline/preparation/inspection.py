@@ -1,17 +1,15 @@
 """The first pass over a corpus: what every recording holds, and whether it can be used."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-
-import numpy as np
 
 from pipeline.audio.configuration import ScreeningConfig
 from pipeline.audio.corpora.corpus import Corpus, Recording
 from pipeline.audio.reading import UnusableRecording
 from pipeline.audio.screening import screen
 from pipeline.audio.splitting import find_duplicates
+from pipeline.audio.survey import Take, survey
 from pipeline.plumbing.worker_processes import map_parallel
 
 
@@ -21,54 +19,67 @@ class Inspection:
 
     Attributes:
         recording: the recording.
-        seconds: its length; 0 when it could not be read.
-        sha256: of its samples, so that a copy under another name is known; empty when it could not be read.
+        seconds: the length of what is used of it; 0 when it could not be read.
+        sha256: of the samples that are used, so that a copy under another name is known; empty when there are none.
         reason: why it is not used; empty when it is.
+        note: what else is to be said: what its header has wrong, or what is missing although the rest is used.
+        take: which samples are used; None when it could not be read.
     """
 
     recording: Recording
     seconds: float = 0.0
     sha256: str = ""
     reason: str = ""
+    note: str = ""
+    take: Take | None = None
 
 
 def inspect_corpus(
     corpus: Corpus, recordings: Sequence[Recording], min_seconds: float, config: ScreeningConfig, workers: int | None
 ) -> list[Inspection]:
-    """Read every recording once, on all cores; copies of an earlier recording are marked as such.
-
-    Raises:
-        ValueError: when more than `config.max_rejected_fraction` of the recordings cannot be used.
-    """
+    """Read every recording once, on all cores; copies of an earlier recording are marked as such."""
     inspect = partial(_inspect, corpus=corpus, min_seconds=min_seconds, config=config)
-    inspections = list(map_parallel(inspect, recordings, workers, "inspecting", "recording"))
+    inspections = list(map_parallel(inspect, recordings, workers, "inspecting", "recording", on_death=_dead))
     duplicates = find_duplicates({i.recording.id: i.sha256 for i in inspections if not i.reason})
-    inspections = [
-        Inspection(i.recording, i.seconds, i.sha256, f"duplicate of {duplicates[i.recording.id]}")
-        if i.recording.id in duplicates
-        else i
+    return [
+        replace(i, reason=f"duplicate of {duplicates[i.recording.id]}") if i.recording.id in duplicates else i
         for i in inspections
     ]
+
+
+def require_usable(inspections: Sequence[Inspection], config: ScreeningConfig) -> None:
+    """Raise a ValueError when more than `config.max_rejected_fraction` of the recordings cannot be used."""
     rejected = [i for i in inspections if i.reason]
     if len(rejected) > config.max_rejected_fraction * len(inspections):
-        examples = "; ".join(f"{i.recording.id}: {i.reason}" for i in rejected[:5])
+        examples = "; ".join(f"{printable(i.recording.id)}: {i.reason}" for i in rejected[:5])
         raise ValueError(
             f"{len(rejected)} of {len(inspections)} recordings cannot be used, more than "
             f"data.screening.max_rejected_fraction ({config.max_rejected_fraction}) allows. The first: {examples}. "
             "Mend or remove them, or raise the fraction."
         )
-    return inspections
+
+
+def printable(name: str) -> str:
+    """A name as it can stand in a line: control characters, and those that turn the direction of text, escaped."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
 def _inspect(recording: Recording, corpus: Corpus, min_seconds: float, config: ScreeningConfig) -> Inspection:
+    if recording.defect:
+        return Inspection(recording, reason=recording.defect, note=recording.note)
     try:
-        audio, sample_rate = corpus.read(recording)
+        found = survey(corpus.path(recording), config.silence_rms, config.max_hours * 3600)
     except UnusableRecording as error:
-        return Inspection(recording, reason=error.reason)
-    seconds = len(audio) / sample_rate
-    digest = hashlib.sha256(np.ascontiguousarray(audio).tobytes()).hexdigest()
+        return Inspection(recording, reason=error.reason, note=recording.note)
+    reason = ""
     try:
-        screen(audio, sample_rate, min_seconds, config)
+        screen(found, min_seconds, config)
     except UnusableRecording as error:
-        return Inspection(recording, seconds, digest, error.reason)
-    return Inspection(recording, seconds, digest)
+        reason = error.reason
+    damage = [f"damaged, {found.damage}: what lies before is used"] if found.damage and not reason else []
+    note = "; ".join([*damage, *found.notes, *([recording.note] if recording.note else [])])
+    return Inspection(recording, found.seconds, found.sha256, reason, note, found.take)
+
+
+def _dead(recording: Recording) -> Inspection:
+    return Inspection(recording, reason="decoding it killed the process", note=recording.note)

@@ -25,9 +25,11 @@ from pipeline.plumbing.files import write_json
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.preparation.configuration import read_data
 from pipeline.preparation.data_card import describe, write_card, write_manifest
-from pipeline.preparation.encoding import UtteranceReader, encode_splits
-from pipeline.preparation.inspection import inspect_corpus
+from pipeline.preparation.encoding import encode_splits
+from pipeline.preparation.inspection import inspect_corpus, require_usable
 from pipeline.preparation.reference import measure_references, save_references
+from pipeline.preparation.refusal import listed_when_refused
+from pipeline.preparation.utterance_reader import UtteranceReader, by_recording
 from pipeline.provenance.prepared_data import fits, prepared_settings, settings_name, write_prepared_identity
 from pipeline.tokens.shards import TokenDataset, finish_split
 from pipeline.tokens.vocabulary import Vocabulary
@@ -107,11 +109,15 @@ def _prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str
 
     corpus = build_corpus(data.kind, data.options, cache, seed)
     recordings = corpus.recordings()
+    for remark in corpus.remarks():
+        log.warning(remark)
     inspections = inspect_corpus(
         corpus, recordings, data.utterances.min_recording_seconds, data.screening, processing.workers
     )
-    usable = [i for i in inspections if not i.reason]
-    splits = assign_splits([i.recording for i in usable], data.split, seed)
+    with listed_when_refused(inspections, prepared):
+        require_usable(inspections, data.screening)
+        usable = [i for i in inspections if not i.reason]
+        splits = assign_splits([i.recording for i in usable], data.split, seed)
     utterances = plan_utterances(
         {i.recording.id: i.seconds for i in usable},
         {i.recording.id: i.recording.speaker for i in usable},
@@ -121,7 +127,7 @@ def _prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str
     )
     read = UtteranceReader(
         corpus,
-        {recording.id: recording for recording in recordings},
+        {i.recording.id: i for i in inspections},
         codec_sample_rate(codec_config),
         data.utterances.gap_seconds,
     )
@@ -141,7 +147,14 @@ def _prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str
     save_examples(utterances, read, tokens["test"], work / "examples")
     write_manifest(inspections, splits, work / "manifest.csv")
     card = describe(
-        values["data"]["kind"], values["codec"], codec.frame_rate, inspections, utterances, tokens, references
+        values["data"]["kind"],
+        values["codec"],
+        codec.frame_rate,
+        inspections,
+        corpus.remarks(),
+        utterances,
+        tokens,
+        references,
     )
     write_json(work / "data_card.json", card)
     write_card(card, work / "data_card.md")
@@ -161,20 +174,22 @@ def fit_or_load(
 
 
 def waveforms(utterances: Sequence[Utterance], read: UtteranceReader) -> Iterator[Tensor]:
-    """The samples of one utterance after another."""
-    for utterance in utterances:
-        yield torch.from_numpy(read(utterance))
+    """The samples of one utterance after another; each recording is read once."""
+    for audio in read.many(by_recording(utterances)):
+        yield torch.from_numpy(audio)
 
 
 def save_examples(utterances: Sequence[Utterance], read: UtteranceReader, test: TokenDataset, folder: Path) -> None:
     """Keep a few test utterances as recorded: the longest of the first, to be heard beside generated speech."""
     candidates = [u for u in utterances if u.split == "test"][: 4 * N_EXAMPLES]
     longest = sorted(range(len(candidates)), key=lambda document: -test.lengths[document])[:N_EXAMPLES]
+    chosen = by_recording([candidates[document] for document in longest])
+    audio = dict(zip((utterance.id for utterance in chosen), read.many(chosen), strict=True))
     rows = []
     for document in sorted(longest):
-        name = f"test_{document:05d}.wav"
-        write_wav(folder / name, read(candidates[document]), read.sample_rate)
-        rows.append({"file": name, "document": document, "utterance": candidates[document].id})
+        name, utterance = f"test_{document:05d}.wav", candidates[document].id
+        write_wav(folder / name, audio[utterance], read.sample_rate)
+        rows.append({"file": name, "document": document, "utterance": utterance})
     write_json(folder / "examples.json", rows)
 
 

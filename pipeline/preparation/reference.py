@@ -12,7 +12,7 @@ from pipeline.audio.codecs.codec import Codec
 from pipeline.audio.measures.summary import ReferenceStatistics, measure_speech
 from pipeline.audio.utterances import Utterance
 from pipeline.plumbing.worker_processes import map_parallel
-from pipeline.preparation.encoding import UtteranceReader
+from pipeline.preparation.utterance_reader import UtteranceReader, by_recording
 
 REFERENCE_SPLITS = ("train", "validation")
 
@@ -72,6 +72,5 @@ def _measure(body: Body, read: UtteranceReader, codec: Codec) -> ReferenceStatis
 
 
 def _speak(body: Body, read: UtteranceReader, codec: Codec) -> Iterator[np.ndarray]:
-    for utterance in body.utterances:
-        audio = read(utterance)
+    for audio in read.many(by_recording(body.utterances)):
         yield codec.decode(codec.encode(torch.from_numpy(audio))).numpy() if body.through_codec else audio

@@ -13,6 +13,7 @@ import hydra
 import numpy as np
 import pytest
 import soundfile
+import torch
 from omegaconf import DictConfig
 
 from pipeline import prepare_data
@@ -70,7 +71,7 @@ def write_bad_files(root: Path) -> dict[str, str]:
         "bad/clipped.wav": "clipped",
         "bad/short.ogg": "too short",
         "bad/nan.wav": "holds NaN",
-        "bad/torn.wav": "truncated",
+        "bad/torn.wav": "damaged: holds 0.2 of 0.4 s",
         "zz/same.flac": "duplicate of speaker_1/01.flac",
         "zz/format.wav": "duplicate of speaker_0/02.flac",
         "zz/stereo.wav": "duplicate of speaker_0/06.wav",
@@ -213,6 +214,42 @@ def test_too_many_bad_files_fail_naming_setting_and_files(mixed: tuple[Path, dic
         prepare(mixed[0], tmp_path)
     assert "bad/clipped.wav: clipped" in str(caught.value)
     assert not (tmp_path / "prepared").exists()
+    assert str(tmp_path / "prepared.refused" / "manifest.csv") in str(caught.value)
+
+
+def test_what_a_refusal_found_is_on_the_disk_and_good_data_stay(
+    mixed: tuple[Path, dict[str, str]], good: Path, tmp_path: Path
+) -> None:
+    before = contents(prepare(good, tmp_path))
+    with pytest.raises(ValueError, match="cannot be used"):
+        prepare(mixed[0], tmp_path)
+    assert contents(tmp_path / "prepared") == before
+    rows = manifest(tmp_path / "prepared.refused")
+    assert {name for name, row in rows.items() if row["status"] == "rejected"} == mixed[1].keys()
+    # Too few speakers are found out only after the inspection.
+    with pytest.raises(ValueError, match=r"needs at least 3 speakers.*prepared\.refused"):
+        prepare(good, tmp_path, "data.split.by=speaker")
+    assert len(manifest(tmp_path / "prepared.refused")) == 14
+    prepare(good, tmp_path)
+    assert not (tmp_path / "prepared.refused").exists()
+
+
+def test_pieces_of_long_recordings_are_encoded_as_they_would_be_alone(tmp_path: Path) -> None:
+    for index in range(5):
+        path = tmp_path / "long" / f"{index}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, speech(3.0 + index, index), RATE)
+    prepared = prepare(tmp_path / "long", tmp_path, "data.utterances.max_seconds=1")
+    assert not (prepared / "long_recordings").exists()
+    codec, found = load_codec(prepared / "codec"), 0
+    pieces = {i: read_audio(tmp_path / "long" / f"{i}.wav")[0].reshape(3 + i, RATE) for i in range(5)}
+    expected = {codec.encode(torch.from_numpy(p)).numpy().tobytes() for rows in pieces.values() for p in rows}
+    for split in SPLITS:
+        tokens = TokenDataset.open(prepared / split)
+        for document in tokens:
+            assert tokens.vocabulary.tokens_to_codes(document).numpy().tobytes() in expected
+            found += 1
+    assert found == len(expected) == 3 + 4 + 5 + 6 + 7
 
 
 @pytest.mark.parametrize("n_shards", [0, 1, 4])

@@ -5,12 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
-from pipeline.audio.reading import UnusableRecording, read_audio
-
-__all__ = ["Corpus", "FileCorpus", "Recording", "UnusableRecording"]
-
 
 @dataclass(frozen=True)
 class Recording:
@@ -21,12 +15,16 @@ class Recording:
         speaker: who speaks, as far as the corpus tells.
         transcript: what is said, where the corpus tells.
         split: `train`, `validation` or `test`, where the corpus publishes a split.
+        defect: why it cannot be used, as far as the corpus tells without opening it; empty where it can.
+        note: what else the corpus has to say of it.
     """
 
     id: str
     speaker: str
     transcript: str | None = None
     split: str | None = None
+    defect: str = ""
+    note: str = ""
 
 
 class Corpus(Protocol):
@@ -45,12 +43,12 @@ class Corpus(Protocol):
         """
         ...
 
-    def read(self, recording: Recording) -> tuple[np.ndarray, int]:
-        """The samples [S] of one recording, float32 mono, and its sample rate in Hz.
+    def remarks(self) -> list[str]:
+        """What the corpus as a whole has to say, a sentence each: rows of its tables that name nothing, say."""
+        ...
 
-        Raises:
-            UnusableRecording: the file cannot be read.
-        """
+    def path(self, recording: Recording) -> Path:
+        """The file of a recording."""
         ...
 
 
@@ -62,10 +60,10 @@ class FileCorpus(ABC):
     def folder(self) -> Path:
         """Where the ids start."""
 
-    def read(self, recording: Recording) -> tuple[np.ndarray, int]:
-        """The samples [S] of one recording, float32 mono, and its sample rate in Hz.
+    def remarks(self) -> list[str]:
+        """Nothing, where a corpus has no tables."""
+        return []
 
-        Raises:
-            UnusableRecording: the file cannot be read.
-        """
-        return read_audio(self.folder / recording.id)
+    def path(self, recording: Recording) -> Path:
+        """The file of a recording."""
+        return self.folder / recording.id

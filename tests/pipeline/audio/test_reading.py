@@ -1,11 +1,10 @@
 import os
 
-import librosa
 import numpy as np
 import pytest
 import soundfile
 
-from pipeline.audio.reading import UnusableRecording, read_audio, resample, write_wav
+from pipeline.audio.reading import UnusableRecording, read_audio, write_wav
 
 RATE = 16000
 
@@ -58,8 +57,7 @@ def test_torn_files_are_unusable(tmp_path, name):
     soundfile.write(tmp_path / name, np.random.default_rng(0).uniform(-0.5, 0.5, RATE), RATE)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
-    expected = "truncated: 15978 of the announced 32000 bytes" if name == "a.wav" else "not a readable audio file"
-    assert reason(tmp_path / name).startswith(expected)
+    assert reason(tmp_path / name).startswith("holds 0.5 of 1.0 s" if name == "a.wav" else "holds 0.")
 
 
 def test_streamed_wav_is_read_though_its_length_was_not_known(tmp_path):
@@ -70,8 +68,13 @@ def test_streamed_wav_is_read_though_its_length_was_not_known(tmp_path):
 
 
 def test_permission_denied(tmp_path, monkeypatch):
+    """As root every file can be read: the refusal has to be made up."""
     write_wav(tmp_path / "a.wav", tone(440), RATE)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+    def refuse(path, flags):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
     assert reason(tmp_path / "a.wav") == "permission denied"
 
 
@@ -89,29 +92,3 @@ def test_write_wav_refuses_what_is_no_audio_and_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="mono"):
         write_wav(tmp_path / "a.wav", np.zeros((2, 3)), 8000)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("source", "target"), [(22050, 8000), (48000, 16000), (8000, 22050)])
-def test_resample_keeps_tones_and_suppresses_aliases(source, target):
-    def level(frequency: float) -> float:
-        middle = resample(tone(frequency, rate=source), source, target)[target // 4 : -target // 4]
-        return 20 * np.log10(np.sqrt(2 * np.mean(middle.astype(np.float64) ** 2)) / 0.5 + 1e-12)
-
-    nyquist = min(source, target) / 2
-    assert level(0.8 * nyquist) == pytest.approx(0, abs=0.1)
-    if target < source:
-        assert level(1.05 * nyquist) < -50
-
-
-def test_resample_agrees_with_librosa():
-    audio = sum(tone(frequency, rate=22050) for frequency in (200, 1000, 3000))
-    ours, theirs = resample(audio, 22050, 8000), librosa.resample(audio, orig_sr=22050, target_sr=8000)
-    assert abs(len(ours) - len(theirs)) <= 1
-    np.testing.assert_allclose(ours[1000:-1000], theirs[: len(ours)][1000:-1000], atol=2e-3)
-
-
-def test_resample_leaves_equal_rates_and_refuses_nonsense():
-    np.testing.assert_array_equal(resample(tone(440), RATE, RATE), tone(440))
-    assert len(resample(np.zeros(0, np.float32), RATE, 8000)) == 0
-    with pytest.raises(ValueError, match="positive"):
-        resample(tone(440), RATE, 0)

@@ -1,54 +1,66 @@
-import numpy as np
+from dataclasses import replace
+
 import pytest
 
 from pipeline.audio.configuration import ScreeningConfig
 from pipeline.audio.reading import UnusableRecording
-from pipeline.audio.screening import clipped_fraction, screen
+from pipeline.audio.screening import screen
+from pipeline.audio.survey import Survey, Take
 
 RATE = 8000
-CONFIG = ScreeningConfig(silence_rms=1e-4, max_clipped_fraction=0.01, max_rejected_fraction=0.1)
-SPEECH = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
+CONFIG = ScreeningConfig(
+    silence_rms=1e-4,
+    max_clipped_fraction=0.01,
+    max_rejected_fraction=0.1,
+    damaged="skip",
+    min_sample_rate=4000,
+    max_sample_rate=768_000,
+    max_hours=24,
+)
+SPEECH = Survey(RATE, Take(RATE), "ab" * 32, rms=0.1, clipped_fraction=0.0, finite=True)
 
 
-def reason(audio: np.ndarray) -> str:
+def reason(config: ScreeningConfig = CONFIG, **changes) -> str:
     with pytest.raises(UnusableRecording) as caught:
-        screen(audio, RATE, 0.3, CONFIG)
+        screen(replace(SPEECH, **changes), 0.3, config)
     return caught.value.reason
 
 
-def with_values(*values: float) -> np.ndarray:
-    audio = SPEECH.copy()
-    audio[100 : 100 + len(values)] = values
-    return audio
-
-
 def test_speech_passes():
-    screen(SPEECH, RATE, 0.3, CONFIG)
-    screen(SPEECH, RATE, 1.0, CONFIG)
+    screen(SPEECH, 0.3, CONFIG)
+    screen(SPEECH, 1.0, CONFIG)
+    screen(replace(SPEECH, notes=("its header does not tell the length; read to the end",)), 0.3, CONFIG)
 
 
 def test_each_fault_has_its_reason():
-    assert reason(SPEECH[:0]) == "empty: no samples"
-    assert reason(with_values(np.nan)) == "holds NaN or infinite samples"
-    assert reason(with_values(-np.inf)) == "holds NaN or infinite samples"
-    assert reason(SPEECH[: RATE // 4]) == "too short: 0.25 s of at least 0.3 s"
-    assert reason(SPEECH * np.float32(1e-4)).startswith("silent")
-    assert reason(np.clip(SPEECH * 30, -1, 1)).startswith("clipped")
+    assert reason(take=Take(0)) == "empty: no samples"
+    assert reason(finite=False, rms=float("nan")) == "holds NaN or infinite samples"
+    assert reason(take=Take(RATE // 4)) == "too short: 0.25 s of at least 0.3 s"
+    assert reason(rms=1e-5) == "silent: RMS 1.0e-05 below 0.0001"
+    assert reason(clipped_fraction=0.5) == "clipped: 50.0% of the samples, more than 1.0%"
+    assert reason(sample_rate=3999) == "sample rate 3999 Hz, not between 4000 and 768000 Hz"
+    assert reason(sample_rate=768_001).startswith("sample rate 768001 Hz")
 
 
-def test_a_constant_offset_is_no_sound():
-    assert reason(np.full(RATE, 0.5, np.float32)).startswith("silent")
+def test_damaged_files_are_skipped_or_used_as_configured():
+    damaged = replace(SPEECH, damage="holds 1.0 of 7.1 s")
+    assert reason(damage="holds 1.0 of 7.1 s") == "damaged: holds 1.0 of 7.1 s"
+    screen(damaged, 0.3, replace(CONFIG, damaged="use"))
+    assert reason(replace(CONFIG, damaged="use"), damage="x", take=Take(10)).startswith("too short")
 
 
-def test_only_runs_at_full_scale_count_as_clipped():
-    assert clipped_fraction(with_values(1.0, -1.0)) == 0
-    assert clipped_fraction(with_values(1.0, -1.0, 1.0)) == pytest.approx(3 / RATE)
-    assert clipped_fraction(np.array([1, 1, 1, 0, 1, 1, 0, -1, -1, -1, -1], np.float32)) == pytest.approx(7 / 11)
-    assert clipped_fraction(np.array([0.998] * 5, np.float32)) == 0
-
-
-@pytest.mark.parametrize("change", [{"silence_rms": -1}, {"max_clipped_fraction": 2}, {"max_rejected_fraction": True}])
-def test_configuration_names_the_key(change):
-    values = {"silence_rms": 0.1, "max_clipped_fraction": 0.1, "max_rejected_fraction": 0.1} | change
-    with pytest.raises(ValueError, match=f"data.screening.{next(iter(change))} must be a number between 0 and 1"):
-        ScreeningConfig(**values)
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("silence_rms", -1, "between 0 and 1"),
+        ("max_clipped_fraction", 2, "between 0 and 1"),
+        ("max_rejected_fraction", True, "between 0 and 1"),
+        ("damaged", "keep", "`skip` or `use`, not 'keep'"),
+        ("min_sample_rate", 0, "above 0"),
+        ("max_sample_rate", "48000", "a number above 0"),
+        ("max_hours", float("inf"), "a number above 0"),
+    ],
+)
+def test_configuration_names_the_key(name, value, message):
+    with pytest.raises(ValueError, match=f"data.screening.{name} must be .*{message}"):
+        replace(CONFIG, **{name: value})

@@ -1,13 +1,26 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
+from pipeline.audio.configuration import ScreeningConfig
 from pipeline.audio.corpora.corpus import Recording
-from pipeline.audio.reading import UnusableRecording
+from pipeline.preparation.inspection import inspect_corpus
+from pipeline.preparation.utterance_reader import UtteranceReader
 
 RATE = 8000
+SCREENING = ScreeningConfig(
+    silence_rms=1e-4,
+    max_clipped_fraction=0.01,
+    max_rejected_fraction=1.0,
+    damaged="skip",
+    min_sample_rate=4000,
+    max_sample_rate=768_000,
+    max_hours=24,
+)
 
 
 def voice(seconds: float, seed: int, sample_rate: int = RATE) -> np.ndarray:
@@ -21,21 +34,21 @@ def voice(seconds: float, seed: int, sample_rate: int = RATE) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class MemoryCorpus:
-    """Recordings given by the test: samples, or the reason why there are none."""
+class FewRecordings:
+    """Recordings that the test gives: samples, which lie in WAV files, or the reason why there are none."""
 
-    audio: Mapping[str, np.ndarray | str]
-    sample_rate: int = RATE
-    name = "memory"
+    folder: Path
+    given: tuple[Recording, ...]
+    name = "few"
 
     def recordings(self) -> list[Recording]:
-        return [Recording(name, speaker=name.split("/")[0], transcript=f"says {name}") for name in self.audio]
+        return list(self.given)
 
-    def read(self, recording: Recording) -> tuple[np.ndarray, int]:
-        audio = self.audio[recording.id]
-        if isinstance(audio, str):
-            raise UnusableRecording(audio)
-        return audio, self.sample_rate
+    def remarks(self) -> list[str]:
+        return []
+
+    def path(self, recording: Recording) -> Path:
+        return self.folder / f"{recording.id}.wav"
 
 
 @pytest.fixture(scope="session")
@@ -44,5 +57,27 @@ def make_voice() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def make_corpus() -> type[MemoryCorpus]:
-    return MemoryCorpus
+def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FewRecordings]:
+    def make(audio: Mapping[str, np.ndarray | str], sample_rate: int = RATE) -> FewRecordings:
+        folder, given = tmp_path_factory.mktemp("corpus"), []
+        for name, samples in audio.items():
+            defect = samples if isinstance(samples, str) else ""
+            given.append(Recording(name, name.split("/")[0], transcript=f"says {name}", defect=defect))
+            if not defect:
+                path = folder / f"{name}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, samples, sample_rate, subtype="FLOAT")
+        return FewRecordings(folder, tuple(given))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_reader() -> Callable[..., UtteranceReader]:
+    """A reader of a corpus that has been inspected."""
+
+    def make(corpus: FewRecordings, sample_rate: int, gap_seconds: float) -> UtteranceReader:
+        inspections = inspect_corpus(corpus, corpus.recordings(), 0.0, SCREENING, workers=1)
+        return UtteranceReader(corpus, {i.recording.id: i for i in inspections}, sample_rate, gap_seconds)
+
+    return make

@@ -13,9 +13,10 @@ from pipeline.tokens.shards import TokenDataset, finish_split, shard_path, write
 from pipeline.tokens.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(2, 4)
+REMARK = "the table names 3 files that are not there"
 FRAMES = {"train": [100, 50, 0], "validation": [25], "test": [75]}
 INSPECTIONS = [
-    Inspection(Recording("a/1.wav", "a", 'She said "no, thanks",\nand left.'), 1.25, "ab" * 32),
+    Inspection(Recording("a/1.wav", "a", 'She said "no, thanks",\nand left.'), 1.25, "ab" * 32, note="streamed"),
     Inspection(Recording("a/2.wav", "a"), 0.1, "cd" * 32, "too short: 0.10 s of at least 0.3 s"),
     Inspection(Recording("b/ü, 3.wav", "b"), reason="not a readable audio file"),
 ]
@@ -39,7 +40,8 @@ def card(tokens, make_voice) -> dict:
         for i, speaker in enumerate(names)
     ]
     reference = ReferenceStatistics(8000, measure_speech([make_voice(0.5, 1)], 8000, None))
-    return describe("folder", {"kind": "mel_rvq"}, 50.0, INSPECTIONS, utterances, tokens, {"train_real": reference})
+    references = {"train_real": reference}
+    return describe("folder", {"kind": "mel_rvq"}, 50.0, INSPECTIONS, [REMARK], utterances, tokens, references)
 
 
 def test_the_manifest_has_a_row_for_every_recording(tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_the_manifest_has_a_row_for_every_recording(tmp_path: Path) -> None:
         assert tuple(reader.fieldnames or ()) == MANIFEST_COLUMNS
     assert first == {
         "file": "a/1.wav", "speaker": "a", "seconds": "1.250", "split": "test", "sha256": "ab" * 32,
-        "status": "used", "reason": "", "transcript": 'She said "no, thanks",\nand left.',
+        "status": "used", "reason": "", "note": "streamed", "transcript": 'She said "no, thanks",\nand left.',
     }  # fmt: skip
     assert (second["status"], second["reason"], second["split"]) == ("rejected", INSPECTIONS[1].reason, "")
     assert (third["file"], third["seconds"], third["sha256"]) == ("b/ü, 3.wav", "0.000", "")
@@ -67,6 +69,7 @@ def test_the_card_counts_frames_not_specials(card: dict) -> None:
 def test_the_card_names_what_was_rejected(card: dict) -> None:
     assert (card["recordings"], card["rejected_count"]) == (3, 2)
     assert card["rejected"] == [{"file": i.recording.id, "reason": i.reason} for i in INSPECTIONS[1:]]
+    assert (card["noted_count"], card["noted"]) == (1, [{"file": "a/1.wav", "note": "streamed"}])
     assert card["reference"]["train_real"]["n_utterances"] == 1
 
 
@@ -74,6 +77,7 @@ def test_the_card_can_be_read(card: dict, tmp_path: Path) -> None:
     write_card(card, tmp_path / "card.md")
     text = (tmp_path / "card.md").read_text()
     assert text.startswith("# Data card: folder\n\n3 recordings, 2 of them not used")
+    assert REMARK in text
     assert "Codec: mel_rvq, 50 frames a second." in text
     assert "| train | 3 | 0.1 | 2 | 306 |" in text
     flatness = card["reference"]["train_real"]["flatness"]

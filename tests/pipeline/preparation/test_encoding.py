@@ -9,7 +9,8 @@ from torch import Tensor
 from pipeline.audio.codecs.configuration import MuLawConfig
 from pipeline.audio.codecs.mu_law import MuLawCodec
 from pipeline.audio.utterances import Piece, Utterance
-from pipeline.preparation.encoding import UtteranceReader, encode_splits
+from pipeline.preparation.encoding import encode_splits
+from pipeline.preparation.utterance_reader import UtteranceReader
 from pipeline.tokens.shards import TokenDataset, finish_split
 from pipeline.tokens.vocabulary import Vocabulary
 
@@ -33,9 +34,9 @@ class CountingCodec(MuLawCodec):
 
 
 @pytest.fixture
-def reader(make_corpus, make_voice) -> UtteranceReader:
+def reader(make_corpus, make_reader, make_voice) -> UtteranceReader:
     corpus = make_corpus({f"s/{i:02}": make_voice(0.05 + 0.01 * i, i) for i in range(14)})
-    return UtteranceReader(corpus, {r.id: r for r in corpus.recordings()}, 8000, GAP_SECONDS)
+    return make_reader(corpus, 8000, GAP_SECONDS)
 
 
 def plan(names: range, split: str) -> list[Utterance]:
@@ -119,12 +120,13 @@ def test_a_shard_whose_writing_was_interrupted_is_encoded_again(
     assert len(TokenDataset.open(tmp_path / "train")) == 8
 
 
-def test_utterances_are_read_at_the_codec_s_rate_pieces_joined_by_silence(make_corpus, make_voice) -> None:
+def test_utterances_are_read_at_the_codec_s_rate_pieces_joined_by_silence(make_corpus, make_reader, make_voice) -> None:
     corpus = make_corpus({"s/a": make_voice(0.5, 1, 16000), "s/b": make_voice(0.25, 2, 16000)}, sample_rate=16000)
-    read = UtteranceReader(corpus, {r.id: r for r in corpus.recordings()}, 8000, GAP_SECONDS)
-    audio = read(Utterance("s/a+1", "s", "train", (Piece("s/a", 0.1, 0.3), Piece("s/b"))))
+    read = make_reader(corpus, 8000, GAP_SECONDS)
+    audio = read(Utterance("s/a+1", "s", "train", (Piece("s/a"), Piece("s/b"))))
     assert audio.dtype == np.float32
-    assert len(audio) == round((0.2 + GAP_SECONDS + 0.25) * 8000)
+    assert len(audio) == round((0.5 + GAP_SECONDS + 0.25) * 8000)
     # The middle of the gap, out of the resampling filter's reach.
-    assert np.abs(audio[1700:1900]).max() < 1e-3 < np.abs(audio).max()
+    assert np.abs(audio[4100:4300]).max() < 1e-3 < np.abs(audio).max()
+    assert len(read(Utterance("s/a@0.1", "s", "train", (Piece("s/a", 0.1, 0.3),)))) == 1600
     assert len(read(Utterance("s/a", "s", "train", (Piece("s/a"),)))) == 4000

@@ -1,16 +1,26 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pipeline.audio.configuration import ScreeningConfig
-from pipeline.preparation.inspection import Inspection, inspect_corpus
+from pipeline.preparation.inspection import Inspection, inspect_corpus, require_usable
 
-LENIENT = ScreeningConfig(silence_rms=1e-4, max_clipped_fraction=0.01, max_rejected_fraction=1.0)
+LENIENT = ScreeningConfig(
+    silence_rms=1e-4,
+    max_clipped_fraction=0.01,
+    max_rejected_fraction=1.0,
+    damaged="skip",
+    min_sample_rate=4000,
+    max_sample_rate=768_000,
+    max_hours=24,
+)
 
 
 def inspect(corpus, config: ScreeningConfig = LENIENT, min_seconds: float = 0.3) -> dict[str, Inspection]:
     inspections = inspect_corpus(corpus, corpus.recordings(), min_seconds, config, workers=1)
+    require_usable(inspections, config)
     assert [i.recording for i in inspections] == corpus.recordings()
     return {i.recording.id: i for i in inspections}
 
@@ -64,7 +74,7 @@ def test_too_many_unusable_recordings_fail_with_the_first_of_them(
     """Three of ten, a copy among them."""
     audio = {f"s/{i}": make_voice(0.4, i) for i in range(8)}
     corpus = make_corpus(audio | {"s/8": "not a readable audio file", "s/9": audio["s/3"]} | {"s/1": audio["s/1"][:80]})
-    config = ScreeningConfig(1e-4, 0.01, fraction)
+    config = replace(LENIENT, max_rejected_fraction=fraction)
     if not fails:
         assert sum(bool(i.reason) for i in inspect(corpus, config).values()) == 3
         return
@@ -79,5 +89,5 @@ def test_too_many_unusable_recordings_fail_with_the_first_of_them(
 def test_only_the_first_are_named(make_corpus) -> None:
     corpus = make_corpus({f"s/{i}": "broken" for i in range(9)})
     with pytest.raises(ValueError, match="s/4: broken. Mend") as caught:
-        inspect(corpus, ScreeningConfig(1e-4, 0.01, 0.5))
+        inspect(corpus, replace(LENIENT, max_rejected_fraction=0.5))
     assert "s/5" not in str(caught.value)

@@ -8,8 +8,8 @@ from pipeline.audio.codecs.configuration import MuLawConfig
 from pipeline.audio.codecs.mu_law import MuLawCodec
 from pipeline.audio.measures.summary import measure_speech
 from pipeline.audio.utterances import Piece, Utterance
-from pipeline.preparation.encoding import UtteranceReader
 from pipeline.preparation.reference import draw, load_reference, measure_references, save_references
+from pipeline.preparation.utterance_reader import UtteranceReader
 
 # Few levels, so that what went through the codec sounds different.
 CODEC = MuLawCodec(MuLawConfig(8000, 16, -23.0))
@@ -18,9 +18,9 @@ UTTERANCES = [Utterance(f"s/{i}", "s", split, (Piece(f"s/{i}"),)) for split, num
 
 
 @pytest.fixture
-def reader(make_corpus, make_voice) -> UtteranceReader:
+def reader(make_corpus, make_reader, make_voice) -> UtteranceReader:
     corpus = make_corpus({f"s/{i}": make_voice(0.4, i) for i in range(13)})
-    return UtteranceReader(corpus, {r.id: r for r in corpus.recordings()}, 8000, 0.0)
+    return make_reader(corpus, 8000, 0.0)
 
 
 def test_each_reference_measures_its_own_split_and_signal(reader: UtteranceReader) -> None:

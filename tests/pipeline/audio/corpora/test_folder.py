@@ -4,9 +4,9 @@ import pickle
 import numpy as np
 import pytest
 
-from pipeline.audio.corpora.corpus import Recording, UnusableRecording
+from pipeline.audio.corpora.corpus import Recording
 from pipeline.audio.corpora.registry import build_corpus
-from pipeline.audio.reading import write_wav
+from pipeline.audio.reading import UnusableRecording, read_audio, write_wav
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 800).astype(np.float32)
 
@@ -47,7 +47,7 @@ def test_speakers(tree, speaker_from, speakers):
 
 def test_recordings_are_read_also_from_a_copy_of_the_corpus(tree):
     corpus = pickle.loads(pickle.dumps(folder_corpus(tree)))
-    audio, rate = corpus.read(corpus.recordings()[0])
+    audio, rate = read_audio(corpus.path(corpus.recordings()[0]))
     assert rate == 8000
     np.testing.assert_allclose(audio, NOISE, atol=1e-4)
 
@@ -74,7 +74,7 @@ def test_dangling_link_is_a_recording_with_a_reason(tree):
     corpus = folder_corpus(tree)
     gone = next(recording for recording in corpus.recordings() if recording.id == "gone.wav")
     with pytest.raises(UnusableRecording, match="a link to a file that does not exist"):
-        corpus.read(gone)
+        read_audio(corpus.path(gone))
 
 
 def test_name_that_is_not_utf8_is_refused(tree):
