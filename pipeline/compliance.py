@@ -1,30 +1,26 @@
 """A model beside the DeepSeek-V3 paper and the model card, every value counted or measured.
 
-python -m pipeline.compliance [model=deepseek_v3 output=json …]
+Prints a table, or one JSON object with output=json. Nothing is written.
+
+  python -m pipeline.compliance
+  python -m pipeline.compliance model=deepseek_v3 output=json
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
-import hydra
-from omegaconf import DictConfig
-
-from pipeline.configuration.composed import plain
-
-OUTPUTS = ("table", "json")
+from pipeline.entry.command import command
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="compliance")
-def main(config: DictConfig) -> None:
+@command(groups=("model", "codec", "data", "trainer"), config_name="compliance")
+def main(values: dict[str, Any], outputs: Path) -> None:
     """Print the table, or the same as JSON."""
-    values = plain(config)
-    if values["output"] not in OUTPUTS:
-        raise ValueError(f"output is '{values['output']}'; choose {' or '.join(OUTPUTS)}.")
     # Torch takes seconds to import: mistakes are told before.
     from pipeline.architecture.examination import examine
     from pipeline.architecture.terminal import terminal_text
 
-    report = examine(values, Path(config.paths.prepared))
+    report = examine(values, Path(values["paths"]["prepared"]))
     print(json.dumps(report, indent=2) if values["output"] == "json" else terminal_text(report))
 
 

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from pipeline.configuration.composed import CONF
 from pipeline.configuration.model import check_model
+from pipeline.entry.ending import Ending
 from pipeline.plumbing.files import atomic_write
 
 PARAMS = Path("params.yaml")
@@ -91,22 +92,27 @@ def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix.removesuffix("."), values
 
 
-def main() -> int:
+def main() -> None:
     """Run the command line."""
+    ending = Ending()
+    with ending.of_command():
+        sys.exit(run(ending))
+
+
+def run(ending: Ending) -> int:
+    """Do what the command line asks for, and return the status of the process."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.compose", description="Compose conf/ into params.yaml.")
     parser.add_argument("--check", action="store_true", help="only tell whether params.yaml is up to date")
     parser.add_argument("--warn", action="store_true", help="with --check: a stale params.yaml is no failure")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     arguments = parser.parse_args()
-    try:
-        if not arguments.check:
-            changed = write_params(PARAMS)
-            print(f"{PARAMS} {'composed anew from' if changed else 'is up to date with'} conf/")
-            return 0
-        if PARAMS.exists():
-            check_written(PARAMS)
-    except ValueError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return 1
+    ending.show_traceback = arguments.traceback
+    if not arguments.check:
+        changed = write_params(PARAMS)
+        print(f"{PARAMS} {'composed anew from' if changed else 'is up to date with'} conf/")
+        return 0
+    if PARAMS.exists():
+        check_written(PARAMS)
     # An experiment's params.yaml differs on purpose: DVC has just composed it with the experiment's own values.
     stale = [] if "DVC_EXP_NAME" in os.environ else stale_values(PARAMS)
     if not stale:
@@ -118,4 +124,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,22 +1,24 @@
 """Stage 3: a checkpoint of any layout to any other, judged before it takes its place.
 
-python -m pipeline.convert_checkpoint
-python -m pipeline.convert_checkpoint source=old.pt target=export [layout=deepseek conversion.dtype=fp8 …]
+Reads the checkpoint of training unless `source` names another, and writes outputs/export unless `target` does.
+
+  python -m pipeline.convert_checkpoint
+  python -m pipeline.convert_checkpoint source=old.pt target=export layout=deepseek conversion.dtype=fp8
 """
 
-import hydra
-from omegaconf import DictConfig
+from pathlib import Path
+from typing import Any
 
-from pipeline.configuration.composed import outputs_folder, plain
+from pipeline.entry.command import command
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="config")
-def main(config: DictConfig) -> None:
+@command(groups=("conversion", "model", "tracking", "debug"))
+def main(values: dict[str, Any], outputs: Path) -> None:
     """Write `target` from `source`: by default outputs/export from the best checkpoint of training."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.conversion.convert import convert_checkpoint
 
-    convert_checkpoint(plain(config), outputs_folder(config))
+    convert_checkpoint(values, outputs)
 
 
 if __name__ == "__main__":

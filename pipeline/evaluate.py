@@ -1,21 +1,24 @@
 """Stage 4: an export to its loss on held-out speech, and the speech it makes up.
 
-python -m pipeline.evaluate [evaluate.temperature=0.8 …]
+Reads outputs/export and data/prepared, and writes losses, generated speech and its measures to outputs/evaluate.
+
+  python -m pipeline.evaluate
+  python -m pipeline.evaluate evaluate.temperature=0.8 evaluate.seconds=10
 """
 
-import hydra
-from omegaconf import DictConfig
+from pathlib import Path
+from typing import Any
 
-from pipeline.configuration.composed import outputs_folder, plain
+from pipeline.entry.command import command
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="config")
-def main(config: DictConfig) -> None:
+@command(groups=("evaluate", "tracking", "debug"))
+def main(values: dict[str, Any], outputs: Path) -> None:
     """Write outputs/evaluate from outputs/export and the held-out data."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.evaluation.evaluate import evaluate
 
-    evaluate(plain(config), outputs_folder(config))
+    evaluate(values, outputs)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,29 @@
 """What a training needs of its GPUs, planned in one process that stands for the first of all ranks.
 
-python -m pipeline.plan model=deepseek_v3 nodes=256 gpus_per_node=8 strategy.ep=64 precision=fp8_deepseek
-python -m pipeline.plan … [gpu=h100] [output=json]
+Prints a table, or one JSON object with output=json. Nothing is written, and no GPU is needed.
+
+  python -m pipeline.plan model=bench_3b gpus_per_node=2
+  python -m pipeline.plan model=deepseek_v3 nodes=256 gpus_per_node=8 strategy.ep=64 precision=fp8_deepseek gpu=h100
 """
 
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
-import hydra
-from omegaconf import DictConfig
-
-from pipeline.configuration.composed import plain
-
-OUTPUTS = ("table", "json")
+from pipeline.entry.command import command
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="plan")
-def main(config: DictConfig) -> None:
+@command(groups=("model", "gpu", "strategy", "precision", "trainer", "optimizer", "experiment"), config_name="plan")
+def main(values: dict[str, Any], outputs: Path) -> None:
     """Print the table, or the same as JSON."""
     # Of torch's, about what it will do otherwise in its next version.
     warnings.filterwarnings("ignore", module="torch.*")
-    values = plain(config)
-    if values["output"] not in OUTPUTS:
-        raise ValueError(f"output is '{values['output']}'; choose {' or '.join(OUTPUTS)}.")
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.planning.composed import planned
     from pipeline.planning.terminal import terminal_text
 
-    report = planned(values, Path(config.paths.prepared))
+    report = planned(values, Path(values["paths"]["prepared"]))
     print(json.dumps(report, indent=2) if values["output"] == "json" else terminal_text(report))
 
 

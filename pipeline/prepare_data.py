@@ -1,28 +1,28 @@
 """Stage 1: a corpus to a codec, token shards and what real speech measures.
 
-python -m pipeline.prepare_data [data=folder data.root=/path/to/audio …]
+Writes data/prepared. Recordings that cannot be used are listed with the reason in data/prepared/manifest.csv.
+
+  python -m pipeline.prepare_data
+  python -m pipeline.prepare_data data=folder data.root=/path/to/audio codec=mel_rvq_8x256
 """
 
 import logging
 from pathlib import Path
 from typing import Any
 
-import hydra
-from omegaconf import DictConfig
-
-from pipeline.configuration.composed import plain
+from pipeline.entry.command import command
 
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="config")
-def main(config: DictConfig) -> None:
+@command(groups=("data", "codec", "debug"))
+def main(values: dict[str, Any], outputs: Path) -> None:
     """Write data/prepared."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.preparation.prepare import prepare
 
-    prepared = Path(config.paths.prepared)
-    report(prepare(plain(config), prepared, Path(config.paths.cache)), prepared)
+    prepared = Path(values["paths"]["prepared"])
+    report(prepare(values, prepared, Path(values["paths"]["cache"])), prepared)
 
 
 def report(card: dict[str, Any], prepared: Path) -> None:

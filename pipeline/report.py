@@ -1,21 +1,24 @@
-"""Stage 5: everything to one page.
+"""Stage 5: everything to one page, outputs/report/index.html, which opens in any browser.
 
-python -m pipeline.report
+Reads what the other stages wrote.
+
+  python -m pipeline.report
+  python -m pipeline.report report.title="Six voices" report.n_examples=8
 """
 
-import hydra
-from omegaconf import DictConfig
+from pathlib import Path
+from typing import Any
 
-from pipeline.configuration.composed import outputs_folder, plain
+from pipeline.entry.command import command
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="config")
-def main(config: DictConfig) -> None:
+@command(groups=("report", "tracking"))
+def main(values: dict[str, Any], outputs: Path) -> None:
     """Write outputs/report/index.html from what the other stages wrote."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.reporting.report import report
 
-    report(plain(config), outputs_folder(config))
+    report(values, outputs)
 
 
 if __name__ == "__main__":

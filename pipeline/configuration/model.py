@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from pipeline.configuration.settings import read_settings
+from pipeline.tokens.special import vocabulary_size
 
 
 def read_model(model: Mapping[str, Any], vocabulary_size: int) -> tuple[DecoderConfig, ObjectiveConfig]:
@@ -14,12 +15,13 @@ def read_model(model: Mapping[str, Any], vocabulary_size: int) -> tuple[DecoderC
         ValueError: naming the key that cannot be, and the remedy.
     """
     architecture = dict(model)
-    objective = read_settings(ObjectiveConfig, architecture.pop("objective"), "model.objective")
-    if architecture["vocab_size"] is None:
+    objective = read_settings(ObjectiveConfig, architecture.pop("objective", {}), "model.objective")
+    configured = architecture.get("vocab_size")
+    if configured is None:
         architecture["vocab_size"] = vocabulary_size
-    elif architecture["vocab_size"] < vocabulary_size:
+    elif isinstance(configured, int) and configured < vocabulary_size:
         raise ValueError(
-            f"model.vocab_size is {architecture['vocab_size']}, but the codec's tokens need {vocabulary_size}; "
+            f"model.vocab_size is {configured}, but the codec's tokens need {vocabulary_size}; "
             "raise it, or set it to null to follow the tokens."
         )
     return read_settings(DecoderConfig, architecture, "model"), objective
@@ -31,10 +33,7 @@ def check_model(values: Mapping[str, Any]) -> None:
     Raises:
         ValueError: as `read_model` does.
     """
-    codec, vocabulary_size = values["codec"], 1
-    if values["model"]["vocab_size"] is not None and "codebook_size" in codec:
-        # Imports torch, which a composition that leaves the vocabulary to the tokens need not wait for.
-        from pipeline.tokens.vocabulary import Vocabulary
-
-        vocabulary_size = Vocabulary(codec["n_codebooks"], codec["codebook_size"]).size
-    read_model(values["model"], vocabulary_size)
+    codec, n_tokens = values["codec"], 1
+    if values["model"].get("vocab_size") is not None and "codebook_size" in codec:
+        n_tokens = vocabulary_size(codec["n_codebooks"], codec["codebook_size"])
+    read_model(values["model"], n_tokens)

@@ -25,6 +25,8 @@ def read_settings(cls: type[Settings], values: Mapping[str, Any], key: str) -> S
         ValueError: a field is unknown, missing, of another type, or the dataclass refuses its value; the message names
             `key.field`.
     """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{key} is {values!r}; it takes a group of settings, as the files under conf/ show them.")
     known: tuple[Field[Any], ...] = fields(cls)  # type: ignore[arg-type]
     names = [field.name for field in known]
     missing = [f.name for f in known if f.name not in values and f.default is MISSING and f.default_factory is MISSING]

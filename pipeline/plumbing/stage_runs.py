@@ -10,11 +10,11 @@ from hydra.types import RunMode
 from pipeline.configuration.composed import REPOSITORY
 from pipeline.configuration.settings import read_settings
 from pipeline.plumbing.files import read_json
+from pipeline.plumbing.rank import rank_of_this_process
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.start import start_run
 from pipeline.tracking.sweep import sweep_parent
-from pipeline.training.ranks import rank_of_this_process
 
 
 def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run_id: str | None) -> TrackedRun:

@@ -1,24 +1,12 @@
 """From codes to token ids and back."""
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor
 
-
-class Special(IntEnum):
-    """Token ids that stand for no code; the reserved ones are free for later use."""
-
-    PAD = 0
-    BOS = 1
-    EOS = 2
-    RESERVED_0 = 3
-    RESERVED_1 = 4
-    RESERVED_2 = 5
-    RESERVED_3 = 6
-    RESERVED_4 = 7
+from pipeline.tokens.special import Special, vocabulary_size
 
 
 @dataclass(frozen=True)
@@ -46,7 +34,7 @@ class Vocabulary:
     @property
     def size(self) -> int:
         """All token ids, the specials among them."""
-        return len(Special) + self.n_codebooks * self.codebook_size
+        return vocabulary_size(self.n_codebooks, self.codebook_size)
 
     def position_of(self, token: int) -> int:
         """Return the codebook a token's code belongs to.

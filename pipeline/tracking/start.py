@@ -5,14 +5,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.plumbing.rank import RANK_VARIABLES
 from pipeline.plumbing.redaction import redacted
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.run import NullRun, TrackedRun
 
 log = logging.getLogger(__name__)
-
-# Set by launchers of distributed training: only its first process records.
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 
 def start_run(

@@ -8,7 +8,7 @@ from datetime import timedelta
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from torch.distributed import PrefixStore, Store, rendezvous
 
-from pipeline.tracking.start import RANK_VARIABLES
+from pipeline.plumbing.rank import rank_of_this_process
 
 # Where the first process leaves its answer for those that it starts.
 ANSWER_VARIABLE = "MELISMA_FIRST_RANK_ANSWER"
@@ -16,11 +16,6 @@ PATIENCE = timedelta(minutes=10)
 # How long a first rank that failed stays, for the others to hear why.
 FAREWELL = timedelta(seconds=30)
 ANSWERED, FAILED = "answered ", "failed "
-
-
-def rank_of_this_process() -> int:
-    """The rank that a launcher gave this process; 0 without a launcher."""
-    return next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
 
 
 class Ranks:

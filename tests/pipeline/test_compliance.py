@@ -31,8 +31,8 @@ def test_the_command_prints_one_json_object():
 
 def test_the_command_refuses_another_output():
     finished = run("output=yaml")
-    assert finished.returncode != 0
-    assert "output is 'yaml'; choose table or json." in finished.stderr
+    assert finished.returncode == 2
+    assert finished.stderr == "ERROR: output is 'yaml'; choose table or json.\n"
 
 
 def test_the_printing_options_stay_out_of_the_stages_parameters():

@@ -38,7 +38,9 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["compose", *arguments])
-    return compose.main()
+    with pytest.raises(SystemExit) as ended:
+        compose.main()
+    return int(ended.value.code or 0)
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -156,6 +158,6 @@ def test_a_model_that_cannot_be_fails_at_composition(
     edit(folder / "model/small.yaml", old, new)
     monkeypatch.setattr(compose, "CONF", folder)
     before = params.read_bytes()
-    assert run_main(monkeypatch) == 1
+    assert run_main(monkeypatch) == 2
     assert re.search(f"ERROR: {message}", capsys.readouterr().err)
     assert params.read_bytes() == before, "what was there stays"

@@ -91,9 +91,9 @@ def test_a_stage_runs_straight_from_conf_and_says_what_is_wrong(copy: Repository
     copy.python("pipeline.train", "trainer.max_steps=2", "tracking=none", "paths.outputs=elsewhere")
     assert (copy.root / "elsewhere/train/checkpoint.ckpt").exists()
     assert not (copy.root / "elsewhere/resume").exists()
-    wrong = copy.python("pipeline.train", "model.qk_rope_head_dim=5", "tracking=none", status=1)
+    wrong = copy.python("pipeline.train", "model.qk_rope_head_dim=5", "tracking=none", status=2)
     assert "model.qk_rope_head_dim is 5; rotary dimensions come in pairs" in wrong
-    misspelt = copy.python("pipeline.train", "+optimizer.weight_decy=0.1", "tracking=none", status=1)
+    misspelt = copy.python("pipeline.train", "+optimizer.weight_decy=0.1", "tracking=none", status=2)
     assert "optimizer.weight_decy is not a setting; did you mean `weight_decay`?" in misspelt
 
 
@@ -105,7 +105,7 @@ def test_a_sweep_keeps_its_jobs_apart_and_survives_a_failing_one(copy: Repositor
         "optimizer.lr=1e-3,-1",
         "trainer.max_steps=1",
         "hydra.sweep.dir=sweep",
-        status=1,
+        status=2,
     )
     assert "optimizer.lr and optimizer.eps must be positive" in output
     losses = [json.loads(path.read_text())["val/loss"] for path in sorted(copy.root.glob("sweep/*/train/metrics.json"))]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.training.ranks import ANSWER_VARIABLE, Ranks, rank_of_this_process
+from pipeline.plumbing.rank import rank_of_this_process
+from pipeline.training.ranks import ANSWER_VARIABLE, Ranks
 from tests.ranks import run_on_ranks
 
 LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "MASTER_ADDR", "MASTER_PORT", ANSWER_VARIABLE)

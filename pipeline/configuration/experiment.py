@@ -1,0 +1,142 @@
+"""The whole composed configuration, checked before anything is imported, opened or written for it. Needs no torch."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_modules.configuration import OptimizerConfig, TrainerConfig
+from lightning_modules.precision.kinds import PRECISIONS
+from lightning_modules.schedule import ScheduleConfig
+from pipeline.audio.codecs.configuration import codec_settings
+from pipeline.configuration.model import check_model
+from pipeline.configuration.settings import near_matches, read_settings
+from pipeline.configuration.strategy import read_strategy
+from pipeline.conversion.configuration import read_conversion
+from pipeline.evaluation.configuration import read_evaluation
+from pipeline.planning.settings import GpuConfig
+from pipeline.preparation.configuration import read_data
+from pipeline.tracking.config import TrackingConfig
+
+LARGEST_SEED = 2**32 - 1
+PRINTED = ("table", "json")
+
+
+@dataclass(frozen=True)
+class PathsConfig:
+    """Where the stages read and write."""
+
+    prepared: str
+    cache: str
+    outputs: str
+
+    def __post_init__(self) -> None:
+        for name in ("prepared", "cache", "outputs"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"paths.{name} is empty; give a folder.")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What the page is called, and how many utterances of each kind it holds."""
+
+    title: str
+    n_examples: int
+
+    def __post_init__(self) -> None:
+        if self.n_examples < 0:
+            raise ValueError(f"report.n_examples is {self.n_examples}; set it to 0 or more.")
+
+
+def check_experiment(values: Mapping[str, Any]) -> None:
+    """Check every group and value of a composed configuration, whichever of them a command goes by.
+
+    Raises:
+        ValueError: a key is unknown or missing, or a value cannot be; the message names it, and the remedy.
+    """
+    known = [*SECTIONS, *PLANNED]
+    for key in values:
+        if key not in known:
+            raise ValueError(f"`{key}` is neither a group nor a setting; {near_matches(key, known)}")
+    for key, check in (SECTIONS | PLANNED).items():
+        if key in GROUPS and key in values and not isinstance(values[key], Mapping):
+            raise ValueError(f"{key} is {values[key]!r}; it takes one of the files under conf/{key}.")
+        if key in values:
+            check(values)
+        elif key in SECTIONS:
+            raise ValueError(f"{key} is missing from the configuration; take conf/ with `python -m pipeline.compose`.")
+
+
+def _settings(cls: type, key: str) -> Callable[[Mapping[str, Any]], None]:
+    def check(values: Mapping[str, Any]) -> None:
+        read_settings(cls, values[key], key)
+
+    return check
+
+
+def _check_precision(values: Mapping[str, Any]) -> None:
+    precision = dict(values["precision"])
+    if (kind := precision.pop("kind", None)) not in PRECISIONS:
+        raise ValueError(f"precision.kind is {kind!r}; {near_matches(kind, PRECISIONS)}")
+    if precision:
+        raise ValueError(f"precision.{min(precision)} is not a setting; precision has `kind` alone.")
+
+
+def _check_seed(values: Mapping[str, Any]) -> None:
+    seed = values["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"seed is {seed!r}; it takes a whole number from 0 to {LARGEST_SEED}.")
+
+
+def _path_or_null(key: str) -> Callable[[Mapping[str, Any]], None]:
+    def check(values: Mapping[str, Any]) -> None:
+        if values[key] is not None and not (isinstance(values[key], str) and values[key]):
+            raise ValueError(f"{key} is {values[key]!r}; it takes the path of a checkpoint, or null.")
+
+    return check
+
+
+def _count(key: str) -> Callable[[Mapping[str, Any]], None]:
+    def check(values: Mapping[str, Any]) -> None:
+        if not isinstance(values[key], int) or isinstance(values[key], bool) or values[key] < 1:
+            raise ValueError(f"{key} is {values[key]!r}; it takes a whole number of at least 1.")
+
+    return check
+
+
+def _check_output(values: Mapping[str, Any]) -> None:
+    if values["output"] not in PRINTED:
+        raise ValueError(f"output is '{values['output']}'; choose {' or '.join(PRINTED)}.")
+
+
+# Every key of a stage's configuration.
+SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "data": lambda values: read_data(values["data"]),
+    "codec": lambda values: codec_settings(values["codec"]),
+    "model": check_model,
+    "optimizer": _settings(OptimizerConfig, "optimizer"),
+    "schedule": _settings(ScheduleConfig, "schedule"),
+    "trainer": _settings(TrainerConfig, "trainer"),
+    "precision": _check_precision,
+    "strategy": lambda values: read_strategy(values["strategy"]),
+    "tracking": _settings(TrackingConfig, "tracking"),
+    "conversion": read_conversion,
+    "evaluate": lambda values: read_evaluation(values["evaluate"]),
+    "report": _settings(ReportConfig, "report"),
+    "seed": _check_seed,
+    "paths": _settings(PathsConfig, "paths"),
+    "source": _path_or_null("source"),
+    "target": _path_or_null("target"),
+    "layout": read_conversion,
+}
+# Those of them that are chosen by a file's name.
+GROUPS = (
+    "data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking", "conversion",
+    "evaluate", "report", "gpu",
+)  # fmt: skip
+# What plan and compliance add.
+PLANNED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "gpu": _settings(GpuConfig, "gpu"),
+    "nodes": _count("nodes"),
+    "gpus_per_node": _count("gpus_per_node"),
+    "output": _check_output,
+}

@@ -1,0 +1,80 @@
+"""What makes a function a command: Hydra, the check of all settings, help, and errors in one sentence."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from pipeline.configuration.composed import CONF, is_multirun, outputs_folder, plain
+from pipeline.configuration.experiment import check_experiment
+from pipeline.entry.composition import refuse_parts
+from pipeline.entry.ending import Ending
+from pipeline.entry.help import help_text
+
+Work = Callable[[dict[str, Any], Path], Any]
+HELP = ("--help", "-h")
+TRACEBACK = "--traceback"
+
+
+def command(groups: tuple[str, ...], config_name: str = "config") -> Callable[[Work], Callable[..., Any]]:
+    """Make a command of a function that takes the checked configuration, and the folder to write to.
+
+    Called with a composed configuration the command works on it and lets errors pass; called without, it reads the
+    command line, and every error that a user can mend is told in one sentence and ends the process with status 2.
+
+    Args:
+        groups: those of conf/ that the command goes by, for its help.
+        config_name: the file of conf/ that it composes.
+    """
+
+    def decorate(work: Work) -> Callable[..., Any]:
+        ending, module = Ending(), _module_of(work)
+
+        def task(config: DictConfig) -> Any:
+            if HydraConfig.initialized():
+                refuse_parts(HydraConfig.get().runtime.choices)
+            values = plain(config)
+            check_experiment(values)
+            ending.has_begun = True
+            return work(values, outputs_folder(config))
+
+        def job(config: DictConfig) -> Any:
+            if is_multirun():
+                with ending.of_job_among_others(str(HydraConfig.get().job.override_dirname)):
+                    return task(config)
+            with ending.of_job():
+                return task(config)
+
+        # Hydra names jobs after this.
+        job.__module__ = module
+
+        @functools.wraps(work)
+        def main(config: DictConfig | None = None) -> Any:
+            if config is not None:
+                return task(config)
+            if any(word in HELP for word in sys.argv[1:]):
+                print(help_text(sys.modules[work.__module__].__doc__ or "", groups, config_name))
+                return None
+            if TRACEBACK in sys.argv:
+                sys.argv.remove(TRACEBACK)
+                ending.show_traceback = True
+            # Hydra would print the error itself, and end with 1.
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+            with ending.of_command():
+                return hydra.main(version_base=None, config_path=str(CONF), config_name=config_name)(job)()
+
+        return main
+
+    return decorate
+
+
+def _module_of(work: Work) -> str:
+    """The module's own name, also when it runs as `__main__`."""
+    spec = getattr(sys.modules[work.__module__], "__spec__", None)
+    return str(spec.name) if spec else work.__module__

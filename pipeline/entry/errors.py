@@ -1,0 +1,77 @@
+"""Which errors a user can mend, and the one sentence that tells of each."""
+
+import dis
+import errno
+import re
+from pathlib import Path
+
+from pipeline.entry.composition import composition_sentence
+from pipeline.entry.frames import innermost
+
+ROOTS = tuple(str(Path(__file__).resolve().parents[2] / package) for package in ("pipeline", "lightning_modules"))
+# Python's own errors that say nothing to whoever did not write the line they come from.
+BUGS = (
+    ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, NameError, NotImplementedError, SyntaxError,
+    TypeError,
+)  # fmt: skip
+REMEDIES = {
+    errno.ENOSPC: "free some space, or write to another disk with paths.outputs, paths.prepared and paths.cache",
+    errno.EDQUOT: "free some space, or write to another disk with paths.outputs, paths.prepared and paths.cache",
+    errno.EACCES: "change its permissions, or choose another place with paths.outputs, paths.prepared and paths.cache",
+    errno.EPERM: "change its permissions, or choose another place with paths.outputs, paths.prepared and paths.cache",
+    errno.EROFS: "choose another place with paths.outputs, paths.prepared and paths.cache",
+    errno.EMFILE: "raise the number of open files with `ulimit -n`",
+}
+MEMORY = (
+    "Memory ran out{amount}; lower trainer.batch_size, trainer.sequence_length or the model's size, "
+    "or set trainer.recompute_activations=true."
+)
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """What to tell a user of an error that he can mend; None for one that is a bug of ours or of a library."""
+    if (said := composition_sentence(error)) is not None:
+        return said
+    if _is_out_of_memory(error):
+        amount = re.search(r"(?:[Tt]ried to allocate|you tried to allocate) ([\d.]+ \w+)", str(error))
+        return MEMORY.format(amount=f" when {amount[1]} more were asked for" if amount else "")
+    if isinstance(error, OSError):
+        return _of_operating_system(error)
+    if isinstance(error, BUGS) or not _was_raised_by_us(error):
+        return None
+    return str(error) or None
+
+
+def _of_operating_system(error: OSError) -> str:
+    """A sentence of ours as it is; the system's with the file, and what to do about it."""
+    if error.errno is None or error.strerror is None:
+        return str(error) or f"{type(error).__name__} without a word"
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
+    return f"{where}{error.strerror}{remedy}."
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, torch's allocator of a GPU or that of the CPU had no more; torch's are RuntimeErrors."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def _was_raised_by_us(error: BaseException) -> bool:
+    """Whether a `raise` of this repository made the error, here or in a worker process: its words are meant for users.
+
+    An error of the same type that numpy or torch raises within a line of ours is something else.
+    """
+    if type(error.__cause__).__name__ == "_RemoteTraceback":
+        lines = str(error.__cause__).splitlines()
+        frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
+        if not frames:
+            return False
+        file = lines[frames[-1]].split('"')[1]
+        statement = lines[frames[-1] + 1].strip() if frames[-1] + 1 < len(lines) else ""
+        return file.startswith(ROOTS) and statement.startswith("raise")
+    raised = innermost(error.__traceback__)
+    if raised is None or not raised.tb_frame.f_code.co_filename.startswith(ROOTS):
+        return False
+    return raised.tb_frame.f_code.co_code[raised.tb_lasti] == dis.opmap["RAISE_VARARGS"]
