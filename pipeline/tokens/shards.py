@@ -3,7 +3,7 @@
 A shard is two files. `shard_00000.bin` holds its documents' tokens one after the other, as little-endian unsigned
 integers of 16 bits, or of 32 where the vocabulary needs them. `shard_00000.json` says what they are: the format, the
 vocabulary, the type, every document's length, and the SHA-256 of the other file. Once all are written, `finish_split`
-adds `index.json`, which lists them.
+adds `index.json`, which lists them with the SHA-256 of both files: whoever opens the split knows each byte of it.
 """
 
 import hashlib
@@ -15,21 +15,23 @@ from typing import Any
 import numpy as np
 
 from pipeline.plumbing.files import atomic_write, read_json, write_json
+from pipeline.tokens.verification import Verification
 from pipeline.tokens.vocabulary import Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX_NAME = "index.json"
 REMEDY = "run prepare-data again"
 
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """What a split's index says of one shard."""
+    """What a split's index says of one shard; the checksums are of its tokens and of its description."""
 
     name: str
     n_documents: int
     n_tokens: int
     sha256: str
+    description_sha256: str
 
 
 def shard_path(folder: Path | str, number: int) -> Path:
@@ -49,18 +51,17 @@ def write_shard(path: Path | str, documents: Sequence[np.ndarray], vocabulary: V
     dtype = _token_type(vocabulary)
     tokens = np.concatenate([np.zeros(0, dtype), *(document.astype(dtype) for document in documents)])
     data = tokens.tobytes()
-    summary = ShardSummary(path.stem, len(documents), len(tokens), hashlib.sha256(data).hexdigest())
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
     description = {
         "format": FORMAT_VERSION,
         "vocabulary": asdict(vocabulary),
         "dtype": dtype.str,
-        "sha256": summary.sha256,
+        "sha256": hashlib.sha256(data).hexdigest(),
         "lengths": [len(document) for document in documents],
     }
     write_json(path.with_suffix(".json"), description)
-    return summary
+    return _Shard.read(path).summary
 
 
 def _check_document(name: str, document: np.ndarray, vocabulary_size: int) -> None:
@@ -139,9 +140,9 @@ class _Shard:
             dtype = _token_type(vocabulary)
             if description["dtype"] != dtype.str:
                 raise TypeError(f"dtype {description['dtype']!r} where {dtype.str!r} is due")
-            lengths = np.array(description["lengths"], dtype=np.int64)
+            lengths = _checked_lengths(description["lengths"])
             sha256 = str(description["sha256"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{description_path} describes no shard ({error}); {REMEDY}.") from error
         n_tokens = int(lengths.sum())
         if not path.is_file():
@@ -149,7 +150,9 @@ class _Shard:
         size, described = path.stat().st_size, n_tokens * dtype.itemsize
         if size != described:
             raise ValueError(f"{path} has {size} bytes, but its description says {described}; {REMEDY}.")
-        return cls(path, vocabulary, dtype, lengths, ShardSummary(path.stem, len(lengths), n_tokens, sha256))
+        own_sha256 = hashlib.sha256(description_path.read_bytes()).hexdigest()
+        summary = ShardSummary(path.stem, len(lengths), n_tokens, sha256, own_sha256)
+        return cls(path, vocabulary, dtype, lengths, summary)
 
     def map(self) -> np.ndarray:
         """The tokens [T], memory-mapped read-only."""
@@ -167,6 +170,21 @@ class _Shard:
         )
 
 
+def _checked_lengths(lengths: Any) -> np.ndarray:
+    """The lengths of a shard's documents, int64 [documents].
+
+    Raises:
+        ValueError: one of them is no number of tokens.
+    """
+    if not isinstance(lengths, list):
+        raise TypeError("its lengths are no list")
+    for document, length in enumerate(lengths):
+        # No document is longer than a file can be; bool counts as an integer in Python, and not here.
+        if type(length) is not int or not 0 < length < 2**48:
+            raise ValueError(f"document {document} has a length of {length!r}")
+    return np.array(lengths, dtype=np.int64)
+
+
 def _read_versioned(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT_VERSION:
@@ -177,7 +195,9 @@ def _read_versioned(path: Path) -> dict[str, Any]:
 class TokenDataset:
     """The documents of one split, memory-mapped: `dataset[i]` is document i, int64 tokens [T].
 
-    Files are mapped when first read, once in each process that the dataset is pickled to.
+    Files are mapped when first read, once in each process that the dataset is pickled to. They are compared with their
+    checksums when the dataset is opened; where that takes a while it goes on in the background, and whatever is asked
+    of the dataset after a changed byte was met raises.
 
     Attributes:
         folder: where the split lies.
@@ -185,7 +205,9 @@ class TokenDataset:
         lengths: int64 [documents] the tokens of each document.
     """
 
-    def __init__(self, folder: Path, vocabulary: Vocabulary, shards: Sequence[_Shard]) -> None:
+    def __init__(
+        self, folder: Path, vocabulary: Vocabulary, shards: Sequence[_Shard], verification: Verification | None = None
+    ) -> None:
         self.folder = folder
         self.vocabulary = vocabulary
         self.lengths = np.concatenate([shard.lengths for shard in shards])
@@ -193,6 +215,7 @@ class TokenDataset:
         self._first_documents = np.cumsum([0] + [len(shard.lengths) for shard in shards])
         self._starts = np.concatenate([np.cumsum(shard.lengths) - shard.lengths for shard in shards])
         self._maps: dict[int, np.ndarray] = {}
+        self._verification = verification
 
     @classmethod
     def open(cls, folder: Path | str) -> "TokenDataset":
@@ -200,7 +223,7 @@ class TokenDataset:
 
         Raises:
             FileNotFoundError: naming a file that does not exist.
-            ValueError: naming a file that is truncated, of another format, or not the one the index lists.
+            ValueError: naming a file that is truncated, changed, of another format, or not the one the index lists.
         """
         folder = Path(folder)
         index_path = folder / INDEX_NAME
@@ -208,15 +231,19 @@ class TokenDataset:
         try:
             vocabulary = Vocabulary(**index["vocabulary"])
             summaries = [ShardSummary(**entry) for entry in index["shards"]]
-        except (KeyError, TypeError) as error:
+            totals = int(index["n_documents"]), int(index["n_tokens"])
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{index_path} lists no shards ({error}); {REMEDY}.") from error
-        shards = [_Shard.read(folder / f"{summary.name}.bin") for summary in summaries]
+        shards = [_Shard.read(shard_path(folder, number)) for number in range(len(summaries))]
         for summary, shard in zip(summaries, shards, strict=True):
             if shard.summary != summary or shard.vocabulary != vocabulary:
                 raise ValueError(f"{shard.path} is not the shard that {index_path} lists; {REMEDY}.")
+        if totals != (sum(s.n_documents for s in summaries), sum(s.n_tokens for s in summaries)):
+            raise ValueError(f"{index_path} counts other documents or tokens than its shards have; {REMEDY}.")
         if not any(summary.n_documents for summary in summaries):
             raise ValueError(f"{index_path} lists no documents; {REMEDY}.")
-        return cls(folder, vocabulary, shards)
+        verification = Verification({shard.path: shard.summary.sha256 for shard in shards}, REMEDY)
+        return cls(folder, vocabulary, shards, verification)
 
     @property
     def n_tokens(self) -> int:
@@ -232,14 +259,14 @@ class TokenDataset:
         index %= len(self)
         shard = int(np.searchsorted(self._first_documents, index, side="right")) - 1
         start = self._starts[index]
-        return np.array(self._map(shard)[start : start + self.lengths[index]], dtype=np.int64)
+        return self._read(shard, start, start + self.lengths[index])
 
     def chunks(self, n_tokens: int) -> Iterator[np.ndarray]:
         """Yield all documents end to end, int64, in pieces of at most `n_tokens` tokens."""
         for shard in range(len(self._shards)):
-            tokens = self._map(shard)
-            for start in range(0, len(tokens), n_tokens):
-                yield np.array(tokens[start : start + n_tokens], dtype=np.int64)
+            length = len(self._map(shard))
+            for start in range(0, length, n_tokens):
+                yield self._read(shard, start, min(start + n_tokens, length))
 
     def excerpt(self, n_tokens: int) -> "TokenDataset":
         """The first documents, until they hold `n_tokens` tokens; all of them where there are no more."""
@@ -250,22 +277,31 @@ class TokenDataset:
             for start, shard in zip(starts, self._shards, strict=True)
             if start < n_documents
         ]
-        return TokenDataset(self.folder, self.vocabulary, shards)
+        return TokenDataset(self.folder, self.vocabulary, shards, self._verification)
 
     def verify(self) -> None:
-        """Read everything, and compare it with the checksums.
+        """Wait until everything has been read and compared with its checksum.
 
         Raises:
             ValueError: naming a file whose content has changed.
         """
-        for shard in self._shards:
-            with shard.path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != shard.summary.sha256:
-                raise ValueError(f"{shard.path} has changed since it was written (SHA-256 {found}); {REMEDY}.")
+        if self._verification is not None:
+            self._verification.finish()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_maps": {}}
+        return self.__dict__ | {"_maps": {}, "_verification": None}
+
+    def _read(self, shard: int, start: int, end: int) -> np.ndarray:
+        """The shard's tokens from `start` to `end`, int64, every one of them in the vocabulary."""
+        if self._verification is not None:
+            self._verification.check()
+        tokens = np.array(self._map(shard)[start:end], dtype=np.int64)
+        if len(tokens) and tokens.max() >= self.vocabulary.size:
+            path = self._shards[shard].path
+            raise ValueError(
+                f"{path} holds the token {tokens.max()}, outside its vocabulary of {self.vocabulary.size}; {REMEDY}."
+            )
+        return tokens
 
     def _map(self, shard: int) -> np.ndarray:
         if shard not in self._maps:

@@ -9,6 +9,10 @@ from torch import Tensor
 from pipeline.tokens.special import Special, vocabulary_size
 
 
+# Beyond any codec: more is a mistake, which would cost memory before anything else said so.
+LARGEST = {"n_codebooks": 256, "codebook_size": 2**20}
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Token ids of a codec with residual codebooks.
@@ -25,6 +29,10 @@ class Vocabulary:
     codebook_size: int
 
     def __post_init__(self) -> None:
+        for name, largest in LARGEST.items():
+            value = getattr(self, name)
+            if type(value) is not int or value > largest:
+                raise ValueError(f"{name} is {value!r}; a vocabulary has at most {largest}.")
         if self.n_codebooks < 1 or self.codebook_size < 2:
             raise ValueError(
                 f"A vocabulary of n_codebooks={self.n_codebooks} and codebook_size={self.codebook_size} says nothing; "

@@ -80,7 +80,7 @@ def test_a_shard_describes_itself(tmp_path, vocabulary, dtype):
     description = json.loads((tmp_path / "shard_00007.json").read_text())
     np.testing.assert_array_equal(np.frombuffer(data, dtype), np.concatenate(contents))
     assert description == {
-        "format": 1,
+        "format": 2,
         "vocabulary": {"n_codebooks": vocabulary.n_codebooks, "codebook_size": vocabulary.codebook_size},
         "dtype": dtype,
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -163,14 +163,79 @@ def test_a_truncated_shard_is_named(split):
             action(folder)
 
 
-def test_a_changed_token_is_found_by_verifying(split):
-    folder, _ = split
-    path = folder / "shard_00000.bin"
+def flip(path, position):
     data = bytearray(path.read_bytes())
-    data[2] ^= 1
+    data[position] ^= 1
     path.write_bytes(data)
+
+
+def test_a_changed_token_is_found_when_the_split_is_opened(split):
+    folder, _ = split
+    flip(folder / "shard_00000.bin", 2)
     with pytest.raises(ValueError, match=r"shard_00000\.bin has changed since it was written"):
-        TokenDataset.open(folder).verify()
+        TokenDataset.open(folder)
+
+
+def test_a_changed_token_of_a_large_split_is_found_while_it_is_read(split, monkeypatch):
+    folder, contents = split
+    monkeypatch.setattr("pipeline.tokens.verification.AT_ONCE", 0)
+    assert_same_documents(TokenDataset.open(folder), contents)
+    flip(folder / "shard_00000.bin", 2)
+    dataset = TokenDataset.open(folder)
+    with pytest.raises(ValueError, match=r"shard_00000\.bin has changed since it was written"):
+        dataset.verify()
+    for read in (lambda: dataset[4], lambda: next(dataset.chunks(3)), lambda: dataset.excerpt(1)[0]):
+        with pytest.raises(ValueError, match=r"shard_00000\.bin has changed since it was written"):
+            read()
+
+
+def test_one_process_of_a_machine_reads_a_large_split(split, monkeypatch):
+    folder, contents = split
+    monkeypatch.setattr("pipeline.tokens.verification.AT_ONCE", 0)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    flip(folder / "shard_00000.bin", 2)
+    TokenDataset.open(folder).verify()
+
+
+def test_a_token_out_of_the_vocabulary_never_reaches_a_model(split, monkeypatch):
+    folder, contents = split
+    path = folder / "shard_00000.bin"
+    path.write_bytes(b"\xff\xff" + path.read_bytes()[2:])
+    monkeypatch.setattr("pipeline.tokens.shards.Verification", lambda *_: None)
+    dataset = TokenDataset.open(folder)
+    for read in (lambda: dataset[0], lambda: next(dataset.chunks(100))):
+        with pytest.raises(ValueError, match=r"shard_00000\.bin holds the token 65535, outside its vocabulary of 16"):
+            read()
+    np.testing.assert_array_equal(dataset[1], contents[1])
+
+
+@pytest.mark.parametrize("lengths", [[-2, 100], [0, 5], [2.0], [True], ["3"], None, {"a": 1}, [2**60]])
+def test_lengths_that_cannot_be_are_named(split, lengths):
+    folder, _ = split
+    path = folder / "shard_00000.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lengths": lengths}))
+    with pytest.raises(ValueError, match=r"shard_00000\.json describes no shard"):
+        TokenDataset.open(folder)
+
+
+def test_moved_borders_of_documents_are_found(split):
+    folder, _ = split
+    path = folder / "shard_00000.json"
+    description = json.loads(path.read_text())
+    first, second, *rest = description["lengths"]
+    path.write_text(json.dumps(description | {"lengths": [first + 1, second - 1, *rest]}))
+    with pytest.raises(ValueError, match=r"shard_00000\.bin is not the shard that .*index\.json lists"):
+        TokenDataset.open(folder)
+
+
+@pytest.mark.parametrize("name", ["n_documents", "n_tokens"])
+def test_totals_that_do_not_add_up_are_named(split, name):
+    folder, _ = split
+    path = folder / "index.json"
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps(index | {name: index[name] + 1}))
+    with pytest.raises(ValueError, match=r"index\.json counts other documents or tokens"):
+        TokenDataset.open(folder)
 
 
 def test_a_shard_written_after_the_index_is_refused(split):
@@ -230,10 +295,10 @@ def test_an_unfinished_split_is_not_opened(tmp_path):
 def test_files_of_another_format_are_named(split, name):
     folder, _ = split
     content = json.loads((folder / name).read_text())
-    (folder / name).write_text(json.dumps(content | {"format": 2}))
-    with pytest.raises(ValueError, match=rf"{name} is not of token format 1"):
+    (folder / name).write_text(json.dumps(content | {"format": 3}))
+    with pytest.raises(ValueError, match=rf"{name} is not of token format 2"):
         TokenDataset.open(folder)
-    (folder / name).write_text(json.dumps({"format": 1}))
+    (folder / name).write_text(json.dumps({"format": 2}))
     with pytest.raises(ValueError, match=rf"{name} (lists|describes) no shard"):
         TokenDataset.open(folder)
 

@@ -73,12 +73,15 @@ def test_garbled_file_is_named(folder, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda document: document.update(format_version=2), "`format_version` is 2"),
+        (lambda document: document.update(format_version=3), "`format_version` is 3"),
         (lambda document: document.pop("format_version"), "`format_version` is None"),
         (lambda document: document.update(kind="mel_rqv"), "codec.kind=mel_rqv .* `mel_rvq`"),
         (lambda document: document.pop("config"), "`config` is missing"),
         (lambda document: document["config"].pop("n_mels"), r"codec\.n_mels is not set"),
         (lambda document: document["config"].update(n_mel=80), r"codec\.n_mel is not"),
+        (lambda document: document["config"].update(griffin_lim_iterations=10**9), r"codec\.griffin_lim_iterations"),
+        (lambda document: document["config"].update(loudness_db=-21.5), "has changed since it was written"),
+        (lambda document: document.pop("checksum"), "has changed since it was written"),
         (lambda document: document["config"].update(n_codebooks=4), r"`codebooks` has shape \[3, 32, 80\]"),
     ],
 )
@@ -95,6 +98,7 @@ def test_wrong_field_is_named_with_its_file(folder, change, message):
         (lambda tensors: tensors.update(mean=torch.zeros(79)), r"`mean` has shape \[79\] instead of \[80\]"),
         (lambda tensors: tensors.update(extra=torch.zeros(1)), "`extra` is none"),
         (lambda tensors: tensors.update(mean=torch.full((80,), float("nan"))), "`mean` must hold finite"),
+        (lambda tensors: tensors["mean"].mul_(1.0625), "has changed since it was written"),
         (lambda tensors: tensors.update(mean=torch.zeros(80, dtype=torch.float64)), "`mean` must hold .*float32"),
     ],
 )
@@ -102,3 +106,19 @@ def test_wrong_tensor_is_named_with_its_file(folder, change, message):
     change_tensors(folder, change)
     with pytest.raises(ValueError, match=rf"codec\.safetensors.*{message}"):
         load_codec(folder)
+
+
+def test_a_codec_of_an_earlier_export_has_no_checksums_and_is_read(mel_rvq, folder):
+    def earlier(document):
+        for name in ("checksum", "tensors_sha256"):
+            del document[name]
+        document["format_version"] = 1
+
+    change_settings(folder, earlier)
+    assert load_codec(folder).config == mel_rvq.config
+
+
+def test_the_same_codec_is_written_in_the_same_bytes(mel_rvq, folder, tmp_path):
+    save_codec(mel_rvq, tmp_path / "again")
+    for name in ("codec.json", "codec.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
