@@ -1,6 +1,8 @@
 """How a training goes: its portions, its optimizer, its answers to anomalies. Light: needs no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 ACCELERATORS = ("cpu", "gpu")
 NONFINITE_ANSWERS = ("stop", "skip")
@@ -29,6 +31,8 @@ class AnomalyConfig:
     `spike_window` steps; half as many have to be known first. (This is how OLMo 2's training skips steps, arXiv
     2501.00656; its values are the defaults.) After `max_consecutive_skips` skips in a row training stops.
     """
+
+    LARGEST: ClassVar[Mapping[str, float]] = {"spike_window": 10**6}
 
     nonfinite: str = "stop"
     spike: str = "ignore"
@@ -80,6 +84,11 @@ class TrainerConfig:
     none). `start_from` is a training checkpoint whose weights are the first ones (null: random ones). `anomalies` says
     what is done about a step whose loss or gradient is not to be trusted.
     """
+
+    LARGEST: ClassVar[Mapping[str, float]] = {
+        "max_steps": 10**8, "batch_size": 2**16, "sequence_length": 2**24, "accumulate_grad_batches": 2**20,
+        "keep_last": 10_000,
+    }  # fmt: skip
 
     accelerator: str
     max_steps: int

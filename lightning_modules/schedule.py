@@ -1,12 +1,16 @@
 """Learning rates over training: linear warm-up, a plateau, cosine decay."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """Warm-up over `warmup_steps`, the peak for `constant_fraction` of the rest, then a cosine to `final_ratio`."""
+
+    LARGEST: ClassVar[Mapping[str, float]] = {"warmup_steps": 10**8}
 
     warmup_steps: int
     constant_fraction: float

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 SCORING_FUNCTIONS = ("sigmoid", "softmax")
 SEGMENT_ROUTINGS = ("independent", "hierarchical")
@@ -61,6 +62,15 @@ class DecoderConfig:
     Raises:
         ValueError: when the numbers cannot describe a decoder; the message names the key and the remedy.
     """
+
+    # Far beyond every published model: a file that asks for more is damaged, and reading on would take for ever.
+    LARGEST: ClassVar[Mapping[str, float]] = {
+        "vocab_size": 2**28, "hidden_size": 2**20, "num_hidden_layers": 10_000, "num_attention_heads": 2**16,
+        "q_lora_rank": 2**20, "kv_lora_rank": 2**20, "qk_nope_head_dim": 2**16, "qk_rope_head_dim": 2**16,
+        "v_head_dim": 2**16, "intermediate_size": 2**24, "moe_intermediate_size": 2**24, "n_routed_experts": 2**20,
+        "n_shared_experts": 2**12, "n_group": 2**20, "max_position_embeddings": 2**40, "num_nextn_predict_layers": 64,
+        "num_expert_segments": 2**12,
+    }  # fmt: skip
 
     vocab_size: int
     hidden_size: int
@@ -173,6 +183,9 @@ class DecoderConfig:
         return layer < self.first_k_dense_replace
 
     def _check_sizes(self) -> None:
+        for name, largest in self.LARGEST.items():
+            if (getattr(self, name) or 0) > largest:
+                raise ValueError(f"model.{name} is {getattr(self, name)}; it may be at most {largest:,}.")
         for name in (
             "vocab_size",
             "hidden_size",

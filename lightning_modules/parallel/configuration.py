@@ -1,6 +1,8 @@
 """How a training is spread over ranks. Light: needs no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 DISPATCH_KINDS = ("auto", "all_to_all", "deep_ep")
 
@@ -18,6 +20,10 @@ class ParallelConfig:
             process without GPUs.
         dispatch: `auto` takes DeepEP where it runs, else all-to-all; the others are taken as named.
     """
+
+    LARGEST: ClassVar[Mapping[str, float]] = {
+        "dp_replicate": 10**6, "dp_shard": 10**6, "ep": 10**6, "nodes": 10**6, "gpus_per_node": 1024
+    }  # fmt: skip
 
     dp_replicate: int = 1
     dp_shard: int | None = None

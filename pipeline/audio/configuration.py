@@ -1,7 +1,9 @@
 """What is asked of recordings before they become utterances. Light: needs no torch."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 DAMAGED = ("skip", "use")
 
@@ -84,6 +86,8 @@ class UtteranceConfig:
         join_seconds: shorter recordings of one speaker are joined up to this length; None: none are joined.
         gap_seconds: the silence between joined recordings.
     """
+
+    LARGEST: ClassVar[Mapping[str, float]] = {"max_seconds": 3600, "gap_seconds": 60}
 
     min_seconds: float
     max_seconds: float

@@ -16,15 +16,15 @@ def read_model(model: Mapping[str, Any], vocabulary_size: int) -> tuple[DecoderC
     """
     architecture = dict(model)
     objective = read_settings(ObjectiveConfig, architecture.pop("objective", {}), "model.objective")
-    configured = architecture.get("vocab_size")
-    if configured is None:
+    if architecture.get("vocab_size") is None:
         architecture["vocab_size"] = vocabulary_size
-    elif isinstance(configured, int) and configured < vocabulary_size:
+    decoder = read_settings(DecoderConfig, architecture, "model")
+    if decoder.vocab_size < vocabulary_size:
         raise ValueError(
-            f"model.vocab_size is {configured}, but the codec's tokens need {vocabulary_size}; "
+            f"model.vocab_size is {decoder.vocab_size}, but the codec's tokens need {vocabulary_size}; "
             "raise it, or set it to null to follow the tokens."
         )
-    return read_settings(DecoderConfig, architecture, "model"), objective
+    return decoder, objective
 
 
 def check_model(values: Mapping[str, Any]) -> None:

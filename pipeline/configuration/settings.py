@@ -1,6 +1,7 @@
 """From plain values to the dataclasses of the configuration, with errors that name the key."""
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,12 @@ def near_matches(name: object, known: Sequence[str]) -> str:
 def read_settings(cls: type[Settings], values: Mapping[str, Any], key: str) -> Settings:
     """Build the dataclass `cls` from the values found under `key` of the configuration.
 
+    Numbers have to be finite. A dataclass may name in `LARGEST` the greatest value of fields that cost time or memory:
+    beyond lies a slip of the finger, which would otherwise be noticed when a machine has stood still for a day.
+
     Raises:
-        ValueError: a field is unknown, missing, of another type, or the dataclass refuses its value; the message names
-            `key.field`.
+        ValueError: a field is unknown, missing, of another type or beyond its greatest value, or the dataclass refuses
+            it; the message names `key.field`.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{key} is {values!r}; it takes a group of settings, as the files under conf/ show them.")
@@ -40,7 +44,25 @@ def read_settings(cls: type[Settings], values: Mapping[str, Any], key: str) -> S
         if not _fits(value, annotations[name]):
             expected = getattr(annotations[name], "__name__", str(annotations[name]))
             raise ValueError(f"{key}.{name} is {value!r}; it takes a value of type {expected}.")
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        _check_size(value, f"{key}.{name}", getattr(cls, "LARGEST", {}).get(name))
+    try:
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except ValueError as error:
+        if key in str(error):
+            raise
+        # A dataclass that is used elsewhere too does not know where in the configuration it stands.
+        raise ValueError(f"{key}.{error}") from None
+
+
+def _check_size(value: Any, name: str, largest: float | None) -> None:
+    """Refuse numbers that are not finite, and those beyond what `name` may be."""
+    for number in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError(f"{name} is {number}; it takes a finite number.")
+        if largest is not None and isinstance(number, int | float) and number > largest:
+            raise ValueError(f"{name} is {number}; it may be at most {largest:,}.")
+        if isinstance(number, int) and abs(number) >= 2**63:
+            raise ValueError(f"{name} is a number of {len(str(abs(number)))} digits; no setting is that large.")
 
 
 def _read_nested(annotation: Any, value: Any, key: str) -> Any:
@@ -56,7 +78,8 @@ def _fits(value: Any, annotation: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, choice) for choice in typing.get_args(annotation))
     if origin in (tuple, list):
-        return isinstance(value, tuple | list)
+        kinds = typing.get_args(annotation)
+        return isinstance(value, tuple | list) and all(_fits(element, kinds[0]) for element in value)
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is int:

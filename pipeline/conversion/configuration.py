@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.checkpoints.choices import DROPPABLE, DTYPES, READABLE_LAYOUTS, WRITABLE_LAYOUTS
@@ -32,6 +32,11 @@ class ConversionSettings:
         ValueError: naming the key, and what it may be.
     """
 
+    LARGEST: ClassVar[Mapping[str, float]] = {
+        "n_model_parallel": 4096, "shard_gib": 10**6, "max_run_gib": 10**6, "held_out_tokens": 10**8, "clips": 10_000,
+        "clip_seconds": 600,
+    }  # fmt: skip
+
     source_layout: str | None
     rename_legacy: bool
     allow_missing: tuple[str, ...]
@@ -55,6 +60,8 @@ class ConversionSettings:
         for name in ("n_model_parallel", "shard_gib", "held_out_tokens", "clips", "clip_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"conversion.{name} is {getattr(self, name)}; it must be positive.")
+        if self.max_run_gib < 0:
+            raise ValueError(f"conversion.max_run_gib is {self.max_run_gib}; it must not be negative (0 runs nothing).")
 
 
 def read_conversion(values: Mapping[str, Any]) -> ConversionSettings:

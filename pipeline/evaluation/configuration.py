@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.audio.measures.gate import FlatnessGate
@@ -21,6 +21,10 @@ class SpeechConfig:
         seconds: the length of an utterance at most, its prompt included.
     """
 
+    LARGEST: ClassVar[Mapping[str, float]] = {
+        "batch_size": 4096, "n_prompted": 10_000, "n_unprompted": 10_000, "seconds": 600
+    }  # fmt: skip
+
     batch_size: int
     n_prompted: int
     n_unprompted: int
@@ -28,8 +32,9 @@ class SpeechConfig:
     seconds: float
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.n_prompted, self.n_unprompted) < 1:
-            raise ValueError("evaluate.batch_size, n_prompted and n_unprompted must be at least 1.")
+        for name in ("batch_size", "n_prompted", "n_unprompted"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"evaluate.{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 < self.prompt_seconds < self.seconds:
             raise ValueError(
                 f"evaluate.prompt_seconds is {self.prompt_seconds}; it must be positive and below evaluate.seconds "

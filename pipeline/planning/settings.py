@@ -1,6 +1,8 @@
 """What is planned: a training, the GPU it shall run on, and a layout of its ranks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lightning_modules.configuration import MOMENTS
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
@@ -22,6 +24,8 @@ class GpuConfig:
         context_gib: what CUDA, NCCL and loaded kernels take, outside torch's allocator.
         fragmentation: share of the allocator's peak that lies in blocks it cannot hand out again.
     """
+
+    LARGEST: ClassVar[Mapping[str, float]] = {"memory_gib": 10**6}
 
     name: str
     memory_gib: float

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.audio.configuration import ScreeningConfig, SplitConfig, UtteranceConfig
 from pipeline.audio.corpora.configuration import corpus_settings
@@ -15,17 +15,19 @@ PROCESSING = ("shard_utterances", "reference_utterances", "workers")
 class ProcessingConfig:
     """How the work is portioned."""
 
+    LARGEST: ClassVar[Mapping[str, float]] = {
+        "shard_utterances": 10**6, "reference_utterances": 10**6, "workers": 1024
+    }  # fmt: skip
+
     shard_utterances: int
     reference_utterances: int
     workers: int | None
 
     def __post_init__(self) -> None:
-        if (
-            self.shard_utterances < 1
-            or self.reference_utterances < 1
-            or (self.workers is not None and self.workers < 1)
-        ):
-            raise ValueError("data.shard_utterances, data.reference_utterances and data.workers must be at least 1.")
+        for name in PROCESSING:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"data.{name} is {value}; it must be at least 1.")
 
 
 @dataclass(frozen=True)

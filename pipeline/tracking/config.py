@@ -10,6 +10,7 @@ from pipeline.plumbing.redaction import redacted, uri_user
 
 KINDS = ("mlflow", "none")
 DATABASE = "mlflow.db"
+LONGEST_NAME = 250
 ARTIFACTS = "mlartifacts"
 SQLITE = "sqlite:///"
 _SQLITE_URI = re.compile(r"sqlite(?:\+\w+)?:///([^?]*)")
@@ -41,6 +42,10 @@ class TrackingConfig:
             raise ValueError("tracking.experiment is empty; name the MLflow experiment that groups the runs.")
         if self.run_name is not None and not self.run_name.strip():
             raise ValueError("tracking.run_name is empty; give a name, or null to have one made.")
+        for name in ("experiment", "run_name"):
+            text = getattr(self, name) or ""
+            if len(text) > LONGEST_NAME or not text.isprintable():
+                raise ValueError(f"tracking.{name} must be at most {LONGEST_NAME} printable characters.")
         if self.uri is not None:
             _check_uri(self.uri, "tracking.uri")
 

@@ -7,6 +7,24 @@ from typing import Any
 from pipeline.audio.codecs.settings import n_empty_bands, require_integer, require_loudness, require_number
 from pipeline.configuration.settings import near_matches, read_settings
 
+FASTEST_SAMPLE_RATE = 768_000
+MOST_CODEBOOKS = 256
+# A codec may come from a stranger: beyond these it would take a machine's time or memory, and be no better.
+MEL_RVQ_RANGES = {
+    "sample_rate": (1, FASTEST_SAMPLE_RATE),
+    "n_fft": (4, 2**16),
+    "hop_length": (1, 2**15),
+    "n_mels": (1, 1024),
+    "n_codebooks": (1, MOST_CODEBOOKS),
+    "codebook_size": (2, 2**16),
+    "kmeans_iterations": (1, 10_000),
+    "griffin_lim_iterations": (1, 1000),
+    "stream_chunk_frames": (1, 10_000),
+    "stream_lookahead_frames": (0, 10_000),
+    "stream_context_frames": (0, 10_000),
+}
+MOST_FIT_FRAMES = 10**7
+
 
 @dataclass(frozen=True)
 class MelRvqConfig:
@@ -35,15 +53,9 @@ class MelRvqConfig:
     stream_context_frames: int
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "hop_length", "n_mels", "n_codebooks", "kmeans_iterations"):
-            require_integer(self, name, minimum=1)
-        require_integer(self, "griffin_lim_iterations", minimum=1)
-        require_integer(self, "stream_chunk_frames", minimum=1)
-        require_integer(self, "stream_lookahead_frames", minimum=0)
-        require_integer(self, "stream_context_frames", minimum=0)
-        require_integer(self, "codebook_size", minimum=2)
-        require_integer(self, "fit_frames", minimum=self.codebook_size)
-        require_integer(self, "n_fft", minimum=4)
+        for name, (minimum, maximum) in MEL_RVQ_RANGES.items():
+            require_integer(self, name, minimum, maximum)
+        require_integer(self, "fit_frames", self.codebook_size, MOST_FIT_FRAMES)
         if self.n_fft % 2 or 2 * self.hop_length > self.n_fft:
             raise ValueError(
                 f"codec.n_fft={self.n_fft} must be even and at least twice codec.hop_length={self.hop_length}, "
@@ -72,7 +84,7 @@ class MuLawConfig:
     loudness_db: float
 
     def __post_init__(self) -> None:
-        require_integer(self, "sample_rate", minimum=1)
+        require_integer(self, "sample_rate", 1, FASTEST_SAMPLE_RATE)
         require_integer(self, "quantization_channels", minimum=2, maximum=65536)
         require_loudness(self)
 
@@ -92,7 +104,7 @@ class PretrainedConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
             raise ValueError(f"codec.model must be a hub name or a folder, not {self.model!r}.")
-        require_integer(self, "n_codebooks", minimum=1)
+        require_integer(self, "n_codebooks", 1, MOST_CODEBOOKS)
         require_loudness(self)
 
 
@@ -117,6 +129,6 @@ def codec_settings(options: Mapping[str, Any]) -> CodecConfig:
 
 def known_kind(kind: object) -> str:
     """The kind of a codec; raises a ValueError that lists the kinds when it is none."""
-    if kind not in CONFIGS:
+    if not isinstance(kind, str) or kind not in CONFIGS:
         raise ValueError(f"codec.kind={kind} is unknown; {near_matches(str(kind), list(CONFIGS))}")
     return str(kind)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.audio.corpora.options import (
     require_boolean,
@@ -31,6 +31,8 @@ class EspeakConfig:
         words_per_minute: the lowest and the highest rate of speech, drawn uniformly for each sentence.
         pitch: the lowest and the highest pitch, from 0 to 99, drawn uniformly for each sentence.
     """
+
+    LARGEST: ClassVar[Mapping[str, float]] = {"minutes": 60_000}
 
     minutes: float
     voices: tuple[str, ...]

@@ -31,12 +31,12 @@ class FlatnessGate:
     def __post_init__(self) -> None:
         if not 0 < self.min_ratio <= 1 <= self.max_ratio:
             raise ValueError(
-                f"evaluate.flatness_gate.min_ratio={self.min_ratio} and max_ratio={self.max_ratio} shut out the "
+                f"min_ratio={self.min_ratio} and max_ratio={self.max_ratio} shut out the "
                 "reference itself; set the first between 0 and 1 and the second to 1 or more."
             )
         if not 0 <= self.min_flatness < self.max_flatness <= 1:
             raise ValueError(
-                f"evaluate.flatness_gate.min_flatness={self.min_flatness} and max_flatness={self.max_flatness} leave "
+                f"min_flatness={self.min_flatness} and max_flatness={self.max_flatness} leave "
                 "no range; set them so that 0 <= min_flatness < max_flatness <= 1."
             )
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from pipeline.plumbing.files import write_csv, write_json
-from pipeline.reporting import ReportPaths
+from pipeline.reporting.data import ReportPaths
 
 SAMPLE_RATE = 8000
 LAYERS = (1, 2, 3)

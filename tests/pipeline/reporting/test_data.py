@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.plumbing.files import read_json, write_json
-from pipeline.reporting import collect
+from pipeline.reporting.data import collect
 
 
 def test_everything_the_stages_wrote_is_read(paths, configuration):

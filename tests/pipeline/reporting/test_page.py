@@ -10,8 +10,10 @@ import pytest
 import soundfile
 
 from pipeline.plumbing.files import read_json, write_json
-from pipeline.reporting import SECTIONS, ReportData, collect, render, write_report
+from pipeline.reporting.data import ReportData, collect
 from pipeline.reporting.figures.style import CSS_VARIABLES
+from pipeline.reporting.page import render, write_report
+from pipeline.reporting.sections import SECTIONS
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "source"}
 

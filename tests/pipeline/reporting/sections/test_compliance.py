@@ -2,7 +2,7 @@ from html import unescape
 
 from pipeline.architecture.examination import examine
 from pipeline.compose import compose
-from pipeline.reporting import ReportData
+from pipeline.reporting.data import ReportData
 from pipeline.reporting.sections.compliance import compliance
 
 

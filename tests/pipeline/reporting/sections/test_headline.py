@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from pipeline.reporting import ReportData
+from pipeline.reporting.data import ReportData
 from pipeline.reporting.sections.headline import accepted_flatness, gauge
 
 

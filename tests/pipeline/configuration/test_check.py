@@ -1,0 +1,136 @@
+"""Every leaf of the composed configuration set wrong in many ways: a sentence that names it, or nothing at all."""
+
+import copy
+import math
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from pipeline.compose import compose
+from pipeline.configuration.check import check_configuration
+from pipeline.configuration.composed import CONF, REPOSITORY
+
+# The kinds whose settings are not in the default experiment.
+OTHERS = ["data=folder data.root=/audio", "codec=mu_law", "codec=mimi", "strategy=expert_parallel", "model=deepseek_v3"]
+WRONG: dict[str, Any] = {
+    "text": "zebra",
+    "list": [["zebra"]],
+    "mapping": {"zebra": 1},
+    "negative": -3,
+    "zero": 0,
+    "huge": 10**15,
+    "astronomic": 10**40,
+    "nan": math.nan,
+    "infinite": math.inf,
+    "null": None,
+    "empty": "",
+    "true": True,
+}
+# Nothing is computed or kept that grows with these: a step that never comes, a limit that is never reached.
+FREE = {
+    "trainer.val_every_steps", "trainer.log_every_steps", "trainer.checkpoint_every_steps", "trainer.gradient_clip_val",
+    "trainer.anomalies.spike_deviations", "trainer.anomalies.max_consecutive_skips", "evaluate.top_k",
+    "evaluate.temperature", "evaluate.flatness_gate.max_ratio", "conversion.flatness_gate.max_ratio", "optimizer.lr",
+    "optimizer.weight_decay", "optimizer.eps", "model.routed_scaling_factor", "model.rope_theta", "model.rms_norm_eps",
+    "model.initializer_range", "model.rope_scaling.factor", "model.rope_scaling.beta_fast", "model.rope_scaling.mscale",
+    "model.rope_scaling.mscale_all_dim", "model.rope_scaling.original_max_position_embeddings",
+}  # fmt: skip
+FREE_GROUPS = ("model.objective.",)
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def changed(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    result = copy.deepcopy(dict(values))
+    *groups, leaf = key.split(".")
+    place = result
+    for group in groups:
+        place = place[group]
+    place[leaf] = value
+    return result
+
+
+def composed(overrides: str = "") -> dict[str, Any]:
+    import hydra
+    from omegaconf import OmegaConf
+
+    with hydra.initialize_config_dir(str(CONF), version_base=None):
+        values = OmegaConf.to_container(hydra.compose("config", overrides.split()), resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+@pytest.mark.parametrize("overrides", ["", *OTHERS])
+def test_every_leaf_set_wrong_is_refused_by_name_or_harmless(overrides: str) -> None:
+    values = composed(overrides)
+    check_configuration(values)
+    problems = []
+    for key in leaves(values):
+        for name, wrong in WRONG.items():
+            message = refusal(changed(values, key, wrong))
+            if message is None and not may_pass(key, name):
+                problems.append(f"{key}={wrong!r} is accepted")
+            if message is not None and not is_named(key, message):
+                problems.append(f"{key}={wrong!r}: {message}")
+    assert not problems, "\n".join(problems)
+
+
+def refusal(values: dict[str, Any]) -> str | None:
+    try:
+        check_configuration(values)
+    except ValueError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - the very thing that must not be
+        return f"{type(error).__name__} {error}\n"
+    return None
+
+
+def is_named(key: str, message: str) -> bool:
+    return key.split(".")[0] in message and key.split(".")[-1] in message and "\n" not in message
+
+
+def may_pass(key: str, name: str) -> bool:
+    if name == "huge":
+        return key in FREE or key.startswith(FREE_GROUPS)
+    return name not in ("list", "mapping", "astronomic", "nan", "infinite")
+
+
+def test_each_choice_of_conf_passes() -> None:
+    for group in ("codec", "model", "optimizer", "precision", "schedule", "strategy", "tracking", "trainer"):
+        for path in sorted((CONF / group).glob("[!_]*.yaml")):
+            check_configuration(composed(f"{group}={path.stem}"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"paths.prepared": "."}, "paths.prepared .* working directory"),
+        ({"paths.prepared": "/"}, "paths.prepared .* working directory"),
+        ({"target": ".."}, "target .* working directory"),
+        ({"paths.cache": "data/prepared/cache"}, "paths.cache lies in paths.prepared"),
+        ({"data.workers": 10**6}, "data.workers is 1000000; it may be at most 1,024"),
+        ({"codec.griffin_lim_iterations": 10**9}, r"codec\.griffin_lim_iterations .* between 1 and 1000"),
+        ({"data.minutes": 1e9}, "data.minutes is 1000000000.0; it may be at most 60,000"),
+        ({"evaluate.n_prompted": 10**7}, "evaluate.n_prompted is 10000000; it may be at most 10,000"),
+    ],
+)
+def test_what_would_cost_a_day_or_a_folder_is_named(changes: dict[str, Any], words: str) -> None:
+    values: dict[str, Any] = compose()
+    for key, value in changes.items():
+        values = changed(values, key, value)
+    with pytest.raises(ValueError, match=words):
+        check_configuration(values)
+
+
+def test_checking_needs_no_torch() -> None:
+    code = "import sys, pipeline.configuration.check; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
