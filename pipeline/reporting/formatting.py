@@ -1,13 +1,13 @@
 """Numbers and configuration values as a reader wants to see them."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.plumbing.redaction import redacted
+
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 ABSENT = "–"
-CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -86,14 +86,14 @@ def duration(seconds: float | None) -> str:
 
 
 def plain(value: Any) -> str:
-    """Write a configuration value the way its YAML does, with credentials in addresses struck out."""
+    """Write a configuration value the way its YAML does, without secrets."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
         return f"[{', '.join(plain(item) for item in value)}]"
-    return CREDENTIALS.sub("…@", str(value))
+    return redacted(str(value))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
