@@ -23,6 +23,8 @@ class ScreeningConfig:
         max_hours: a longer recording is more likely a trap than speech.
     """
 
+    LARGEST: ClassVar[Mapping[str, float]] = {"max_sample_rate": 10**7, "max_hours": 10_000}
+
     silence_rms: float
     max_clipped_fraction: float
     max_rejected_fraction: float
