@@ -9,24 +9,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.configuration.check import check_configuration
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain dictionaries, interpolations resolved, and every value checked.
+    """The configuration as plain dictionaries, interpolations resolved.
 
     Raises:
         omegaconf.errors.MissingMandatoryValue: naming a value that has to be given, as `data.root` for a folder.
-        ValueError: naming a value that cannot be.
     """
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
-    named = {str(key): value for key, value in values.items()}
-    check_configuration(named)
-    return named
+    return {str(key): value for key, value in values.items()}
 
 
 def is_multirun() -> bool:

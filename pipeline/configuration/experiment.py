@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.precision.kinds import PRECISIONS
@@ -17,6 +18,9 @@ from pipeline.planning.settings import GpuConfig
 from pipeline.preparation.configuration import read_data
 from pipeline.tracking.config import TrackingConfig
 
+# A path that the system takes is shorter.
+LONGEST_PATH = 4000
+MOST_MACHINES = 10**6
 LARGEST_SEED = 2**32 - 1
 PRINTED = ("table", "json")
 
@@ -31,20 +35,41 @@ class PathsConfig:
 
     def __post_init__(self) -> None:
         for name in ("prepared", "cache", "outputs"):
-            if not getattr(self, name).strip():
-                raise ValueError(f"paths.{name} is empty; give a folder.")
+            path = getattr(self, name)
+            if not path.strip() or not path.isprintable() or len(path) > LONGEST_PATH:
+                raise ValueError(f"paths.{name} is {path[:60]!r}; give the path of a folder.")
+        refuse_surroundings("paths.prepared", self.prepared)
+        for name in ("cache", "outputs"):
+            if Path(getattr(self, name)).resolve().is_relative_to(Path(self.prepared).resolve()):
+                raise ValueError(
+                    f"paths.{name} lies in paths.prepared, which is replaced as a whole; move it out of there."
+                )
 
 
 @dataclass(frozen=True)
 class ReportConfig:
     """What the page is called, and how many utterances of each kind it holds."""
 
+    LARGEST: ClassVar[Mapping[str, float]] = {"n_examples": 1000}
+
     title: str
     n_examples: int
 
     def __post_init__(self) -> None:
+        if not self.title.strip():
+            raise ValueError("report.title is empty; give the page a title.")
         if self.n_examples < 0:
             raise ValueError(f"report.n_examples is {self.n_examples}; set it to 0 or more.")
+
+
+def refuse_surroundings(key: str, folder: str) -> None:
+    """Refuse a folder that a stage replaces as a whole where it holds the working directory.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if Path.cwd().is_relative_to(Path(folder).resolve()):
+        raise ValueError(f"{key} is {folder!r}, which holds the working directory; name a folder of its own.")
 
 
 def check_experiment(values: Mapping[str, Any]) -> None:
@@ -91,14 +116,18 @@ def _path_or_null(key: str) -> Callable[[Mapping[str, Any]], None]:
     def check(values: Mapping[str, Any]) -> None:
         if values[key] is not None and not (isinstance(values[key], str) and values[key]):
             raise ValueError(f"{key} is {values[key]!r}; it takes the path of a checkpoint, or null.")
+        if values[key] is not None and (not values[key].isprintable() or len(values[key]) > LONGEST_PATH):
+            raise ValueError(f"{key} is {values[key][:60]!r}; it takes the path of a checkpoint, or null.")
+        if key == "target" and values[key] is not None:
+            refuse_surroundings(key, values[key])
 
     return check
 
 
 def _count(key: str) -> Callable[[Mapping[str, Any]], None]:
     def check(values: Mapping[str, Any]) -> None:
-        if not isinstance(values[key], int) or isinstance(values[key], bool) or values[key] < 1:
-            raise ValueError(f"{key} is {values[key]!r}; it takes a whole number of at least 1.")
+        if not isinstance(values[key], int) or isinstance(values[key], bool) or not 1 <= values[key] <= MOST_MACHINES:
+            raise ValueError(f"{key} is {values[key]!r}; it takes a whole number from 1 to {MOST_MACHINES:,}.")
 
     return check
 

@@ -9,10 +9,8 @@ import yaml
 
 from pipeline.architecture.examination import examine
 from pipeline.configuration.composed import REPOSITORY
-from pipeline.configuration.settings import read_settings
 from pipeline.plumbing.redaction import redacted_values
 from pipeline.plumbing.stage_runs import child_run
-from pipeline.reporting.configuration import ReportConfig
 from pipeline.reporting.data import ReportPaths, collect
 from pipeline.reporting.page import write_report
 from pipeline.tracking.lineage import environment, source_tags
@@ -31,12 +29,11 @@ def report(values: Mapping[str, Any], outputs: Path) -> None:
     """
     prepared = Path(values["paths"]["prepared"])
     page = outputs / "report" / "index.html"
-    config = read_settings(ReportConfig, values["report"], "report")
     content = collect(
         ReportPaths.under(prepared, outputs),
         redacted_values(values),
-        title=config.title,
-        n_examples=config.n_examples,
+        title=values["report"]["title"],
+        n_examples=values["report"]["n_examples"],
         lineage=redacted_values(source_tags(REPOSITORY)) | dvc_hashes(Path(DVC_LOCK)),
         environment=environment(),
         compliance=examine(values, prepared),

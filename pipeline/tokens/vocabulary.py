@@ -8,7 +8,6 @@ from torch import Tensor
 
 from pipeline.tokens.special import Special, vocabulary_size
 
-
 # Beyond any codec: more is a mistake, which would cost memory before anything else said so.
 LARGEST = {"n_codebooks": 256, "codebook_size": 2**20}
 

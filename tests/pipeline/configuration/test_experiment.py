@@ -10,11 +10,19 @@ from typing import Any
 import pytest
 
 from pipeline.compose import compose
-from pipeline.configuration.check import check_configuration
 from pipeline.configuration.composed import CONF, REPOSITORY
+from pipeline.configuration.experiment import check_experiment
 
 # The kinds whose settings are not in the default experiment.
-OTHERS = ["data=folder data.root=/audio", "codec=mu_law", "codec=mimi", "strategy=expert_parallel", "model=deepseek_v3"]
+PLANNED = "plan"
+OTHERS = [
+    PLANNED,
+    "data=folder data.root=/audio",
+    "codec=mu_law",
+    "codec=mimi",
+    "strategy=expert_parallel",
+    "model=deepseek_v3",
+]
 WRONG: dict[str, Any] = {
     "text": "zebra",
     "list": [["zebra"]],
@@ -64,7 +72,8 @@ def composed(overrides: str = "") -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     with hydra.initialize_config_dir(str(CONF), version_base=None):
-        values = OmegaConf.to_container(hydra.compose("config", overrides.split()), resolve=True)
+        name, chosen = (PLANNED, []) if overrides == PLANNED else ("config", overrides.split())
+        values = OmegaConf.to_container(hydra.compose(name, chosen), resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -72,7 +81,7 @@ def composed(overrides: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize("overrides", ["", *OTHERS])
 def test_every_leaf_set_wrong_is_refused_by_name_or_harmless(overrides: str) -> None:
     values = composed(overrides)
-    check_configuration(values)
+    check_experiment(values)
     problems = []
     # What the default experiment has too is walked there.
     for key in leaves({group: values[group] for group in walked_groups(overrides, values)}):
@@ -86,12 +95,14 @@ def test_every_leaf_set_wrong_is_refused_by_name_or_harmless(overrides: str) -> 
 
 
 def walked_groups(overrides: str, values: Mapping[str, Any]) -> list[str]:
+    if overrides == PLANNED:
+        return ["gpu", "nodes", "gpus_per_node", "output"]
     return [overrides.partition("=")[0]] if overrides else list(values)
 
 
 def refusal(values: dict[str, Any]) -> str | None:
     try:
-        check_configuration(values)
+        check_experiment(values)
     except ValueError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - the very thing that must not be
@@ -112,7 +123,7 @@ def may_pass(key: str, name: str) -> bool:
 def test_each_choice_of_conf_passes() -> None:
     for group in ("codec", "model", "optimizer", "precision", "schedule", "strategy", "tracking", "trainer"):
         for path in sorted((CONF / group).glob("[!_]*.yaml")):
-            check_configuration(composed(f"{group}={path.stem}"))
+            check_experiment(composed(f"{group}={path.stem}"))
 
 
 @pytest.mark.parametrize(
@@ -133,9 +144,9 @@ def test_what_would_cost_a_day_or_a_folder_is_named(changes: dict[str, Any], wor
     for key, value in changes.items():
         values = changed(values, key, value)
     with pytest.raises(ValueError, match=words):
-        check_configuration(values)
+        check_experiment(values)
 
 
 def test_checking_needs_no_torch() -> None:
-    code = "import sys, pipeline.configuration.check; sys.exit('torch' in sys.modules)"
+    code = "import sys, pipeline.configuration.experiment; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
