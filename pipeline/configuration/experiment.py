@@ -36,7 +36,9 @@ class PathsConfig:
     def __post_init__(self) -> None:
         for name in ("prepared", "cache", "outputs"):
             path = getattr(self, name)
-            if not path.strip() or not path.isprintable() or len(path) > LONGEST_PATH:
+            if not path.strip():
+                raise ValueError(f"paths.{name} is empty; give a folder.")
+            if not path.isprintable() or len(path) > LONGEST_PATH:
                 raise ValueError(f"paths.{name} is {path[:60]!r}; give the path of a folder.")
         refuse_surroundings("paths.prepared", self.prepared)
         for name in ("cache", "outputs"):
