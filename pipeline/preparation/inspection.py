@@ -10,6 +10,7 @@ from pipeline.audio.reading import UnusableRecording
 from pipeline.audio.screening import screen
 from pipeline.audio.splitting import find_duplicates
 from pipeline.audio.survey import Take, survey
+from pipeline.plumbing.names import printable
 from pipeline.plumbing.worker_processes import map_parallel
 
 
@@ -57,11 +58,6 @@ def require_usable(inspections: Sequence[Inspection], config: ScreeningConfig) -
             f"data.screening.max_rejected_fraction ({config.max_rejected_fraction}) allows. The first: {examples}. "
             "Mend or remove them, or raise the fraction."
         )
-
-
-def printable(name: str) -> str:
-    """A name as it can stand in a line: control characters, and those that turn the direction of text, escaped."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
 def _inspect(recording: Recording, corpus: Corpus, min_seconds: float, config: ScreeningConfig) -> Inspection:

@@ -14,7 +14,8 @@ from pipeline.audio.reading import UnusableRecording, read_take
 from pipeline.audio.resampling import resample
 from pipeline.audio.survey import Take, taken_blocks
 from pipeline.audio.utterances import Piece, Utterance, assemble
-from pipeline.preparation.inspection import Inspection, printable
+from pipeline.plumbing.names import printable
+from pipeline.preparation.inspection import Inspection
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class FileCorpus(ABC):
     def remarks(self) -> list[str]:
         """Nothing, where a corpus has no tables."""
         return []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Process pools pickle the corpus with every recording: what was listed stays here.
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
 
     def path(self, recording: Recording) -> Path:
         """The file of a recording."""

@@ -1,13 +1,14 @@
 """LibriSpeech: `{subset}/{reader}/{chapter}/{reader}-{chapter}-{utterance}.flac`, 16 kHz."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torchaudio.datasets
 
 from pipeline.audio.corpora.configuration import SubsetConfig
 from pipeline.audio.corpora.corpus import Recording
 from pipeline.audio.corpora.published import SubsetDataset
+from pipeline.audio.corpora.tables import Row, read_table
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,29 @@ class LibriSpeech(SubsetDataset):
         Raises:
             ValueError: the subset holds none, or a chapter lacks its transcripts.
         """
-        self.files(f"{self.config.subset}/*/*/*.flac")
-        dataset = torchaudio.datasets.LIBRISPEECH(
-            self.folder.parent, self.config.subset, folder_in_archive=self.folder.name
-        )
+        chapters: dict[PurePosixPath, dict[str, Row]] = {}
+        recordings = []
+        for file in self.files(f"{self.config.subset}/*/*/*.flac"):
+            path = PurePosixPath(file)
+            if path.parent not in chapters:
+                chapters[path.parent] = self._transcripts(path.parent)
+            row = chapters[path.parent].get(path.stem)
+            if row is None:
+                raise ValueError(
+                    f"{self.folder} is incomplete (no transcript of {path.stem}); unpack the archive again."
+                )
+            recordings.append(Recording(file, speaker=path.parts[1], transcript=" ".join(row.cells[1:])))
+        return recordings
+
+    def _transcripts(self, chapter: PurePosixPath) -> dict[str, Row]:
+        """The lines of a chapter's transcripts, by the recording that each begins with."""
+        path = self.folder / chapter / f"{chapter.parts[1]}-{chapter.parts[2]}.trans.txt"
         try:
-            metadata = [dataset.get_metadata(index) for index in range(len(dataset))]
-        except FileNotFoundError as error:
-            raise ValueError(f"{self.folder} is incomplete ({error}); unpack the archive again.") from error
-        return [
-            Recording(Path(path).as_posix(), speaker=str(reader), transcript=transcript)
-            for path, _, transcript, reader, _, _ in metadata
-        ]
+            table = read_table(path, " ", quoted=False)
+        except OSError as error:
+            raise ValueError(
+                f"{self.folder} is incomplete ({path}: {error.strerror}); unpack the archive again."
+            ) from None
+        if table.broken:
+            raise ValueError(f"{path}: {table.broken[0]}; unpack the archive again.")
+        return {row.cells[0]: row for row in table.rows}

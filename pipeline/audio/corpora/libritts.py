@@ -24,11 +24,8 @@ class LibriTts(SubsetDataset):
 
     def recordings(self) -> list[Recording]:
         """All recordings, sorted by their paths."""
-        return [
-            Recording(
-                file,
-                speaker=PurePosixPath(file).parts[1],
-                transcript=first_line((self.folder / file).with_suffix(".normalized.txt")),
-            )
-            for file in self.files(f"{self.config.subset}/*/*/*.wav")
-        ]
+        recordings = []
+        for file in self.files(f"{self.config.subset}/*/*/*.wav"):
+            transcript, note = first_line((self.folder / file).with_suffix(".normalized.txt"))
+            recordings.append(Recording(file, PurePosixPath(file).parts[1], transcript, note=note))
+        return recordings

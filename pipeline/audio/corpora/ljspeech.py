@@ -1,7 +1,8 @@
 """LJ Speech 1.1: `wavs/*.wav` and `metadata.csv`, one reader, 22.05 kHz."""
 
-import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torchaudio.datasets
@@ -9,6 +10,7 @@ import torchaudio.datasets
 from pipeline.audio.corpora.configuration import DownloadConfig
 from pipeline.audio.corpora.corpus import Recording
 from pipeline.audio.corpora.published import DownloadableDataset
+from pipeline.audio.corpora.tables import Row, counted, read_table, width_checked
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,42 @@ class LjSpeech(DownloadableDataset):
         """All recordings that the metadata lists, sorted by their paths.
 
         Raises:
-            ValueError: the metadata has a line that is not `id|transcript|normalised transcript`.
+            ValueError: the metadata has no line that is `id|transcript|normalised transcript`.
         """
-        path = self.folder / "metadata.csv"
-        recordings = []
-        with path.open(newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE), start=1):
-                if len(row) != 3:
-                    raise ValueError(f"{path}, line {number}: expected id|transcript|normalised transcript.")
-                recordings.append(Recording(f"wavs/{row[0]}.wav", speaker="LJ", transcript=row[2]))
-        return sorted(recordings, key=lambda recording: recording.id)
+        return self._listing[0]
+
+    def remarks(self) -> list[str]:
+        """What is wrong with the metadata."""
+        return self._listing[1]
+
+    @cached_property
+    def _listing(self) -> tuple[list[Recording], list[str]]:
+        path = self.folder / self.landmark
+        # As its authors write it: a quote is a quote, wherever it stands.
+        table = width_checked(read_table(path, "|", quoted=False), 3)
+        if not table.rows:
+            broken = table.broken[0] if table.broken else "it is empty"
+            raise ValueError(f"{path}: expected lines of id|transcript|normalised transcript, but {broken}.")
+        said: dict[str, list[Row]] = {}
+        for row in table.rows:
+            said.setdefault(f"wavs/{row.cells[0]}.wav", []).append(row)
+        there = {file.relative_to(self.folder).as_posix() for file in self.folder.glob("wavs/*.wav")}
+        doubled = [f"line {row.line}: {row.cells[0]}" for rows in said.values() for row in rows[1:]]
+        unnamed = sorted(there - said.keys())
+        remarks = [
+            counted(str(path), what, examples)
+            for what, examples in (
+                ("lines cannot be read", table.broken),
+                ("lines name a recording again", doubled),
+                ("recordings are in no line, and not used", unnamed),
+            )
+            if examples
+        ]
+        return [_recording(file, rows) for file, rows in sorted(said.items())], remarks
+
+
+def _recording(file: str, rows: Sequence[Row]) -> Recording:
+    if len({row.cells[2] for row in rows}) == 1:
+        return Recording(file, speaker="LJ", transcript=rows[0].cells[2])
+    lines = ", ".join(str(row.line) for row in rows)
+    return Recording(file, speaker="LJ", note=f"lines {lines} of the metadata disagree on what is said")

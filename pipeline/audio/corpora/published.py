@@ -10,6 +10,7 @@ from typing import ClassVar
 from pipeline.audio.corpora.configuration import DownloadConfig, RootConfig, SubsetConfig
 from pipeline.audio.corpora.corpus import FileCorpus, Recording
 from pipeline.audio.corpora.options import existing_folder
+from pipeline.plumbing.names import as_utf8, is_utf8
 
 
 class PublishedDataset(FileCorpus, ABC):
@@ -58,13 +59,15 @@ class PublishedDataset(FileCorpus, ABC):
         """The files of a glob pattern, as sorted paths relative to the dataset's folder.
 
         Raises:
-            ValueError: there are none.
+            ValueError: there are none, or a name is not UTF-8.
         """
         found = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.glob(pattern))
         if not found:
             raise ValueError(
                 f"data.root={self.config.root}: {self.folder} holds no {pattern}; unpack the archive again."
             )
+        if strange := [name for name in found if not is_utf8(name)]:
+            raise ValueError(f"data.root={self.config.root}: the name {as_utf8(strange[0])} is not UTF-8; rename it.")
         return found
 
     def _obtain(self) -> Path | None:
@@ -134,10 +137,15 @@ class SubsetDataset(DownloadableDataset):
         return f"{self.prefixes[0]}/{self.config.subset}"
 
 
-def first_line(path: Path) -> str | None:
-    """The first line of a transcript; None where there is no such file."""
+def first_line(path: Path) -> tuple[str | None, str]:
+    """The first line of a transcript, None where there is no such file; and what is to be said of it."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
-        return None
-    return lines[0].strip() if lines else None
+        return None, ""
+    except OSError as error:
+        return None, f"its transcript cannot be read ({error.strerror})"
+    try:
+        return (lines[0].decode("utf-8").strip() if lines else None), ""
+    except UnicodeDecodeError:
+        return None, "its transcript is not UTF-8"

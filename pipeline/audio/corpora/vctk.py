@@ -29,6 +29,6 @@ class Vctk(DownloadableDataset):
         for file in self.files(f"{self.landmark}/*/*_{self.config.microphone}.flac"):
             path = PurePosixPath(file)
             speaker, utterance = path.parts[1], path.stem.removesuffix(f"_{self.config.microphone}")
-            transcript = first_line(self.folder / "txt" / speaker / f"{utterance}.txt")
-            recordings.append(Recording(file, speaker=speaker, transcript=transcript))
+            transcript, note = first_line(self.folder / "txt" / speaker / f"{utterance}.txt")
+            recordings.append(Recording(file, speaker=speaker, transcript=transcript, note=note))
         return recordings

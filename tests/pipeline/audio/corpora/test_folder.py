@@ -77,14 +77,46 @@ def test_dangling_link_is_a_recording_with_a_reason(tree):
         read_audio(corpus.path(gone))
 
 
-def test_name_that_is_not_utf8_is_refused(tree):
+def test_name_that_is_not_utf8_is_a_recording_with_a_reason(tree):
     path = os.fsencode(tree) + b"/caf\xe9.wav"
     try:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    with pytest.raises(ValueError, match="not UTF-8; rename"):
-        folder_corpus(tree).recordings()
+    found = {recording.id: recording.defect for recording in folder_corpus(tree).recordings()}
+    assert found.pop("caf\\xe9.wav") == "its name is not UTF-8; rename the file or folder"
+    assert not any(found.values())
+
+
+def test_every_format_is_found_whatever_its_case_and_others_are_counted(tmp_path):
+    read = ["a.wav", "b.FLAC", "c.oga", "d.Opus", "e.aiff", "f.AIF", "g.au", "h.caf", "i.w64", "j.mp3", "k.rf64"]
+    for name in [*read, "l.m4a", "m.WMA", "n.txt", "o.jpg"]:
+        (tmp_path / name).write_bytes(b"x")
+    corpus = folder_corpus(tmp_path)
+    found = {recording.id: recording.defect for recording in corpus.recordings()}
+    assert [name for name, defect in found.items() if not defect] == read
+    assert found["l.m4a"] == ".m4a is not read; convert it, to FLAC say"
+    assert set(found) == {*read, "l.m4a", "m.WMA"}
+    assert corpus.remarks() == [f"data.root={tmp_path}: 2 files are in formats that are not read (l.m4a; m.WMA)."]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tree, monkeypatch):
+    """As root every folder can be listed: the refusal has to be made up."""
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = {recording.id: recording.defect for recording in folder_corpus(tree).recordings()}
+    assert found == {
+        "ann/a.wav": "",
+        "ann/b/": "the folder cannot be listed (Permission denied)",
+        "bob/1.WAV": "",
+        "top.wav": "",
+    }
 
 
 @pytest.mark.parametrize(("suffix", "separator", "mark"), [("csv", ",", ""), ("tsv", "\t", "\ufeff")])

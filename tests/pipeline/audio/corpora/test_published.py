@@ -182,8 +182,40 @@ def test_incomplete_datasets_are_named(tmp_path):
     with pytest.raises(ValueError, match="testing_list.txt is missing"):
         dataset("speechcommands", tmp_path).recordings()
     (tmp_path / "LJSpeech-1.1/metadata.csv").write_text("LJ001-0001|only two\n")
-    with pytest.raises(ValueError, match="metadata.csv, line 1"):
+    with pytest.raises(ValueError, match=r"metadata.csv: expected lines of .*, but line 1 has 2 cells, not 3"):
         dataset("ljspeech", tmp_path).recordings()
+
+
+def test_what_tables_have_wrong_is_counted_and_named(tmp_path):
+    for kind in ("librispeech", "speechcommands", "ljspeech", "vctk"):
+        write_tree(tmp_path, TREES[kind])
+    metadata = tmp_path / "LJSpeech-1.1/metadata.csv"
+    metadata.write_bytes(
+        b'LJ001-0001|"So|so\nLJ001-0001|"So|so\nLJ001-0009|a|b\nLJ001-0009|a|c\nbroken\nLJ001-0003|caf\xe9|x\n'
+    )
+    corpus = dataset("ljspeech", tmp_path)
+    assert corpus.recordings() == [
+        Recording("wavs/LJ001-0001.wav", "LJ", "so"),
+        Recording("wavs/LJ001-0009.wav", "LJ", note="lines 3, 4 of the metadata disagree on what is said"),
+    ]
+    assert corpus.remarks() == [
+        f"{metadata}: 2 lines cannot be read (line 6 is not UTF-8 (byte 0xe9); line 5 has 1 cells, not 3).",
+        f"{metadata}: 2 lines name a recording again (line 2: LJ001-0001; line 4: LJ001-0009).",
+        f"{metadata}: 1 recordings are in no line, and not used (wavs/LJ001-0002.wav).",
+    ]
+    commands = tmp_path / "SpeechCommands/speech_commands_v0.02"
+    (commands / "validation_list.txt").write_text(
+        "bed/026290a7_nohash_0.wav\ncat/0c40e715_nohash_0.wav\nno/x_nohash_1.wav"
+    )
+    corpus = dataset("speechcommands", tmp_path)
+    defects = {recording.id: recording.defect for recording in corpus.recordings() if recording.defect}
+    assert defects == {"cat/0c40e715_nohash_0.wav": "the lists put it into validation and test"}
+    assert corpus.remarks()[0].endswith("1 files that it names are not there (no/x_nohash_1.wav).")
+    (tmp_path / "VCTK-Corpus-0.92/txt/p225/p225_001.txt").write_bytes(b"caf\xe9\n")
+    assert dataset("vctk", tmp_path).recordings()[0].note == "its transcript is not UTF-8"
+    (tmp_path / "LibriSpeech/dev-clean/84/121123/84-121123.trans.txt").write_bytes(b"84-121123-0000 CAF\xc9\n")
+    with pytest.raises(ValueError, match="84-121123.trans.txt: line 1 is not UTF-8"):
+        dataset("librispeech", tmp_path).recordings()
 
 
 def test_nothing_is_downloaded_unless_asked(tmp_path, monkeypatch):
