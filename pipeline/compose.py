@@ -2,9 +2,8 @@
 
     python -m pipeline.compose                     write params.yaml
     python -m pipeline.compose --check             exit with 1 when params.yaml is not what conf/ composes to
-    python -m pipeline.compose --check --warn      the same, as a warning (DVC runs this before the stages)
 
-DVC never composes on `dvc repro`: without this check an edit in conf/ would go unnoticed.
+DVC never composes on `dvc repro`, and runs the check before its stages: an edit in conf/ would go unnoticed.
 """
 
 import argparse
@@ -70,6 +69,23 @@ def check_written(path: Path) -> None:
         check_model({str(key): value for key, value in values.items()})
 
 
+def check_corpus(path: Path) -> None:
+    """Refuse a corpus that DVC cannot watch; it would only say that there is no such file.
+
+    Raises:
+        FileNotFoundError: naming the key and the remedy.
+    """
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(values, dict)
+    corpus = values.get("paths", {}).get("corpus")
+    # What DVC keeps itself it brings back itself.
+    if corpus is not None and not Path(corpus).exists() and not Path(f"{corpus}.dvc").exists():
+        raise FileNotFoundError(
+            f"paths.corpus is {corpus}, where there is nothing that DVC could watch; correct data.root, write it "
+            "without ~, and make the folder first where data.download is to fill it."
+        )
+
+
 def stale_values(path: Path) -> list[str]:
     """One line for each value in which `path` differs from what conf/ composes to."""
     if not path.exists():
@@ -103,7 +119,6 @@ def run(ending: Ending) -> int:
     """Do what the command line asks for, and return the status of the process."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.compose", description="Compose conf/ into params.yaml.")
     parser.add_argument("--check", action="store_true", help="only tell whether params.yaml is up to date")
-    parser.add_argument("--warn", action="store_true", help="with --check: a stale params.yaml is no failure")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     arguments = parser.parse_args()
     ending.show_traceback = arguments.traceback
@@ -113,14 +128,14 @@ def run(ending: Ending) -> int:
         return 0
     if PARAMS.exists():
         check_written(PARAMS)
+        check_corpus(PARAMS)
     # An experiment's params.yaml differs on purpose: DVC has just composed it with the experiment's own values.
     stale = [] if "DVC_EXP_NAME" in os.environ else stale_values(PARAMS)
     if not stale:
         return 0
-    level = "WARNING" if arguments.warn else "ERROR"
-    print(f"{level}: {PARAMS} is not what conf/ composes to:", *stale, sep="\n  ", file=sys.stderr)
+    print(f"ERROR: {PARAMS} is not what conf/ composes to:", *stale, sep="\n  ", file=sys.stderr)
     print(REMEDY, file=sys.stderr)
-    return 0 if arguments.warn else 1
+    return 1
 
 
 if __name__ == "__main__":

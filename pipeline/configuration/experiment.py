@@ -27,14 +27,15 @@ PRINTED = ("table", "json")
 
 @dataclass(frozen=True)
 class PathsConfig:
-    """Where the stages read and write."""
+    """Where the stages read and write, and what DVC watches as the corpus."""
 
     prepared: str
     cache: str
     outputs: str
+    corpus: str
 
     def __post_init__(self) -> None:
-        for name in ("prepared", "cache", "outputs"):
+        for name in ("prepared", "cache", "outputs", "corpus"):
             path = getattr(self, name)
             if not path.strip():
                 raise ValueError(f"paths.{name} is empty; give a folder.")

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from hydra import compose as compose_hydra
 from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 
 from pipeline import compose
 from pipeline.configuration.composed import CONF
@@ -18,6 +19,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     assert compose.write_params(compose.PARAMS)
+    (tmp_path / "pipeline/audio/corpora").mkdir(parents=True)
     return tmp_path / compose.PARAMS
 
 
@@ -119,14 +121,35 @@ def test_the_command_checks_warns_and_writes(
     error = capsys.readouterr().err
     assert error.startswith("ERROR: params.yaml is not what conf/ composes to:\n  seed is 5 in params.yaml, 1 in conf/")
     assert "python -m pipeline.compose" in error
-    assert run_main(monkeypatch, "--check", "--warn") == 0
-    assert capsys.readouterr().err.startswith("WARNING: ")
     assert "seed: 5" in params.read_text()
     assert run_main(monkeypatch) == 0
     assert "composed anew" in capsys.readouterr().out
     assert run_main(monkeypatch) == 0
     assert "up to date" in capsys.readouterr().out
     assert run_main(monkeypatch, "--check") == 0
+
+
+@pytest.mark.parametrize("root", ["no/speech", "/no/such/folder"])
+def test_a_corpus_that_dvc_cannot_watch_is_named(
+    params: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root: str
+) -> None:
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose_hydra("config", ["data=folder", f"data.root={root}"])
+    assert config.paths.corpus == root
+    params.write_text(OmegaConf.to_yaml(config, resolve=True))
+    monkeypatch.setenv("DVC_EXP_NAME", "on a disk")
+    assert run_main(monkeypatch, "--check") == 2
+    assert f"paths.corpus is {root}, where there is nothing that DVC could watch" in capsys.readouterr().err
+    # A folder that DVC keeps may still have to be brought back.
+    monkeypatch.setattr(Path, "exists", lambda path: path.suffix == ".dvc" or path.name == "params.yaml")
+    assert run_main(monkeypatch, "--check") == 0
+
+
+def test_without_a_corpus_on_a_disk_its_code_is_watched(params: Path) -> None:
+    assert (CONF.parent / yaml.safe_load(params.read_text())["paths"]["corpus"]).is_dir()
+    with initialize_config_dir(str(CONF), version_base=None):
+        # A root that has yet to be given is refused by the stage, which knows what it is for.
+        assert (CONF.parent / compose_hydra("config", ["data=folder"]).paths.corpus).is_dir()
 
 
 def test_an_experiment_may_differ(params: Path, monkeypatch: pytest.MonkeyPatch) -> None:
