@@ -9,12 +9,14 @@ from omegaconf import DictConfig
 from pipeline.configuration.composed import REPOSITORY, plain
 from pipeline.configuration.settings import read_settings
 from pipeline.tracking.config import TrackingConfig
-from pipeline.tracking.interface import show
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="ui")
 def main(config: DictConfig) -> None:
     """Serve the pages until interrupted."""
+    # MLflow takes seconds to import: mistakes are told before.
+    from pipeline.tracking.interface import show
+
     values = plain(config)
     show(read_settings(TrackingConfig, values["tracking"], "tracking"), REPOSITORY, values["port"])
 

@@ -32,6 +32,13 @@ class RepositoryCopy:
         self.python("pipeline.compose")
         self.commit("start")
 
+    def clone(self, root: Path) -> "RepositoryCopy":
+        """Another checkout of what was committed, without DVC's cache and MLflow's store."""
+        self.run("git", "clone", "-q", str(self.root), str(root))
+        clone = RepositoryCopy.__new__(RepositoryCopy)
+        clone.root = root
+        return clone
+
     def run(self, *command: str, status: int | None = 0) -> str:
         with self.started(*command) as process:
             output, _ = process.communicate()

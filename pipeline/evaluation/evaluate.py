@@ -9,10 +9,10 @@ from pipeline.audio.codecs.storage import load_codec
 from pipeline.checkpoints.loading import load_decoder
 from pipeline.evaluation.configuration import read_evaluation
 from pipeline.evaluation.listening import comparison_rows, control_speech, measure_bodies, random_speech, write_clips
-from pipeline.evaluation.metrics import audio_metrics, loss_metrics, write_tables
+from pipeline.evaluation.metrics import HEADLINE, audio_metrics, loss_metrics, write_tables
 from pipeline.evaluation.scoring import score_documents
 from pipeline.evaluation.speech import speak
-from pipeline.plumbing.files import write_json
+from pipeline.plumbing.files import write_metrics
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.preparation.reference import load_reference
 from pipeline.tokens.ngram import NgramBaselines
@@ -57,7 +57,7 @@ def evaluate(values: Mapping[str, Any], outputs: Path) -> None:
     folder = outputs / "evaluate"
     write_clips(speech.clips, codec.sample_rate, folder / "audio", folder / "audio.json")
     write_tables(folder, score, baseline, comparison)
-    write_json(folder / "metrics.json", metrics)
+    write_metrics(folder, metrics, HEADLINE)
     with child_run(values, outputs, "evaluate") as run:
         run.log_parameters({"evaluate": values["evaluate"]})
         run.log_metrics(metrics)

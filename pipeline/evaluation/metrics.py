@@ -15,6 +15,9 @@ from pipeline.tokens.rate import bits_per_second
 
 log = logging.getLogger(__name__)
 
+# What experiments are compared by.
+HEADLINE = ("eval/loss", "eval/bits_per_second", "audio/fd", "audio/flatness")
+
 
 def loss_metrics(score: Score, baseline: BaselineLosses, seconds: float) -> dict[str, float]:
     """The test loss, overall and by codebook, beside what counting can predict."""

@@ -48,6 +48,12 @@ def write_json(path: Path | str, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=True) + "\n", encoding="utf-8")
 
 
+def write_metrics(folder: Path, metrics: Mapping[str, float], headline: Sequence[str]) -> None:
+    """Write `metrics.json`, and beside it `headline.json` with the few that experiments are compared by."""
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "headline.json", {name: metrics[name] for name in headline if name in metrics})
+
+
 def read_json(path: Path | str) -> Any:
     """Read a JSON file; a missing or malformed file raises an error that names it."""
     path = Path(path)

@@ -40,16 +40,20 @@ class Curve:
 class ReportData:
     """What the sections of the page are made from; whatever a run did not write is empty.
 
-    `metrics` are the evaluation's flat keys. `history` holds one curve a column of the training history.
-    `expert_load` maps a layer to the load [E] of its experts; `comparison` maps a signal to its measures;
-    `loss_by_codebook` has one row a codebook position. `data_card`, `conversion`, `run`, `lineage`,
-    `environment` and `compliance` are shown as they were written.
+    `metrics` are the evaluation's flat keys. `history` holds one curve a column of the training history,
+    `throughput` how fast it went. `expert_load` maps a layer to the load [E] of its experts; `comparison` maps a
+    signal to its measures; `loss_by_codebook` has one row a codebook position. `data_card`, `conversion`, `run`,
+    `lineage`, `environment` and `compliance` are shown as they were written.
+
+    `throughput`, `run`, `lineage`, `environment` and `created` differ between equal trainings: they stand on a page
+    of their own.
     """
 
     metrics: Mapping[str, float]
     title: str = "Melisma"
     configuration: Mapping[str, Any] = field(default_factory=dict)
     history: Mapping[str, Curve] = field(default_factory=dict)
+    throughput: Mapping[str, Curve] = field(default_factory=dict)
     expert_load: Mapping[str, np.ndarray] = field(default_factory=dict)
     loss_by_codebook: tuple[Mapping[str, float], ...] = ()
     comparison: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -97,7 +101,8 @@ def collect(
         metrics=_metrics(paths.evaluate / "metrics.json", stage="evaluate"),
         title=title,
         configuration=configuration or {},
-        history=_history(paths.train / "history.csv"),
+        history=_history(paths.train / "history.csv") | _history(paths.train / "validation.csv"),
+        throughput=_history(paths.train / "throughput.csv"),
         expert_load=_expert_load(paths.evaluate / "expert_load.csv"),
         loss_by_codebook=_numeric_rows(paths.evaluate / "loss_by_codebook.csv"),
         comparison=_comparison(paths.evaluate / "comparison.csv"),

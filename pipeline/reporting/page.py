@@ -1,5 +1,9 @@
-"""The page: all sections in one HTML document that opens anywhere, without a network."""
+"""The pages: all sections in one HTML document that opens anywhere, without a network, and a second one beside it.
 
+The first holds what follows from data, settings and code; the second when, where and by which run it was made.
+"""
+
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -9,31 +13,49 @@ from markupsafe import Markup
 from pipeline.plumbing.files import atomic_write
 from pipeline.reporting.data import ReportData
 from pipeline.reporting.formatting import as_number, compact, plain
-from pipeline.reporting.sections import SECTIONS
+from pipeline.reporting.sections import CIRCUMSTANCES, CIRCUMSTANCES_PAGE, SECTIONS, Section
 from pipeline.reporting.sections.section import render_template
+
+PAGE = "index.html"
 
 
 def render(report: ReportData) -> str:
     """Render the report as one self-contained HTML document: style, figures and audio are inside it.
 
-    Equal reports give equal pages.
+    Equal results give equal pages, whenever and wherever they were reached.
     """
+    return _render(report, report.title, _facts(report), SECTIONS)
+
+
+def render_circumstances(report: ReportData) -> str:
+    """Render what two equal results differ in: time, machine, commit, tracked run and speed."""
+    created = report.created.strftime("%d %B %Y, %H:%M %Z").strip()
+    return _render(report, f"{report.title}: circumstances", [("Rendered", created)], CIRCUMSTANCES)
+
+
+def write_report(report: ReportData, folder: Path | str) -> Path:
+    """Write both pages into `folder`, each whole or not at all, and return the path of the first."""
+    folder = Path(folder)
+    for name, html in ((CIRCUMSTANCES_PAGE, render_circumstances(report)), (PAGE, render(report))):
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(html, encoding="utf-8")
+    return folder / PAGE
+
+
+def _render(
+    report: ReportData,
+    title: str,
+    facts: Sequence[tuple[str, str]],
+    sections: Sequence[Callable[[ReportData], Section]],
+) -> str:
     style = files("pipeline.reporting").joinpath("templates", "page.css").read_text(encoding="utf-8")
     context = {
-        "title": report.title,
-        "created": report.created.strftime("%d %B %Y, %H:%M %Z").strip(),
-        "facts": _facts(report),
+        "title": title,
+        "facts": facts,
         "style": Markup(style),
-        "sections": [section(report) for section in SECTIONS],
+        "sections": [section(report) for section in sections],
     }
     return str(render_template("page.html.jinja", context))
-
-
-def write_report(report: ReportData, path: Path | str) -> None:
-    """Render the report and write it to `path`, whole or not at all."""
-    html = render(report)
-    with atomic_write(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
 
 
 def _facts(report: ReportData) -> list[tuple[str, str]]:

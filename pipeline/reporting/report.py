@@ -13,6 +13,7 @@ from pipeline.plumbing.redaction import redacted_values
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.reporting.data import ReportPaths, collect
 from pipeline.reporting.page import write_report
+from pipeline.reporting.sections.headline import report_verdict
 from pipeline.tracking.lineage import environment, source_tags
 
 log = logging.getLogger(__name__)
@@ -21,14 +22,13 @@ DVC_LOCK = "dvc.lock"
 
 
 def report(values: Mapping[str, Any], outputs: Path) -> None:
-    """Write `report/index.html` of the outputs from what the other stages wrote.
+    """Write `report` of the outputs from what the other stages wrote.
 
     Args:
         values: the composed configuration.
         outputs: where the stages write.
     """
     prepared = Path(values["paths"]["prepared"])
-    page = outputs / "report" / "index.html"
     content = collect(
         ReportPaths.under(prepared, outputs),
         redacted_values(values),
@@ -38,10 +38,11 @@ def report(values: Mapping[str, Any], outputs: Path) -> None:
         environment=environment(),
         compliance=examine(values, prepared),
     )
-    write_report(content, page)
-    log.info("Open %s in a browser.", page.resolve().as_uri())
+    page = write_report(content, outputs / "report")
+    verdict = report_verdict(content)
+    log.info("%s: %s Open %s in a browser.", verdict.stamp, verdict.judgements[0].sentence, page.resolve().as_uri())
     with child_run(values, outputs, "report") as run:
-        run.log_artifact(page, "report")
+        run.log_artifacts(page.parent, "report")
 
 
 def dvc_hashes(lock: Path) -> dict[str, str]:

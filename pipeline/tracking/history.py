@@ -9,6 +9,10 @@ from lightning.pytorch.loggers import Logger
 from pipeline.plumbing.files import atomic_write, write_csv
 from pipeline.tracking.run import TrackedRun
 
+# How fast it went, which no two trainings agree on: kept apart from what equal trainings repeat to the last digit.
+SPEED = "throughput/"
+VALIDATION = "val/"
+
 
 class HistoryLogger(Logger):
     """A Lightning logger that appends to a file of JSON lines, and passes everything on to a tracked run.
@@ -60,16 +64,38 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 
 def last_values(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The value of every metric when it was last logged."""
+    """The value of every metric when it was last logged, those of speed left out."""
     values: dict[str, float] = {}
     for row in rows:
         values |= row
-    values.pop("step", None)
-    return values
+    return {name: value for name, value in values.items() if name != "step" and not name.startswith(SPEED)}
 
 
-def write_history_table(rows: list[dict[str, float]], path: Path) -> None:
-    """Write the history as CSV: one row a step, one column a metric, blank where nothing was logged."""
+def write_history_tables(rows: list[dict[str, float]], folder: Path) -> list[Path]:
+    """Write the history as three tables, a cadence and a kind each.
+
+    Returns:
+        `history.csv`, of training steps; `validation.csv`; and `throughput.csv`, the only one that differs from one
+        training to an equal one.
+    """
+    tables: dict[str, list[dict[str, float]]] = {"history.csv": [], "validation.csv": [], "throughput.csv": []}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step":
+                tables[_table(name)].append({"step": row["step"], name: value})
+    for file, table in tables.items():
+        _write_table(table, folder / file)
+    return [folder / file for file in tables]
+
+
+def _table(name: str) -> str:
+    if name.startswith(SPEED):
+        return "throughput.csv"
+    return "validation.csv" if name.startswith(VALIDATION) else "history.csv"
+
+
+def _write_table(rows: list[dict[str, float]], path: Path) -> None:
+    """Write rows of history as CSV: one row a step, one column a metric, blank where nothing was logged."""
     steps: dict[float, dict[str, float]] = {}
     for row in rows:
         steps.setdefault(row["step"], {}).update(row)

@@ -38,7 +38,7 @@ def show(config: TrackingConfig, repository_root: Path, first_port: int) -> None
         raise ValueError("tracking.kind is none: no runs are recorded, so there is nothing to show.")
     store, experiment = connect(config, repository_root)
     if store.uri.startswith("http"):
-        _open(training_runs(store.uri, experiment.experiment_id))
+        _open(training_runs(store.name, experiment.experiment_id))
         return
     port = free_port(first_port)
     if port != first_port:

@@ -30,18 +30,21 @@ from pipeline.configuration.composed import is_multirun
 from pipeline.configuration.model import read_model
 from pipeline.configuration.settings import read_settings
 from pipeline.configuration.strategy import read_strategy
-from pipeline.plumbing.files import atomic_folder, atomic_write, read_json, write_json
+from pipeline.plumbing.files import atomic_folder, atomic_write, read_json, write_json, write_metrics
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.stage_runs import training_run
 from pipeline.preparation.prepare import prepare_combination
 from pipeline.provenance.prepared_data import prepared_settings, require_prepared
 from pipeline.tokens.shards import TokenDataset
-from pipeline.tracking.history import HistoryLogger, last_values, read_history, write_history_table
+from pipeline.tracking.history import HistoryLogger, last_values, read_history, write_history_tables
 from pipeline.tracking.run import TrackedRun
 from pipeline.training.ranks import Ranks
 from pipeline.training.resume_folder import ResumeFolder, training_identity
 
 log = logging.getLogger(__name__)
+
+# What experiments are compared by.
+HEADLINE = ("train/loss", "val/loss")
 
 
 def train(values: Mapping[str, Any], outputs: Path) -> float:
@@ -182,13 +185,14 @@ def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun) -> float:
     losses = [row["val/loss"] for row in rows if "val/loss" in row]
     best = min(losses)
     metrics = last_values(rows) | {"val/loss": best, "val/loss_last": losses[-1]}
-    write_history_table(rows, folder / "history.csv")
+    tables = write_history_tables(rows, folder)
     copy_checkpoint(resume.best, folder / "checkpoint.ckpt")
-    write_json(folder / "metrics.json", metrics)
+    write_metrics(folder, metrics, HEADLINE)
     write_json(folder / "run.json", run.reference())
     run.log_metrics({"val/loss_best": best})
     run.log_objective(best)
-    run.log_artifact(folder / "history.csv")
+    for table in tables:
+        run.log_artifact(table)
     run.log_artifact(folder / "metrics.json")
     resume.remove()
     return best

@@ -3,12 +3,15 @@
 import csv
 import json
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import soundfile
 
 from tests.repository_copy import STAGES, RepositoryCopy, stages_run
 
+UP_TO_DATE = "Data and pipelines are up to date."
 STABLE_METRICS = {
     "eval/loss", "eval/loss_uniform", "eval/loss_unigram", "eval/loss_bigram", "eval/bits_per_second",
     "moe/max_violation/layer_1", "moe/load_cv/layer_1", "audio/flatness", "audio/flatness_db",
@@ -62,11 +65,31 @@ def test_nothing_changed_means_nothing_runs(copy: RepositoryCopy) -> None:
     assert stages_run(copy.run("dvc", "repro")) == []
 
 
+def test_what_was_committed_can_be_checked_out(copy: RepositoryCopy) -> None:
+    for name in ("data/prepared", "outputs/export"):
+        shutil.rmtree(copy.root / name)
+    for name in ("outputs/train/checkpoint.ckpt", "outputs/report/index.html", "outputs/evaluate/metrics.json"):
+        (copy.root / name).unlink()
+    copy.run("git", "checkout", "-q", ".")
+    copy.run("dvc", "checkout")
+    assert copy.run("dvc", "status").strip() == UP_TO_DATE
+    assert copy.run("git", "status", "--porcelain") == ""
+
+
+def test_a_second_clone_repeats_every_byte(copy: RepositoryCopy, tmp_path: Path) -> None:
+    clone = copy.clone(tmp_path / "another folder")
+    assert stages_run(clone.run("dvc", "repro")) == STAGES
+    assert clone.run("git", "status", "--porcelain") == ""
+    assert clone.run("dvc", "status").strip() == UP_TO_DATE
+    run_ids = [json.loads((c.root / "outputs/train/run.json").read_text())["run_id"] for c in (copy, clone)]
+    assert run_ids[0] != run_ids[1]
+
+
 def test_a_changed_leaf_reruns_only_what_depends_on_it(copy: RepositoryCopy) -> None:
     copy.replace("conf/evaluate/default.yaml", "temperature: 0.9", "temperature: 0.8")
-    stale = copy.run("dvc", "repro")
+    stale = copy.run("dvc", "repro", status=255)
     assert stages_run(stale) == []
-    assert "WARNING: params.yaml is not what conf/ composes to" in stale
+    assert "ERROR: params.yaml is not what conf/ composes to" in stale
     assert "evaluate.temperature is 0.9 in params.yaml, 0.8 in conf/" in stale
     assert "evaluate.temperature" in copy.python("pipeline.compose", "--check", status=1)
     copy.python("pipeline.compose")
@@ -81,9 +104,15 @@ def test_experiments_switch_groups_and_leaves(copy: RepositoryCopy) -> None:
     assert "is not what conf/ composes to" not in output
     assert "optimizer.lr" in copy.run("dvc", "params", "diff")
     assert "val/loss" in copy.run("dvc", "metrics", "diff")
-    assert "faster" in copy.run("dvc", "exp", "show", "--csv")
-    copy.run("dvc", "plots", "show", "-o", "plots")
-    assert "vega" in (copy.root / "plots/index.html").read_text()
+    table = list(csv.DictReader(copy.run("dvc", "exp", "show", "--csv", "--only-changed").splitlines()))
+    assert "faster" in {row["Experiment"] for row in table}
+    assert {"val/loss", "eval/loss", "audio/fd", "optimizer.lr"} <= table[0].keys()
+    assert len(table[0]) < 30
+    plots = json.loads(copy.run("dvc", "plots", "show", "--json"))["data"]
+    assert plots.keys() == {"Training loss", "Validation loss", "Loss by codebook"}
+    drawn = plots["Validation loss"][0]["content"]["data"]["values"]
+    assert [int(point["step"]) for point in drawn] == [2, 5]
+    assert all(float(point["val/loss"]) > 0 for point in drawn)
     copy.run("git", "checkout", "-q", ".")
 
 

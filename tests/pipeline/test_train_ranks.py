@@ -95,9 +95,8 @@ def test_a_training_outlives_kills_a_preemption_and_its_machines(workplace: Path
     assert f"at step {saved} of 10" in printed
     assert not resume.path.exists()
     train = workplace / "outputs" / "train"
-    rows = read_csv(train / "history.csv")
-    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(10))
-    assert [int(row["step"]) for row in rows if row["val/loss"]] == [4, 9]
+    assert [int(row["step"]) for row in read_csv(train / "history.csv") if row["train/loss"]] == list(range(10))
+    assert [int(row["step"]) for row in read_csv(train / "validation.csv")] == [4, 9]
     assert (train / "metrics.json").exists()
     best = train / "checkpoint.ckpt"
     description = torch.load(best / "meta.pt" if best.is_dir() else best, weights_only=True)

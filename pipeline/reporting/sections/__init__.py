@@ -1,7 +1,7 @@
-"""The sections of the page, in order.
+"""The sections of the pages, in order.
 
 A section is a function from `ReportData` to a `Section`; to add one, write it in a module here and name it in
-`SECTIONS`.
+`SECTIONS`, or in `CIRCUMSTANCES` where equal trainings differ in it.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from pipeline.reporting.sections.experts import expert_balance
 from pipeline.reporting.sections.headline import headline
 from pipeline.reporting.sections.listen import listen
 from pipeline.reporting.sections.metrics import metrics
-from pipeline.reporting.sections.provenance import configuration, data, lineage
+from pipeline.reporting.sections.provenance import CIRCUMSTANCES_PAGE, circumstances, configuration, data, lineage
 from pipeline.reporting.sections.section import Section
-from pipeline.reporting.sections.training import training
+from pipeline.reporting.sections.training import speed, training
 
 SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
     headline,
@@ -29,5 +29,6 @@ SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
     configuration,
     lineage,
 )
+CIRCUMSTANCES: tuple[Callable[[ReportData], Section], ...] = (circumstances, speed)
 
-__all__ = ["SECTIONS", "Section"]
+__all__ = ["CIRCUMSTANCES", "CIRCUMSTANCES_PAGE", "SECTIONS", "Section"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.reporting.data import ReportData
 from pipeline.reporting.formatting import number
 from pipeline.reporting.sections.section import Section, render_template
-from pipeline.reporting.verdict import judge
+from pipeline.reporting.verdict import Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,17 @@ def gauge(
 
 def headline(report: ReportData) -> Section:
     """Say how good the weakest of loss, distance and flatness is, and show all of them beside their references."""
-    evaluation = report.configuration.get("evaluate") or {}
-    verdict = judge(report.metrics, evaluation.get("flatness_gate") or {})
-    context = {"verdict": verdict, "tiles": [_loss(report), _frechet(report), _flatness(report), _bits(report)]}
+    context = {
+        "verdict": report_verdict(report),
+        "tiles": [_loss(report), _frechet(report), _flatness(report), _bits(report)],
+    }
     return Section("Verdict", render_template("headline.html.jinja", context))
+
+
+def report_verdict(report: ReportData) -> Verdict:
+    """What the evaluation's numbers come to, under the configured limits."""
+    evaluation = report.configuration.get("evaluate") or {}
+    return judge(report.metrics, evaluation.get("flatness_gate") or {})
 
 
 def _listed(marks: Mapping[str, float], digits: int = 3) -> tuple[tuple[str, str], ...]:

@@ -11,6 +11,8 @@ from pipeline.reporting.sections.metrics import MEASURES
 from pipeline.reporting.sections.section import Section, absent, render_template
 
 MAX_LISTED = 100
+# Beside the report, which is equal wherever its inputs are: what only this rendering has.
+CIRCUMSTANCES_PAGE = "circumstances.html"
 SPLIT_COLUMNS = ("utterances", "speakers", "seconds", "tokens")
 
 
@@ -78,6 +80,11 @@ def configuration(report: ReportData) -> Section:
 
 
 def lineage(report: ReportData) -> Section:
+    """Lead to the page beside this one, which says what an equal training would not repeat."""
+    return Section("Lineage", render_template("lineage.html.jinja", {"circumstances": CIRCUMSTANCES_PAGE}))
+
+
+def circumstances(report: ReportData) -> Section:
     """Show the tracked run, what it was made from, and the versions the page was rendered with."""
     tables = {
         "Tracked run": list(flatten(report.run)),
@@ -88,6 +95,6 @@ def lineage(report: ReportData) -> Section:
     if not report.run:
         notes.append("No tracked run was found: experiment tracking was off.")
     if not report.lineage:
-        notes.append("No lineage was recorded, so the page cannot say which commit and data it was made from.")
+        notes.append("No lineage was recorded, so the page cannot say which commit it was made from.")
     context = {"tables": {name: rows for name, rows in tables.items() if rows}, "notes": notes}
-    return Section("Lineage and environment", render_template("lineage.html.jinja", context))
+    return Section("Lineage and environment", render_template("circumstances.html.jinja", context))

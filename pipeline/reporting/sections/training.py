@@ -2,9 +2,10 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.reporting.data import ReportData
+from pipeline.reporting.data import Curve, ReportData
 from pipeline.reporting.figures.curves import training_curves
 from pipeline.reporting.sections.section import Section, absent, render_template
 
@@ -47,6 +48,8 @@ PANELS = (
         "norm before clipping",
         "Steady or falling is healthy; spikes mark batches that clipping had to tame.",
     ),
+)
+SPEED_PANELS = (
     Panel(
         "Throughput",
         r".*(tokens|samples|steps)_per_second.*",
@@ -66,13 +69,29 @@ def training(report: ReportData) -> Section:
         for name in ("uniform", "unigram", "bigram")
         if not math.isnan(report.metrics.get(f"eval/loss_{name}", math.nan))
     }
+    figures = _figures(PANELS, report.history, baselines)
+    if not figures:
+        return absent(title, "The training history holds none of the curves shown here.")
+    return Section(title, render_template("figures.html.jinja", {"figures": figures}))
+
+
+def speed(report: ReportData) -> Section:
+    """Draw how fast training went."""
+    title = "Speed"
+    figures = _figures(SPEED_PANELS, report.throughput, {})
+    if not figures:
+        return absent(title, "No throughput was found: this model was trained elsewhere.")
+    return Section(title, render_template("figures.html.jinja", {"figures": figures}))
+
+
+def _figures(
+    panels: tuple[Panel, ...], history: Mapping[str, Curve], baselines: Mapping[str, float]
+) -> list[dict[str, str]]:
     figures = []
-    for panel in PANELS:
-        curves = {key: curve for key, curve in report.history.items() if re.fullmatch(panel.columns, key)}
+    for panel in panels:
+        curves = {key: curve for key, curve in history.items() if re.fullmatch(panel.columns, key)}
         if curves:
             name = f"training-{panel.title.lower()}"
             svg = training_curves(curves, name, panel.label, baselines if panel.baselines else None)
             figures.append({"title": panel.title, "figure": svg, "caption": panel.caption})
-    if not figures:
-        return absent(title, "The training history holds none of the curves shown here.")
-    return Section(title, render_template("figures.html.jinja", {"figures": figures}))
+    return figures

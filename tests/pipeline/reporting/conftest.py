@@ -8,6 +8,7 @@ import soundfile
 
 from pipeline.plumbing.files import write_csv, write_json
 from pipeline.reporting.data import ReportPaths
+from pipeline.tracking.history import write_history_tables
 
 SAMPLE_RATE = 8000
 LAYERS = (1, 2, 3)
@@ -44,7 +45,7 @@ def build_outputs(root: Path, seconds: float = 1.5, n_clips: int = 3) -> ReportP
     write_json(
         paths.train / "run.json", {"run_id": "3f2a9c", "experiment": "melisma", "tracking_uri": "sqlite:///x.db"}
     )
-    write_csv(paths.train / "history.csv", history(rng))
+    write_history_tables(history(rng), paths.train)
     write_json(paths.export / "conversion_report.json", conversion_report())
     write_json(paths.evaluate / "metrics.json", metrics())
     write_csv(paths.evaluate / "comparison.csv", comparison())

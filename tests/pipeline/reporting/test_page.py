@@ -3,6 +3,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from datetime import timedelta
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,7 +13,7 @@ import soundfile
 from pipeline.plumbing.files import read_json, write_json
 from pipeline.reporting.data import ReportData, collect
 from pipeline.reporting.figures.style import CSS_VARIABLES
-from pipeline.reporting.page import render, write_report
+from pipeline.reporting.page import render, render_circumstances, write_report
 from pipeline.reporting.sections import SECTIONS
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "source"}
@@ -85,7 +86,7 @@ def test_the_page_loads_nothing_from_outside(html):
     assert page.addresses
     assert [
         a for a in page.addresses if not a.startswith(("data:image/png;base64,", "data:audio/wav;base64,", "#"))
-    ] == []
+    ] == ["circumstances.html"]
     assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
     style = html[html.index("<style>") : html.index("</style>")]
     assert "url(" not in style
@@ -162,11 +163,12 @@ def test_hostile_text_from_every_file_is_escaped(paths, configuration):
     (paths.evaluate / "expert_load.csv").write_text(f"layer,expert,load\n{quoted},0,0.4\n{quoted},1,0.6\n")
     (paths.train / "history.csv").write_text(f'step,"train/mtp{quoted[1:]}\n1,2.0\n2,1.5\n')
     hostile = configuration | {"data": {"kind": HOSTILE, HOSTILE: [HOSTILE]}, HOSTILE: {HOSTILE: 1}}
-    html = render(collect(paths, hostile, title=HOSTILE, n_examples=1, lineage={HOSTILE: HOSTILE}))
-    page = Page(html)
-    assert not {"script", "img"} & set(page.tags)
-    assert page.handlers == []
-    assert page.text.count(HOSTILE) > 15
+    report = collect(paths, hostile, title=HOSTILE, n_examples=1, lineage={HOSTILE: HOSTILE})
+    page, beside = Page(render(report)), Page(render_circumstances(report))
+    assert not {"script", "img"} & {*page.tags, *beside.tags}
+    assert page.handlers == beside.handlers == []
+    assert page.text.count(HOSTILE) > 12
+    assert beside.text.count(HOSTILE) > 3
 
 
 def test_dollar_signs_are_text_not_mathematics(report):
@@ -186,9 +188,11 @@ def test_missing_files_leave_a_sentence_in_place_of_their_section():
         "No data card was found",
         "No conversion report was found",
         "The report was given no configuration",
-        "No tracked run was found",
     ):
         assert expected in text
+    beside = Page(render_circumstances(ReportData(metrics={}))).text
+    assert "No tracked run was found" in beside
+    assert "No throughput was found" in beside
 
 
 def test_a_page_without_any_metric_still_renders():
@@ -219,11 +223,27 @@ def test_data_conversion_and_lineage_are_summarised(text):
         "en-us/sentence_0031.wav",
         "2,873,472",
         "model.layers.0.mlp.w1.weight → layers.0.feed_forward.gate_proj.weight",
-        "git.commit cc97c55",
         "optimizer",
         "betas [0.9, 0.95]",
     ):
         assert expected in text
+
+
+def test_what_an_equal_training_would_not_repeat_stands_on_a_page_beside(report, html):
+    beside = seen(render_circumstances(report))
+    for expected in ("run_id 3f2a9c", "git.commit cc97c55", "Throughput", "Rendered"):
+        assert expected in beside
+        assert expected not in seen(html)
+    elsewhere = replace(
+        report,
+        run={"run_id": "another"},
+        lineage={},
+        environment={"cpu": "another"},
+        throughput={},
+        created=report.created + timedelta(days=1),
+    )
+    assert render(elsewhere) == html
+    assert 'href="circumstances.html"' in html
 
 
 def test_a_conversion_shows_its_verdict_its_checks_and_its_rounding(text):
@@ -251,10 +271,10 @@ def test_lenient_about_the_data_card(report):
 
 
 def test_the_written_page_repeats_byte_for_byte_and_stays_small(report, html, tmp_path):
-    path = tmp_path / "report" / "index.html"
-    write_report(report, path)
+    path = write_report(report, tmp_path / "report")
+    assert path == tmp_path / "report" / "index.html"
     assert path.read_text(encoding="utf-8") == html
-    assert [file.name for file in path.parent.iterdir()] == ["index.html"]
+    assert {file.name for file in path.parent.iterdir()} == {"index.html", "circumstances.html"}
     seconds_of_audio = sum(clip.seconds for clip in report.clips)
     # 16-bit 8 kHz audio in base64 is 21 kB a second; figures and text must not dwarf it.
     assert path.stat().st_size < 21_400 * seconds_of_audio + 60_000 * len(report.clips) + 200_000

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking.history import HistoryLogger, last_values, read_history, write_history_table
+from pipeline.tracking.history import HistoryLogger, last_values, read_history, write_history_tables
 from pipeline.tracking.run import NullRun
 
 
@@ -92,18 +92,21 @@ def test_values_that_are_not_finite_survive(path: Path) -> None:
     assert row["train/gradient_norm"] == math.inf
 
 
-def test_the_last_value_of_every_metric() -> None:
-    rows = [{"step": 0, "a": 1.0, "b": 2.0}, {"step": 1, "a": 3.0}, {"step": 2, "c": 4.0}]
+def test_the_last_value_of_every_metric_but_those_of_speed() -> None:
+    rows = [{"step": 0, "a": 1.0, "b": 2.0}, {"step": 1, "a": 3.0, "throughput/steps": 9.0}, {"step": 2, "c": 4.0}]
     assert last_values(rows) == {"a": 3.0, "b": 2.0, "c": 4.0}
     assert rows[0] == {"step": 0, "a": 1.0, "b": 2.0}
 
 
-def test_the_table_has_a_row_a_step_in_order_and_blanks(tmp_path: Path) -> None:
-    rows = [{"step": 10, "train/loss": 1.5}, {"step": 9, "train/loss": 2.0}, {"step": 10, "val/loss": 1.25}]
-    write_history_table(rows, tmp_path / "history.csv")
-    with (tmp_path / "history.csv").open() as file:
-        assert list(csv.reader(file)) == [
-            ["step", "train/loss", "val/loss"],
-            ["9", "2.0", ""],
-            ["10", "1.5", "1.25"],
-        ]
+def test_the_tables_have_a_row_a_step_in_order_and_keep_validation_and_speed_apart(tmp_path: Path) -> None:
+    rows = [
+        {"step": 10, "train/loss": 1.5, "throughput/steps": 7.0},
+        {"step": 9, "train/loss": 2.0, "train/scale": 1.0},
+        {"step": 10, "val/loss": 1.25},
+    ]
+    tables = {path.name: list(csv.reader(path.open())) for path in write_history_tables(rows, tmp_path)}
+    assert tables == {
+        "history.csv": [["step", "train/loss", "train/scale"], ["9", "2.0", "1.0"], ["10", "1.5", ""]],
+        "validation.csv": [["step", "val/loss"], ["10", "1.25"]],
+        "throughput.csv": [["step", "throughput/steps"], ["10", "7.0"]],
+    }
