@@ -1,23 +1,26 @@
-"""MLflow's page of the training runs, on this machine only.
+"""MLflow's page of the training runs, on this machine only, until it is interrupted.
 
-python -m pipeline.ui [port=5001 tracking.experiment=…]
+Listens on the next free port where the one asked for is taken, and says which.
+
+  python -m pipeline.ui
+  python -m pipeline.ui port=5001 tracking.experiment=another
 """
 
-import hydra
-from omegaconf import DictConfig
+from pathlib import Path
+from typing import Any
 
-from pipeline.configuration.composed import REPOSITORY, plain
+from pipeline.configuration.composed import REPOSITORY
 from pipeline.configuration.settings import read_settings
+from pipeline.entry.command import command
 from pipeline.tracking.config import TrackingConfig
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="ui")
-def main(config: DictConfig) -> None:
+@command(groups=("tracking",), config_name="ui")
+def main(values: dict[str, Any], outputs: Path) -> None:
     """Serve the pages until interrupted."""
     # MLflow takes seconds to import: mistakes are told before.
     from pipeline.tracking.interface import show
 
-    values = plain(config)
     show(read_settings(TrackingConfig, values["tracking"], "tracking"), REPOSITORY, values["port"])
 
 

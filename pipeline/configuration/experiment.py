@@ -165,10 +165,11 @@ GROUPS = (
     "data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking", "conversion",
     "evaluate", "report", "gpu",
 )  # fmt: skip
-# What plan and compliance add.
+# What plan, compliance and ui add.
 PLANNED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "gpu": _settings(GpuConfig, "gpu"),
     "nodes": _count("nodes"),
     "gpus_per_node": _count("gpus_per_node"),
     "output": _check_output,
+    "port": _count("port"),
 }
