@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/installed
+# Where no GPU is seen, CUDA's libraries stay away; make CUDA=1 or CUDA=0 decides it by hand.
+CUDA ?= $(if $(wildcard /proc/driver/nvidia/version)$(shell command -v nvidia-smi 2>/dev/null),1,0)
+INSTALLED := $(VENV)/installed$(if $(filter 1,$(CUDA)),-cuda)
 UV_VERSION := 0.13.9
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -34,13 +36,20 @@ clean:
 # After a change of dependencies in pyproject.toml.
 lock: $(INSTALLED)
 	uv pip compile pyproject.toml --extra dev --extra espeak --extra pretrained --extra fp8 --extra slurm \
-		--python-version 3.11 \
+		--universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Melisma needs Python 3.11 or newer; try make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
+ifeq ($(CUDA),1)
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
+else
+	@echo "No GPU seen: installing without CUDA's libraries, 0.8 GB instead of 2.9 (make CUDA=1 installs them)."
+	$(BIN)/python install/without_cuda.py lock requirements.lock > $(VENV)/without-cuda.lock
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes -r $(VENV)/without-cuda.lock
+	$(BIN)/python install/without_cuda.py stand-ins $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+endif
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $@

@@ -45,7 +45,8 @@ def test_the_readme_s_commands_work(copy: RepositoryCopy, recordings: Path, comm
     if command.startswith("make"):
         # The environment of these tests stands for the one that make would build.
         (copy.root / ".venv").mkdir(exist_ok=True)
-        (copy.root / ".venv/installed").touch()
+        for name in ("installed", "installed-cuda"):
+            (copy.root / ".venv" / name).touch()
     overrides = "data.screening.max_rejected_fraction=0.2"
     if "data=folder" in command:
         command += f" {'-S ' if command.startswith('dvc') else ''}{overrides}"
