@@ -30,6 +30,7 @@ from pipeline.preparation.inspection import inspect_corpus, require_usable
 from pipeline.preparation.reference import measure_references, save_references
 from pipeline.preparation.refusal import listed_when_refused
 from pipeline.preparation.utterance_reader import UtteranceReader, by_recording
+from pipeline.preparation.watching import warn_of_unwatched
 from pipeline.provenance.prepared_data import fits, prepared_settings, settings_name, write_prepared_identity
 from pipeline.tokens.shards import TokenDataset, finish_split
 from pipeline.tokens.vocabulary import Vocabulary
@@ -111,6 +112,7 @@ def _prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str
     recordings = corpus.recordings()
     for remark in corpus.remarks():
         log.warning(remark)
+    warn_of_unwatched(corpus, [recording.id for recording in recordings])
     inspections = inspect_corpus(
         corpus, recordings, data.utterances.min_recording_seconds, data.screening, processing.workers
     )
