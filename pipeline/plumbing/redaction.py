@@ -22,6 +22,8 @@ _OPTION = re.compile(
 _HEADER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9+/=._~\-]{6,}")
 # Schemes whose rest is a path: an @ in it is part of a name.
 _PATHS = re.compile(r"(sqlite(\+\w+)?|file)$", re.IGNORECASE)
+# The shell's working directory, and no password: it begins every path that is shown.
+_NO_SECRET = "PWD"
 # Shorter values than this occur in any text by chance.
 _SHORTEST = 6
 
@@ -80,6 +82,8 @@ def _without_user(scheme: str, rest: str) -> str:
 
 def _secrets_of_the_environment() -> Iterator[str]:
     for name, value in os.environ.items():
+        if name == _NO_SECRET:
+            continue
         if _SECRET_NAME.search(name):
             yield from _long_enough(value)
         elif "://" in value and "@" in value:

@@ -59,3 +59,10 @@ def test_a_log_line_is_redacted_with_its_traceback():
     line = formatter.format(record)
     assert line.startswith("ERROR at http://host")
     assert SECRET not in line
+
+
+def test_the_working_directory_is_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", "/home/ann/melisma")
+    assert redacted("Open file:///home/ann/melisma/report in a browser.").endswith("melisma/report in a browser.")
+    monkeypatch.setenv("DATABASE_PWD", "correct horse")
+    assert "horse" not in redacted("password=correct horse")
