@@ -46,8 +46,12 @@ def report(values: Mapping[str, Any], outputs: Path) -> None:
 
 
 def dvc_hashes(lock: Path) -> dict[str, str]:
-    """The hash of every output that DVC has recorded, {dvc.path: hash}; empty where DVC has not run."""
+    """The hash of every output that DVC has recorded, {dvc.path: hash}, but the page's own, which is yet to be written.
+
+    Empty where DVC has not run.
+    """
     if not lock.exists():
         return {}
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-    return {f"dvc.{out['path']}": out.get("md5", "") for stage in stages.values() for out in stage.get("outs", [])}
+    outputs = [out for name, stage in stages.items() if name != "report" for out in stage.get("outs", [])]
+    return {f"dvc.{out['path']}": out.get("md5", "") for out in outputs}

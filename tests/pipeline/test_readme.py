@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repository_copy import REPOSITORY, RepositoryCopy
+from tests.repository_copy import REPOSITORY, RepositoryCopy, copy_repeats_others
 
 # Commands that would start this test anew, change the machine, or were run by the tests above.
 NOT_RUN_HERE = {
@@ -38,6 +38,10 @@ def recordings(copy: RepositoryCopy) -> Path:
         shutil.copy(path, folder)
     (folder / "broken.wav").write_text("not audio")
     return folder
+
+
+def test_another_copy_repeats_every_byte(copy: RepositoryCopy) -> None:
+    copy_repeats_others(copy)
 
 
 @pytest.mark.parametrize("command", [c for c in readme_commands() if c not in NOT_RUN_HERE and c != "make ui"])
