@@ -75,22 +75,27 @@ def refuse_surroundings(key: str, folder: str) -> None:
         raise ValueError(f"{key} is {folder!r}, which holds the working directory; name a folder of its own.")
 
 
-def check_experiment(values: Mapping[str, Any]) -> None:
+def check_experiment(values: Mapping[str, Any], config_name: str = "config") -> None:
     """Check every group and value of a composed configuration, whichever of them a command goes by.
+
+    Args:
+        values: the configuration.
+        config_name: the file of conf/ that the command composes, which may have keys of its own.
 
     Raises:
         ValueError: a key is unknown or missing, or a value cannot be; the message names it, and the remedy.
     """
-    known = [*SECTIONS, *PLANNED]
+    checks = SECTIONS | {key: check for key, check in ADDED.items() if key in OWN_KEYS.get(config_name, ())}
+    known = list(checks)
     for key in values:
         if key not in known:
             raise ValueError(f"`{key}` is neither a group nor a setting; {near_matches(key, known)}")
-    for key, check in (SECTIONS | PLANNED).items():
+    for key, check in checks.items():
         if key in GROUPS and key in values and not isinstance(values[key], Mapping):
             raise ValueError(f"{key} is {values[key]!r}; it takes one of the files under conf/{key}.")
         if key in values:
             check(values)
-        elif key in SECTIONS:
+        else:
             raise ValueError(f"{key} is missing from the configuration; take conf/ with `python -m pipeline.compose`.")
 
 
@@ -165,8 +170,9 @@ GROUPS = (
     "data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking", "conversion",
     "evaluate", "report", "gpu",
 )  # fmt: skip
-# What plan, compliance and ui add.
-PLANNED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+# What some commands add, and which.
+OWN_KEYS = {"plan": ("gpu", "nodes", "gpus_per_node", "output"), "compliance": ("output",), "ui": ("port",)}
+ADDED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "gpu": _settings(GpuConfig, "gpu"),
     "nodes": _count("nodes"),
     "gpus_per_node": _count("gpus_per_node"),

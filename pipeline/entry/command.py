@@ -40,7 +40,7 @@ def command(groups: tuple[str, ...], config_name: str = "config") -> Callable[[W
             if HydraConfig.initialized():
                 refuse_parts(HydraConfig.get().runtime.choices)
             values = plain(config)
-            check_experiment(values)
+            check_experiment(values, config_name)
             ending.has_begun = True
             return work(values, outputs_folder(config))
 

@@ -22,7 +22,7 @@ from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.parallel.checkpoint_folder import remove
 from lightning_modules.parallel.checkpoint_loading import load_weights, read_description
-from lightning_modules.parallel.configuration import ParallelConfig
+from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer, model_device, n_ranks
 from pipeline.configuration.command_line import preparing_command
@@ -30,6 +30,9 @@ from pipeline.configuration.composed import is_multirun
 from pipeline.configuration.model import read_model
 from pipeline.configuration.settings import read_settings
 from pipeline.configuration.strategy import read_strategy
+from pipeline.planning.admission import memory_of_a_rank, refuse_what_cannot_fit
+from pipeline.planning.composed import read_training
+from pipeline.planning.settings import Layout
 from pipeline.plumbing.files import atomic_folder, atomic_write, read_json, write_json, write_metrics
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.stage_runs import training_run
@@ -59,6 +62,7 @@ def train(values: Mapping[str, Any], outputs: Path) -> float:
     train_tokens, validation_tokens = (TokenDataset.open(prepared / split) for split in ("train", "validation"))
     trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
     strategy = read_strategy(values["strategy"])
+    check_memory(values, prepared, strategy, trainer_config.accelerator)
     L.seed_everything(seed, verbose=False)
     model = build_model(values, train_tokens.vocabulary.size, trainer_config, strategy)
     ranks, resume = Ranks(), ResumeFolder(outputs / "resume")
@@ -97,6 +101,18 @@ def find_data(values: Mapping[str, Any]) -> Path:
         return prepare_combination(values, usual, cache)
     require_prepared(usual, prepared_settings(values), preparing_command())
     return usual
+
+
+def check_memory(values: Mapping[str, Any], prepared: Path, strategy: ParallelConfig | None, accelerator: str) -> None:
+    """Refuse a training that cannot fit the memory of its ranks, before any is asked for.
+
+    Raises:
+        ValueError: naming what needs how much, and the remedies.
+    """
+    world_size = n_ranks(strategy, accelerator)
+    ranks_here = world_size // (strategy.nodes if strategy else 1)
+    layout = Layout(*mesh_sizes(strategy or ParallelConfig(), world_size), ranks_here)
+    refuse_what_cannot_fit(read_training(values, prepared), layout, memory_of_a_rank(accelerator, ranks_here))
 
 
 def prepare(resume: ResumeFolder, identity: Mapping[str, Any], ranks: Ranks) -> Path | None:

@@ -68,6 +68,7 @@ def test_help_is_the_command_s_own(typed: Callable[..., Told], stage: str) -> No
         (["modl=tiny"], "modl is not a setting; did you mean `model`?"),
         (["+modl=tiny"], "`modl` is neither a group nor a setting; did you mean `model`?"),
         (["+logger=wandb"], "`logger` is neither a group nor a setting; known are `data`,"),
+        (["+gpu=h100"], "`gpu` is neither a group nor a setting"),
         (["model=tny"], "model=tny is not a choice; did you mean `tiny`?"),
         (["model=3"], "The settings cannot be composed: Config group override must be"),
         (["model.hiden_size=3"], "model.hiden_size is not a setting; did you mean `hidden_size`?"),
