@@ -1,5 +1,6 @@
 """What a decoder is made of, checked once, where it is written down."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -20,8 +21,10 @@ class YarnConfig:
         original_max_position_embeddings: tokens of the context before.
         beta_fast: frequencies that turn more often than this over the original context stay (β, 32).
         beta_slow: those that turn less often are divided by `factor` (α, 1); in between lies a ramp.
-        mscale: scales the rotary cosines and sines, in its ratio to `mscale_all_dim`.
-        mscale_all_dim: scales attention: its square root by 0.1 · mscale_all_dim · ln(factor) + 1.
+        mscale: scales the rotary cosines and sines, in its ratio to `mscale_all_dim`; 0: not at all.
+        mscale_all_dim: scales attention: its square root by 0.1 · mscale_all_dim · ln(factor) + 1; 0: not at all.
+        attention_factor: scales the rotary cosines and sines, in place of that ratio; null: the ratio does.
+        truncate: whether the ramp begins and ends at whole pairs, as DeepSeek-V3's does.
     """
 
     factor: float
@@ -30,6 +33,8 @@ class YarnConfig:
     beta_slow: float = 1.0
     mscale: float = 1.0
     mscale_all_dim: float = 1.0
+    attention_factor: float | None = None
+    truncate: bool = True
 
     def __post_init__(self) -> None:
         if self.factor < 1:
@@ -39,15 +44,35 @@ class YarnConfig:
                 f"model.rope_scaling.original_max_position_embeddings is {self.original_max_position_embeddings}; "
                 "set it to the context that the model was first trained with."
             )
-        if not 0 < self.beta_slow < self.beta_fast:
+        if not 0 < self.beta_slow <= self.beta_fast:
             raise ValueError(
                 f"model.rope_scaling.beta_slow is {self.beta_slow} and beta_fast {self.beta_fast}; "
-                "both must be positive, and beta_slow the smaller."
+                "both must be positive, and beta_slow not the larger."
             )
-        if self.mscale <= 0 or self.mscale_all_dim <= 0:
+        if self.mscale < 0 or self.mscale_all_dim < 0:
             raise ValueError(
-                "model.rope_scaling.mscale and mscale_all_dim must be positive; DeepSeek-V3 has 1 for both."
+                "model.rope_scaling.mscale and mscale_all_dim must not be negative; DeepSeek-V3 has 1 for both."
             )
+        if self.attention_factor is not None and self.attention_factor <= 0:
+            raise ValueError(
+                f"model.rope_scaling.attention_factor is {self.attention_factor}; it must be positive, or null."
+            )
+
+    @property
+    def rotary_scale(self) -> float:
+        """What the rotary cosines and sines are multiplied by."""
+        if self.attention_factor is not None:
+            return self.attention_factor
+        return self._magnitude(self.mscale) / self._magnitude(self.mscale_all_dim)
+
+    @property
+    def attention_magnitude(self) -> float:
+        """The square root of what attention's logits are multiplied by, beside the head's width to the power -1/2."""
+        return self._magnitude(self.mscale_all_dim)
+
+    def _magnitude(self, mscale: float) -> float:
+        """The square root of YaRN's attention temperature: 0.1 · mscale · ln(factor) + 1."""
+        return 0.1 * mscale * math.log(self.factor) + 1
 
 
 @dataclass(frozen=True)
@@ -177,6 +202,17 @@ class DecoderConfig:
             num_expert_segments=1,
             expert_segment_sizes=None,
         )
+
+    def without_groups_of_one(self) -> "DecoderConfig":
+        """The same decoder, told without groups of a single expert, which choose nothing that experts do not.
+
+        A group's score is the sum of its two best: of a single expert, its own. To keep the best groups, and to choose
+        the best experts among them, is then to choose the best experts of all. The published code cannot be told so: it
+        asks every group for its two best.
+        """
+        if self.n_group == 1 or self.n_group != self.n_routed_segments:
+            return self
+        return replace(self, n_group=1, topk_group=1)
 
     def is_dense(self, layer: int) -> bool:
         """Whether `layer` has a dense feed-forward network in place of experts."""

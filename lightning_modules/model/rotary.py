@@ -23,11 +23,10 @@ def rotary_cos_sin(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Te
         moves attention logits by up to 0.03.
     """
     angles = positions[..., None].float() * inverse_frequencies(config, positions.device)
-    yarn = config.rope_scaling
-    if yarn is None or yarn.mscale == yarn.mscale_all_dim:
+    scale = 1.0 if config.rope_scaling is None else config.rope_scaling.rotary_scale
+    if scale == 1:
         return angles.cos(), angles.sin()
-    ratio = _magnitude(yarn.factor, yarn.mscale) / _magnitude(yarn.factor, yarn.mscale_all_dim)
-    return angles.cos() * ratio, angles.sin() * ratio
+    return angles.cos() * scale, angles.sin() * scale
 
 
 def inverse_frequencies(config: DecoderConfig, device: torch.device | str = "cpu") -> Tensor:
@@ -44,7 +43,7 @@ def attention_scale(config: DecoderConfig) -> float:
     scale = config.qk_head_dim**-0.5
     if config.rope_scaling is None:
         return scale
-    magnitude = _magnitude(config.rope_scaling.factor, config.rope_scaling.mscale_all_dim)
+    magnitude = config.rope_scaling.attention_magnitude
     return scale * magnitude * magnitude
 
 
@@ -75,15 +74,12 @@ def _yarn_frequencies(yarn: YarnConfig, wavelengths: Tensor, dim: int, theta: fl
         """Which pair turns this often over the original context."""
         return dim * math.log(yarn.original_max_position_embeddings / (times * 2 * math.pi)) / (2 * math.log(theta))
 
-    first = max(math.floor(pair_that_turns(yarn.beta_fast)), 0)
-    last = min(math.ceil(pair_that_turns(yarn.beta_slow)), dim - 1)
+    first, last = pair_that_turns(yarn.beta_fast), pair_that_turns(yarn.beta_slow)
+    if yarn.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, dim - 1)
     pairs = torch.arange(dim // 2, dtype=torch.float32, device=wavelengths.device)
     # Where the ramp has no length, it is a step.
     ramp = ((pairs - first) / (last - first or 0.001)).clamp(0, 1)
     kept = 1 - ramp
     return 1 / (yarn.factor * wavelengths) * (1 - kept) + 1 / wavelengths * kept
-
-
-def _magnitude(factor: float, mscale: float) -> float:
-    """The square root of YaRN's attention temperature: 0.1 · mscale · ln(factor) + 1."""
-    return 0.1 * mscale * math.log(factor) + 1

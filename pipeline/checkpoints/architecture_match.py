@@ -4,23 +4,26 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
 
 from lightning_modules.model.configuration import DecoderConfig
-from lightning_modules.precision.emulation import BLOCK, E4M3
+from lightning_modules.precision.emulation import E4M3
+from pipeline.checkpoints.choices import AVERAGED, TRAINED
 from pipeline.checkpoints.names import (
     ALWAYS_FP32,
     EMBEDDING,
     EXPERT_LOADS,
     HEAD,
     Part,
+    in_prediction_module,
     published_name,
     published_parts,
 )
+from pipeline.checkpoints.other_formats import READABLE, check_factors
 from pipeline.checkpoints.replacement_tensors import random_weight, zeros
 from pipeline.checkpoints.slices import same_numbers
 from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError, StoredTensor
@@ -49,6 +52,13 @@ class OpenOptions:
     rename_legacy: bool = True
     allow_missing: tuple[str, ...] = ()
     seed: int = 0
+    drop: tuple[str, ...] = ()
+    weights: str = TRAINED
+
+
+def in_dropped_module(name: str, config: DecoderConfig, drop: tuple[str, ...]) -> bool:
+    """Whether a published name belongs to prediction modules that are to be left out."""
+    return "mtp" in drop and in_prediction_module(name, config)
 
 
 def complete(
@@ -60,6 +70,7 @@ def complete(
     *,
     step: int | None = None,
     left_behind: tuple[str, ...] = (),
+    averaged: bool = False,
 ) -> CheckpointSource:
     """Compare what a reader found with what the architecture needs.
 
@@ -74,13 +85,23 @@ def complete(
         options: what is renamed, and what may be missing.
         step: of the optimizer, where the checkpoint tells.
         left_behind: what else the file holds.
+        averaged: whether `found` are running means.
 
     Raises:
         DamagedCheckpointError: naming weights that are missing and not allowed to be, that have another shape or a type
             that is no weight's, or a tied head that is none.
+        ValueError: when running means are asked for, and there are none.
     """
+    dropped = tuple(name for name in found if in_dropped_module(name, config, options.drop))
+    if options.weights == AVERAGED and not averaged:
+        raise ValueError(
+            f"{path} holds no running mean of its weights: only checkpoints of trainings with trainer.ema_decay do; "
+            "set weights=trained."
+        )
+    if "mtp" in options.drop:
+        config = replace(config, num_nextn_predict_layers=0)
     parts = published_parts(config)
-    tensors = dict(found)
+    tensors = {name: stored for name, stored in found.items() if name not in set(dropped)}
     renamed = _rename_legacy(tensors, parts, config) if options.rename_legacy else ()
     if config.tie_word_embeddings:
         _tie_head(tensors, path)
@@ -107,6 +128,8 @@ def complete(
         missing=missing,
         unexpected=tuple(name for name in tensors if name not in parts),
         left_behind=left_behind,
+        dropped=dropped,
+        weights=options.weights,
     )
 
 
@@ -165,18 +188,15 @@ def _check_tensor(name: str, stored: StoredTensor, shape: tuple[int, ...]) -> No
             "the two are not of the same model."
         )
     if stored.dtype not in (*WIDE_TYPES, E4M3):
-        raise DamagedCheckpointError(f"{stored.file}: {name} is in {stored.dtype}, which no weight is.")
+        raise DamagedCheckpointError(
+            f"{stored.file}: {name} is in {stored.dtype}, which is read of no weight: take an export in {READABLE}."
+        )
     if stored.dtype == E4M3 and (len(shape) != 2 or stored.scale is None):
         raise DamagedCheckpointError(
-            f"{stored.file}: {name} is in FP8, but the factors of its blocks are absent; get the file again."
+            f"{stored.file}: {name} is in FP8, but the factors of its blocks ({name}_scale_inv) are absent; get the "
+            "file again, or, if its FP8 has no factors, an export in another type."
         )
-    if stored.scale is not None:
-        blocks = tuple(-(-side // BLOCK) for side in shape)
-        if stored.dtype != E4M3 or stored.scale.shape != blocks or stored.scale.dtype != torch.float32:
-            raise DamagedCheckpointError(
-                f"{stored.scale.file}: the factors of {name} are {stored.scale.dtype} {list(stored.scale.shape)} "
-                f"beside {stored.dtype} {list(shape)}; FP8 has FP32 factors {list(blocks)}."
-            )
+    check_factors(name, stored)
 
 
 def _usual_type(tensors: Mapping[str, StoredTensor]) -> torch.dtype:

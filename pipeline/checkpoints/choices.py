@@ -5,3 +5,6 @@ WRITABLE_LAYOUTS = ("lightning", "distributed", "huggingface", "deepseek")
 READABLE_LAYOUTS = (*WRITABLE_LAYOUTS, "legacy")
 DTYPES = ("keep", "bfloat16", "float32", "fp8")
 DROPPABLE = ("mtp", "expert_loads")
+# Which weights of a training are read.
+TRAINED, AVERAGED = "trained", "ema"
+WEIGHTS = (TRAINED, AVERAGED)

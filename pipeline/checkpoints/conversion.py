@@ -85,7 +85,11 @@ def convert(
         raise ValueError(f"{target} would be written over its own source; choose another target.")
     chosen, dropped = _without(source, options.drop)
     log = RoundingLog()
-    retyped = replace(chosen, tensors=retype(chosen.tensors, options.dtype, log))
+    retyped = replace(
+        chosen,
+        tensors=retype(chosen.tensors, options.dtype, log),
+        separate=retype(chosen.separate, options.dtype, log),
+    )
     plan = WRITERS[layout].plan(retyped, options)
     if not plan.is_folder and target.is_dir():
         raise ValueError(f"{target} is a folder, but {layout} checkpoints are single files; choose another target.")
@@ -126,8 +130,9 @@ def _without(source: CheckpointSource, drop: tuple[str, ...]) -> tuple[Checkpoin
     ]
     tensors = {name: stored for name, stored in source.tensors.items() if name not in set(dropped)}
     if "mtp" in drop:
-        config = replace(config, num_nextn_predict_layers=0)
-    return replace(source, config=config, tensors=tensors), tuple(dropped)
+        dropped += source.separate
+        source = replace(source, config=replace(config, num_nextn_predict_layers=0), separate={})
+    return replace(source, tensors=tensors), (*source.dropped, *dropped)
 
 
 def _write_files(plan: Plan, target: Path, journal: Journal, log: RoundingLog, progress: Progress | None) -> None:
@@ -167,7 +172,7 @@ def _fingerprint(source: CheckpointSource, layout: str, options: ConversionOptio
     repairs = (source.renamed, source.initialised, source.missing)
     files = [(file.name, file.n_bytes) for file in plan.files]
     described = (asdict(source.config), layout, asdict(options))
-    return fingerprint(source.layout, source_state(source.path), *repairs, *described, files)
+    return fingerprint(source.layout, source_state(source.path), source.weights, *repairs, *described, files)
 
 
 def _renamed(source: CheckpointSource, layout: str) -> tuple[tuple[str, str], ...]:

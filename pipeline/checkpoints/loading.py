@@ -1,5 +1,6 @@
 """Checkpoints of any layout, loaded into a model: what is missing, renamed or too many is said."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,9 @@ from pipeline.checkpoints.integrity import check_finite, verify_bytes
 from pipeline.checkpoints.names import own_parts, own_tensors, published_parts
 from pipeline.checkpoints.quantisation import RoundingLog, retype
 from pipeline.checkpoints.registry import open_checkpoint
-from pipeline.checkpoints.stored_tensor import CheckpointSource
+from pipeline.checkpoints.stored_tensor import CheckpointSource, separate_sentence
+
+log = logging.getLogger(__name__)
 
 # Of an architecture, what no weight and no result depends on; prediction modules show in what is missing or too many.
 INCIDENTAL = ("initializer_range", "max_position_embeddings", "num_nextn_predict_layers")
@@ -59,6 +62,8 @@ def load_checkpoint_compatible(
     decoder = _decoder_of(model)
     source = open_checkpoint(Path(path), layout, OpenOptions(decoder.config, rename_legacy, tuple(allow_missing)))
     _check_architecture(source, decoder.config)
+    if source.separate:
+        raise ValueError(separate_sentence(source))
     needed = published_parts(decoder.config)
     kept = tuple(name for name in needed if name not in source.tensors)
     check_missing(kept, tuple(allow_missing), source.path)
@@ -89,6 +94,9 @@ def load_decoder(path: Path | str, layout: str | None = None, config: DecoderCon
         FileNotFoundError, ValueError: when the checkpoint is absent, incomplete or damaged.
     """
     source = open_checkpoint(Path(path), layout, OpenOptions(config))
+    if source.separate:
+        log.warning("%s Loaded without them.", separate_sentence(source))
+        source = open_checkpoint(Path(path), layout, OpenOptions(config, drop=("mtp",)))
     with torch.device("meta"):
         decoder = Decoder(source.config)
     decoder.load_state_dict(read_weights(source, source.config), assign=True)
@@ -145,9 +153,10 @@ def _check_architecture(source: CheckpointSource, config: DecoderConfig) -> None
 
 
 def _comparable(config: DecoderConfig) -> dict[str, Any]:
-    """What has to be equal; independent segments of one width are the experts that exports call them."""
+    """What has to be equal; independent segments of one width, and groups of one, are what exports call them."""
     if not config.routes_hierarchically and len(set(config.segment_sizes)) == 1:
         config = config.with_segments_as_experts()
+    config = config.without_groups_of_one()
     return {name: value for name, value in asdict(config).items() if name not in INCIDENTAL}
 
 

@@ -5,8 +5,9 @@ cuts tensors finer. A stacked tensor of ours is many of them, and reading one re
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +62,13 @@ class CheckpointSource:
         missing: weights that the file lacks and that the caller allowed by name; `tensors` holds random ones.
         unexpected: names in the file that the architecture has no place for.
         left_behind: what else the file holds and no conversion carries over, such as `optimizer_states`.
+        weights: `trained`, or `ema` where they are the running mean.
+        dropped: published names of what is there and was not asked for.
+        separate: by their published names, embeddings and heads of prediction modules that are not the decoder's own,
+            as modules grafted from another training have them; the published layout alone has a place for them.
+        quantisation: what the source says of its FP8 weights.
+        notes: what a reader took for granted.
+        doubts: what is odd about the source, and no reason to refuse it.
     """
 
     layout: str
@@ -73,3 +81,23 @@ class CheckpointSource:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
+    weights: str = "trained"
+    dropped: tuple[str, ...] = ()
+    separate: Mapping[str, StoredTensor] = field(default_factory=dict)
+    quantisation: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def all_tensors(self) -> dict[str, StoredTensor]:
+        """`tensors`, and `separate` with them."""
+        return {**self.tensors, **self.separate}
+
+
+def separate_sentence(source: CheckpointSource) -> str:
+    """Why a decoder, which shares its embedding and head with its prediction modules, cannot be what a source is."""
+    return (
+        f"{source.path}: {next(iter(source.separate))} is not the decoder's own: the prediction modules come from "
+        "another training, and the decoder has no place for it; set drop=[mtp] to leave them out, or "
+        "layout=huggingface to keep them."
+    )

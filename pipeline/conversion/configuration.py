@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipeline.audio.measures.gate import FlatnessGate
-from pipeline.checkpoints.choices import DROPPABLE, DTYPES, READABLE_LAYOUTS, WRITABLE_LAYOUTS
+from pipeline.checkpoints.choices import DROPPABLE, DTYPES, READABLE_LAYOUTS, WEIGHTS, WRITABLE_LAYOUTS
 from pipeline.configuration.settings import near_matches, read_settings
 
 
@@ -16,7 +16,9 @@ class ConversionSettings:
     Attributes:
         source_layout: null: told from the files.
         rename_legacy: give weights with names of the past their names of today.
-        allow_missing: globs of published names that may be absent, and are random then.
+        allow_missing: published names, or globs of them, that may be absent, and are random then; what only a glob
+            names fails the verdict.
+        weights: `trained`, or `ema`: the running mean that `trainer.ema_decay` keeps.
         dtype: of the weights in the target.
         drop: what to leave out.
         n_model_parallel: ranks of DeepSeek's inference layout.
@@ -40,6 +42,7 @@ class ConversionSettings:
     source_layout: str | None
     rename_legacy: bool
     allow_missing: tuple[str, ...]
+    weights: str
     dtype: str
     drop: tuple[str, ...]
     n_model_parallel: int
@@ -54,6 +57,7 @@ class ConversionSettings:
     def __post_init__(self) -> None:
         if self.source_layout is not None:
             check_known("conversion.source_layout", self.source_layout, READABLE_LAYOUTS)
+        check_known("conversion.weights", self.weights, WEIGHTS)
         check_known("conversion.dtype", self.dtype, DTYPES)
         for name in self.drop:
             check_known("conversion.drop", name, DROPPABLE)

@@ -29,7 +29,7 @@ def conversion_options(settings: ConversionSettings) -> ConversionOptions:
 
 def open_options(settings: ConversionSettings, config: DecoderConfig | None, seed: int) -> OpenOptions:
     """How the source is opened, with the architecture for files that do not tell theirs."""
-    return OpenOptions(config, settings.rename_legacy, settings.allow_missing, seed)
+    return OpenOptions(config, settings.rename_legacy, settings.allow_missing, seed, settings.drop, settings.weights)
 
 
 def composed_architecture(values: Mapping[str, Any], prepared: Path) -> DecoderConfig | None:

@@ -25,6 +25,7 @@ def conversion_report(
         "checks": [asdict(check) for check in verdict.checks],
         "source": str(source.path),
         "source_layout": source.layout,
+        "weights": source.weights,
         "layout": conversion.layout,
         "dtype": settings.dtype,
         "step": source.step,
@@ -41,7 +42,7 @@ def conversion_report(
         "dropped": list(conversion.dropped),
         "left_behind": list(source.left_behind),
         "quantisation": {name: asdict(error) for name, error in conversion.quantisation.items()},
-        "notes": [*conversion.notes, *notes],
+        "notes": [*source.notes, *source.doubts, *conversion.notes, *notes],
     }
 
 

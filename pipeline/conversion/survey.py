@@ -55,14 +55,13 @@ class TensorFacts:
 def survey(source: CheckpointSource, target: CheckpointSource) -> dict[str, TensorFacts]:
     """Read every tensor that both have, and that neither had to make up, by its published name."""
     made_up = {*source.initialised, *target.initialised}
-    names = [name for name in target.tensors if name in source.tensors and name not in made_up]
+    originals, tensors = source.all_tensors, target.all_tensors
+    names = [name for name in tensors if name in originals and name not in made_up]
     facts = {}
-    with tqdm(
-        total=sum(target.tensors[name].n_bytes for name in names), desc="checking", unit="B", unit_scale=True
-    ) as bar:
+    with tqdm(total=sum(tensors[name].n_bytes for name in names), desc="checking", unit="B", unit_scale=True) as bar:
         for name in names:
-            facts[name] = _facts(source.tensors[name], target.tensors[name])
-            bar.update(target.tensors[name].n_bytes)
+            facts[name] = _facts(originals[name], tensors[name])
+            bar.update(tensors[name].n_bytes)
     return facts
 
 

@@ -10,6 +10,7 @@ from pipeline.checkpoints.names import in_prediction_module
 from pipeline.checkpoints.registry import open_checkpoint
 from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError
 from pipeline.conversion import likelihood, logits, sound, weight_statistics
+from pipeline.conversion.against_transformers import check_against_transformers
 from pipeline.conversion.check import FAIL, PASS, SKIPPED, WARN, Check
 from pipeline.conversion.completeness import check_completeness, missing_sentence
 from pipeline.conversion.configuration import ConversionSettings
@@ -42,7 +43,7 @@ def examine(
     source: CheckpointSource, target: Path, layout: str, settings: ConversionSettings, surroundings: Surroundings
 ) -> Verdict:
     """Judge what was written at `target` from `source`."""
-    checks = [check_completeness(source)]
+    checks = [check_completeness(source, settings.allow_missing)]
     try:
         written = open_checkpoint(target, layout, OpenOptions(config=source.config))
     except DamagedCheckpointError as error:
@@ -60,6 +61,7 @@ def examine(
     if any(fact.n_nonfinite for fact in facts.values()):
         checks += [Check(name, SKIPPED, "weights that are no numbers make none") for name in RUNNING]
     else:
+        checks.append(check_against_transformers(source, round(settings.max_run_gib * GIB)))
         checks += run(source, written, facts, has_random_parts(source, checks), settings, surroundings)
     return conclude(checks, source.missing)
 

@@ -25,6 +25,11 @@ DTYPES = {
     "I16": torch.int16,
     "I32": torch.int32,
     "I64": torch.int64,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "C64": torch.complex64,
+    "F8_E8M0": torch.float8_e8m0fnu,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
     "F16": torch.float16,
@@ -42,7 +47,7 @@ def open_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str
         DamagedCheckpointError: when the header is damaged, or does not fit the file.
     """
     header, start, data_bytes = _read_header(path)
-    metadata = _check_metadata(header.pop(METADATA, {}), path)
+    metadata = _check_metadata(header.pop(METADATA, None) or {}, path)
     tensors, spans = {}, []
     for name, entry in header.items():
         check_name(name, path)

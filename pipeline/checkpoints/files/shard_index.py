@@ -1,7 +1,8 @@
 """Folders of safetensors: one file, or shards with an index as `transformers` writes them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +15,71 @@ from pipeline.checkpoints.stored_tensor import DamagedCheckpointError, StoredTen
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
-NUMBERED = re.compile(r".+-(\d+)-of-(\d+)\.safetensors")
-# One export may hold FP8 beside one of these, but not the same weight of different layers in two of them.
 WIDE_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def open_sharded(folder: Path) -> dict[str, StoredTensor]:
+@dataclass(frozen=True)
+class Shards:
+    """What lies in a folder of safetensors.
+
+    Attributes:
+        tensors: those of all files, unread, by name.
+        left_out: names of what is there, or listed at least, and was not asked for.
+        doubts: what is odd about them, and no reason to refuse them.
+    """
+
+    tensors: dict[str, StoredTensor]
+    left_out: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+def open_sharded(folder: Path, is_needed: Callable[[str], bool] = lambda name: True) -> Shards:
     """The tensors of all shards, unread, by name.
+
+    Of what the index says besides, nothing is believed: `total_size` counts other bytes than the files' in DeepSeek's
+    own release, and shards of several exports may lie beside each other, as grafted prediction modules do. Whether all
+    is there is asked of the architecture.
+
+    Args:
+        folder: the checkpoint's.
+        is_needed: whether a tensor of this name is asked for; a file that holds no other may be absent.
 
     Raises:
         FileNotFoundError: when there is neither an index nor a single file, or a shard is absent.
-        DamagedCheckpointError: when the index is damaged, leads out of the folder, or disagrees with the shards, or
-            when these come from different exports.
+        DamagedCheckpointError: when the index is damaged, leads out of the folder, or disagrees with the shards.
     """
     index = folder / INDEX_FILE
     if not index.exists():
-        return open_safetensors(inside(folder, SINGLE_FILE, folder))[0]
-    description = read_json_object(index)
-    weight_map = _check_weight_map(description.get("weight_map"), index)
-    files = sorted(set(weight_map.values()))
-    _check_numbers(files, index)
+        found = open_safetensors(inside(folder, SINGLE_FILE, folder))[0]
+        return Shards(_needed(found, is_needed), tuple(name for name in found if not is_needed(name)))
+    weight_map = _check_weight_map(read_json_object(index).get("weight_map"), index)
+    files = sorted({file for name, file in weight_map.items() if is_needed(name)})
+    # All names are checked before the first header is read.
     paths = {file: inside(folder, file, index) for file in files}
     tensors: dict[str, StoredTensor] = {}
+    unlisted: list[str] = []
     for file, path in paths.items():
-        shard = open_safetensors(path)[0]
+        shard = _needed(open_safetensors(path)[0], is_needed)
         for name in shard:
-            if weight_map.get(name) != file:
-                expected = weight_map.get(name, "no shard")
+            expected = weight_map.get(name, file)
+            if expected != file or name in tensors:
                 raise DamagedCheckpointError(
                     f"{path} holds {name}, which {index} expects in {expected}; the two come from different exports."
                 )
+        unlisted += [name for name in shard if name not in weight_map]
         tensors |= shard
     for name, file in weight_map.items():
-        if name not in tensors:
+        if name not in tensors and is_needed(name):
             raise DamagedCheckpointError(f"{index} lists {name} in {file}, which does not hold it.")
-    _check_total(description.get("metadata"), tensors, index)
-    check_types_agree(tensors)
-    return tensors
+    left_out = tuple(name for name in weight_map if not is_needed(name))
+    return Shards(tensors, left_out, (*_unlisted(unlisted, index), *_types(tensors)))
 
 
 def inside(folder: Path, name: str, referrer: Path) -> Path:
-    """The file `name` of a folder, which must lie there, or where the cache of the Hugging Face hub links to.
+    """The file `name` of a folder, which may be a link, as in the hub's cache, and where shards moved to another disk.
+
+    Whoever writes a link into a folder could write the file itself there; what names a file, though, may come from
+    anywhere, and has to name one of the folder.
 
     Args:
         folder: the checkpoint's.
@@ -73,18 +98,26 @@ def inside(folder: Path, name: str, referrer: Path) -> Path:
     # Python 3.12 and earlier, and later.
     except (RuntimeError, OSError):
         raise DamagedCheckpointError(f"{path} is a link to itself; put the file there.") from None
-    # The hub keeps `<repository>/snapshots/<revision>/<name>`, linked to `<repository>/blobs/<digest>`.
-    is_snapshot = folder.absolute().parent.name == "snapshots"
-    allowed = [folder.resolve(), *([folder.resolve().parents[1] / "blobs"] if is_snapshot else [])]
-    if target.parent not in allowed:
-        raise DamagedCheckpointError(f"{path} is a link to {target}, outside its folder; put the file itself there.")
-    if not path.is_file():
+    if not target.exists():
         raise FileNotFoundError(f"{path}, which {referrer} needs, does not exist; get the file again.")
+    if not target.is_file():
+        raise DamagedCheckpointError(f"{path}, which {referrer} needs, is no file; get it again.")
     return path
 
 
-def check_types_agree(tensors: Mapping[str, StoredTensor]) -> None:
-    """Raise a `DamagedCheckpointError` when two files hold the same weight of two layers in different wide types."""
+def _needed(tensors: dict[str, StoredTensor], is_needed: Callable[[str], bool]) -> dict[str, StoredTensor]:
+    return {name: tensor for name, tensor in tensors.items() if is_needed(name)}
+
+
+def _unlisted(names: list[str], index: Path) -> tuple[str, ...]:
+    if not names:
+        return ()
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (f"{index} does not list {names[0]}{more}, which its shards hold.",)
+
+
+def _types(tensors: Mapping[str, StoredTensor]) -> tuple[str, ...]:
+    """Whether two files hold the same weight of two layers in different wide types, as those of two exports do."""
     first: dict[str, tuple[str, StoredTensor]] = {}
     for name, tensor in tensors.items():
         if tensor.dtype not in WIDE_TYPES:
@@ -92,10 +125,11 @@ def check_types_agree(tensors: Mapping[str, StoredTensor]) -> None:
         role = re.sub(r"\d+", "*", name)
         other_name, other = first.setdefault(role, (name, tensor))
         if other.dtype != tensor.dtype and other.file != tensor.file:
-            raise DamagedCheckpointError(
+            return (
                 f"{tensor.file} holds {name} in {tensor.dtype}, but {other.file} holds {other_name} in {other.dtype}: "
-                "the shards come from different exports; get all of one."
+                "the shards may come from different exports.",
             )
+    return ()
 
 
 def _check_weight_map(weight_map: Any, index: Path) -> dict[str, str]:
@@ -106,28 +140,3 @@ def _check_weight_map(weight_map: Any, index: Path) -> dict[str, str]:
         if not isinstance(file, str) or not file.endswith(".safetensors"):
             raise DamagedCheckpointError(f"{index} places {name} in {str(file)[:80]!r}, which is no safetensors file.")
     return weight_map
-
-
-def _check_numbers(files: list[str], index: Path) -> None:
-    """Shards named `…-00001-of-00004` have to be all four, each once."""
-    numbered = [(int(match[1]), int(match[2]), file) for file in files if (match := NUMBERED.fullmatch(file))]
-    counts = {count for _, count, _ in numbered}
-    if len(counts) > 1:
-        raise DamagedCheckpointError(
-            f"{index} names {numbered[0][2]} beside shards of another export: of {sorted(counts)} in all."
-        )
-    if counts and sorted(number for number, _, _ in numbered) != list(range(1, len(numbered) + 1)):
-        raise DamagedCheckpointError(f"{index} names {len(numbered)} shards, not all of {counts.pop()}.")
-    if counts and counts != {len(numbered)}:
-        raise DamagedCheckpointError(f"{index} names {len(numbered)} of {counts.pop()} shards; get the file again.")
-
-
-def _check_total(metadata: Any, tensors: Mapping[str, StoredTensor], index: Path) -> None:
-    """The index of some exporters says how many bytes the tensors of all shards have."""
-    total = metadata.get("total_size") if isinstance(metadata, dict) else None
-    n_bytes = sum(tensor.n_bytes for tensor in tensors.values())
-    if total is not None and total != n_bytes:
-        raise DamagedCheckpointError(
-            f"{index} tells of {total} bytes of tensors, but the shards hold {n_bytes}: they come from different "
-            "exports; get all of one."
-        )

@@ -14,6 +14,7 @@ from typing import Any
 from lightning_modules.model.configuration import DecoderConfig
 from pipeline.checkpoints.architecture import read_architecture
 from pipeline.checkpoints.files.json_object import read_json_object
+from pipeline.checkpoints.layouts.huggingface_config import published_architecture
 from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 CONFIG_FILE = "config.json"
@@ -71,6 +72,8 @@ DEFAULTS: Mapping[str, Any] = {
 }
 # Of how the model is run, not of what it is: its user may change them.
 OF_RUNNING = ("max_batch_size", "max_seq_len", "dtype")
+# Of DeepSeek-V3.2.
+OF_OTHER_MODELS = ("index_n_heads", "index_head_dim", "index_topk")
 NORM_EPS = 1e-6
 # The width of the model whose routers have a bias, as that code tells them apart.
 WIDTH_WITH_BIAS = 7168
@@ -91,7 +94,7 @@ def deepseek_config(config: DecoderConfig, dtype: str) -> dict[str, Any]:
             "model.qk_rope_head_dim is 0, rotating whole heads, which DeepSeek's layout cannot express; "
             "train with decoupled rotary dimensions to export."
         )
-    config = config.with_segments_as_experts()
+    config = published_architecture(config)
     values = {theirs: getattr(config, ours) for theirs, ours in SAME.items()}
     longest = config.max_position_embeddings
     yarn = config.rope_scaling
@@ -119,8 +122,9 @@ def differences(config: DecoderConfig) -> tuple[str, ...]:
         != (config.scoring_func == "sigmoid"),
         f"routers have a bias, and there only where dim is {WIDTH_WITH_BIAS}": config.hidden_size != WIDTH_WITH_BIAS,
         "there are no shared experts, which are always there": not config.n_shared_experts,
-        "rope_scaling.mscale is not mscale_all_dim, and scales no cosines there": yarn is not None
-        and yarn.mscale != yarn.mscale_all_dim,
+        "rope_scaling scales cosines by its mscale or attention_factor, and none are scaled there": yarn is not None
+        and yarn.rotary_scale != 1,
+        "rope_scaling.truncate is false, and true there": yarn is not None and not yarn.truncate,
         "rope_scaling is for longer sequences than max_position_embeddings, and not used there": yarn is not None
         and config.max_position_embeddings <= yarn.original_max_position_embeddings,
     }
@@ -136,6 +140,11 @@ def read_config(folder: Path) -> DecoderConfig:
     """
     path = folder / CONFIG_FILE
     values = read_json_object(path)
+    if unknown := [name for name in OF_OTHER_MODELS if values.get(name)]:
+        raise DamagedCheckpointError(
+            f"{path} tells of {', '.join(unknown)}, which DeepSeek-V3 has not: it describes a later model, and the "
+            "decoder would need its sparse attention."
+        )
     if not (folder / ARCHITECTURE_FILE).exists():
         return read_architecture(_translated({**DEFAULTS, **values}, path), path)
     config = read_architecture(read_json_object(folder / ARCHITECTURE_FILE), folder / ARCHITECTURE_FILE)

@@ -24,6 +24,7 @@ from lightning_modules.parallel.checkpoint_folder import META_FILE, METADATA_FIL
 from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.files.distributed_folder import open_distributed
 from pipeline.checkpoints.layouts.training_state import (
+    AVERAGE,
     WEIGHTS,
     names,
     planned_stacks,
@@ -67,7 +68,9 @@ def open_source(path: Path, options: OpenOptions) -> CheckpointSource:
     prefix = f"{WEIGHTS}."
     weights = {name.removeprefix(prefix): stored for name, stored in tensors.items() if name.startswith(prefix)}
     others = {name.partition(".")[0]: None for name in tensors if not name.startswith(prefix)}
-    return training_source(weights, {**others, **values}, NAME, path, options)
+    mean = f"{AVERAGE}."
+    average = {name.removeprefix(mean): stored for name, stored in tensors.items() if name.startswith(mean)}
+    return training_source(weights, average, {**others, **values}, NAME, path, options)
 
 
 def plan(source: CheckpointSource, options: ConversionOptions) -> Plan:

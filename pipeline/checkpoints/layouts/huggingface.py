@@ -1,28 +1,39 @@
 """The published DeepSeek-V3 layout: config.json and sharded safetensors, as `transformers`, vLLM and SGLang read it."""
 
+import itertools
+import logging
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.precision.emulation import E4M3
-from pipeline.checkpoints.architecture_match import OpenOptions, complete
+from pipeline.checkpoints.architecture_match import OpenOptions, complete, in_dropped_module
 from pipeline.checkpoints.files.safetensors_file import open_safetensors
 from pipeline.checkpoints.files.shard_index import INDEX_FILE, SINGLE_FILE, inside, open_sharded
 from pipeline.checkpoints.layouts.huggingface_config import (
     CONFIG_FILE,
     QUANTISATION,
+    Description,
+    describe,
     huggingface_config,
-    read_config,
+    published_architecture,
 )
 from pipeline.checkpoints.layouts.scales import attach_scales, with_scales
 from pipeline.checkpoints.names import EMBEDDING, EXPERT_LOADS, shared_copies
+from pipeline.checkpoints.other_formats import check_names
 from pipeline.checkpoints.plausibility import check_experts, check_layers
 from pipeline.checkpoints.slices import same_numbers
-from pipeline.checkpoints.stored_tensor import CheckpointSource, DamagedCheckpointError, StoredTensor
+from pipeline.checkpoints.stored_tensor import CheckpointSource, StoredTensor
 from pipeline.checkpoints.writing.plan import ConversionOptions, Plan, PlannedFile
 from pipeline.checkpoints.writing.safetensors_writer import safetensors_file
 from pipeline.checkpoints.writing.tensors import PlannedTensor, planned
 from pipeline.checkpoints.writing.text import json_file
+
+log = logging.getLogger(__name__)
 
 NAME = "huggingface"
 LOOKS_FOR = f"a folder with {CONFIG_FILE} and {INDEX_FILE} or {SINGLE_FILE}"
@@ -44,22 +55,64 @@ def names(config: DecoderConfig) -> Mapping[str, str]:
 def open_source(path: Path, options: OpenOptions) -> CheckpointSource:
     """Open an export; tensors stay on the disk.
 
-    Copies of the embedding and the head in prediction modules are compared with them, and left out.
+    Copies of the embedding and the head in prediction modules are compared with them; what is a copy is left out, and
+    what is not, as in modules grafted from another training, is kept apart (`separate`).
 
     Raises:
         FileNotFoundError: when a file of it is absent.
         DamagedCheckpointError: when it is incomplete or damaged, or its files disagree.
     """
-    config = read_config(path)
-    tensors = attach_scales(open_sharded(path), SCALE)
-    check_layers(config, len(tensors), path)
+    described = describe(path)
+    is_dropped = partial(in_dropped_module, config=described.config, drop=options.drop)
+    shards = open_sharded(path, lambda name: not is_dropped(name))
+    check_names(shards.tensors, path)
+    tensors = attach_scales(shards.tensors, SCALE)
+    check_layers(described.config, len(tensors), path)
+    config, note = _with_modules_found(described, tensors, path, options)
     check_experts(config, len(tensors), path)
     if (path / EXPERT_LOADS_FILE).exists():
-        tensors |= open_safetensors(inside(path, EXPERT_LOADS_FILE, path))[0]
+        loads = open_safetensors(inside(path, EXPERT_LOADS_FILE, path))[0]
+        tensors |= {name: stored for name, stored in loads.items() if not is_dropped(name)}
+    separate = {}
     for copy, original in shared_copies(config).items():
         if copy in tensors and original in tensors:
-            _check_copy(copy, tensors.pop(copy), original, tensors[original])
-    return complete(tensors, config, NAME, path, options)
+            copied = tensors.pop(copy)
+            if not same_numbers(copied, tensors[original]):
+                separate[copy] = copied
+    source = complete(tensors, config, NAME, path, options)
+    notes = (*described.notes, *note)
+    for text in (*notes, *shards.doubts):
+        log.warning("%s", text)
+    dropped = tuple(name for name in shards.left_out if not name.endswith(SCALE))
+    return replace(
+        source,
+        dropped=dropped,
+        separate=separate,
+        quantisation=described.quantisation,
+        notes=notes,
+        doubts=shards.doubts,
+    )
+
+
+def _with_modules_found(
+    described: Description, tensors: Mapping[str, StoredTensor], path: Path, options: OpenOptions
+) -> tuple[DecoderConfig, tuple[str, ...]]:
+    """The architecture with as many prediction modules as there are tensors of, and a word about it.
+
+    `transformers` always writes `num_nextn_predict_layers` and never writes a module; others write modules and leave
+    the field out.
+    """
+    config = described.config
+    if "mtp" in options.drop:
+        return config, ()
+    layers = {int(layer[1]) for name in tensors if (layer := re.match(r"model\.layers\.(\d{1,9})\.", name))}
+    n_found = next(depth for depth in itertools.count() if config.num_hidden_layers + depth not in layers)
+    n_told = config.num_nextn_predict_layers
+    if n_found == n_told or (n_found > n_told and described.knows_modules):
+        return config, ()
+    told = f"tells of {n_told} prediction modules" if described.knows_modules else "does not tell of prediction modules"
+    note = f"{path / CONFIG_FILE} {told}; the files hold tensors of {n_found}, and so many there are."
+    return replace(config, num_nextn_predict_layers=n_found), (note,)
 
 
 def plan(source: CheckpointSource, options: ConversionOptions) -> Plan:
@@ -70,18 +123,19 @@ def plan(source: CheckpointSource, options: ConversionOptions) -> Plan:
     """
     described = huggingface_config(source.config, options.special_tokens, _wide_type(source))
     if any(stored.dtype == E4M3 for stored in source.tensors.values()):
-        described["quantization_config"] = QUANTISATION
+        described["quantization_config"] = QUANTISATION | _scale_format(source, options)
     weights = {name: stored for name, stored in source.tensors.items() if not name.endswith(EXPERT_LOADS)}
     loads = [planned(name, stored) for name, stored in source.tensors.items() if name.endswith(EXPERT_LOADS)]
     copies = {copy: original for copy, original in shared_copies(source.config).items() if original in weights}
-    weights |= {copy: weights[original] for copy, original in copies.items()}
+    copies = {copy: original for copy, original in copies.items() if copy not in source.separate}
+    weights |= {copy: weights[original] for copy, original in copies.items()} | dict(source.separate)
     files = list(_sharded(weights, options.shard_bytes))
     files += [safetensors_file(EXPERT_LOADS_FILE, loads)] if loads else []
     files.append(json_file(CONFIG_FILE, described))
     files.append(json_file("generation_config.json", {"do_sample": True, **options.special_tokens}))
-    notes: tuple[str, ...] = ()
+    notes = _grouping_note(source.config)
     if source.config.scoring_func != "sigmoid":
-        notes = ("transformers scores experts by sigmoid whatever config.json says; load this export elsewhere.",)
+        notes += ("transformers scores experts by sigmoid whatever config.json says; load this export elsewhere.",)
     return Plan(
         tuple(files),
         is_folder=True,
@@ -91,13 +145,19 @@ def plan(source: CheckpointSource, options: ConversionOptions) -> Plan:
     )
 
 
-def _check_copy(copy: str, copied: StoredTensor, original: str, tensor: StoredTensor) -> None:
-    """A prediction module shares the decoder's embedding and head (arXiv 2412.19437, section 2.2)."""
-    if not same_numbers(copied, tensor):
-        raise DamagedCheckpointError(
-            f"{copied.file}: {copy} is not {original}, which prediction modules share; the shards come from different "
-            "checkpoints, or the model has embeddings of its own there, which the decoder has not."
-        )
+def _grouping_note(config: DecoderConfig) -> tuple[str, ...]:
+    if published_architecture(config).n_group == config.n_group:
+        return ()
+    return (
+        f"The {config.n_group} groups of one expert each are written as one group of all: the same experts are chosen, "
+        "and the published code asks every group for its two best.",
+    )
+
+
+def _scale_format(source: CheckpointSource, options: ConversionOptions) -> dict[str, Any]:
+    """How FP8 factors were rounded (`ue8m0`: to powers of two), where they stay as they are."""
+    told = source.quantisation or {}
+    return {"scale_fmt": told["scale_fmt"]} if options.dtype == "keep" and "scale_fmt" in told else {}
 
 
 def _sharded(weights: Mapping[str, StoredTensor], shard_bytes: int) -> Iterator[PlannedFile]:

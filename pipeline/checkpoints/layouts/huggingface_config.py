@@ -1,29 +1,46 @@
 """config.json of the published DeepSeek-V3 layout, as DeepSeek published it and as `transformers` 5 writes it."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.model.configuration import DecoderConfig, YarnConfig
+from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.precision.emulation import BLOCK
 from pipeline.checkpoints.architecture import read_architecture
 from pipeline.checkpoints.files.json_object import read_json_object
+from pipeline.checkpoints.layouts.rope_scaling import read_rope_parameters, rope_parameters
+from pipeline.checkpoints.other_formats import check_model_type, check_quantisation
 from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 CONFIG_FILE = "config.json"
 # The published layout knows no segments: config.json calls them experts.
 SEGMENT_FIELDS = ("num_expert_segments", "expert_segment_sizes", "expert_segment_routing", "num_segments_per_expert")
 # What `transformers` leaves out, because its DeepSeek-V3 knows nothing else.
-IMPLIED: Mapping[str, Any] = {"scoring_func": "sigmoid", "num_nextn_predict_layers": 0}
+IMPLIED: Mapping[str, Any] = {"scoring_func": "sigmoid"}
+# What DeepSeek's code and `transformers` take where config.json is silent, and no shape of a weight tells.
+DEFAULTS: Mapping[str, Any] = {
+    "n_group": 8,
+    "topk_group": 4,
+    "num_experts_per_tok": 8,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 4096,
+    "initializer_range": 0.02,
+    "tie_word_embeddings": False,
+}
 # What the decoder does in one way only.
 REQUIRED = {
-    "model_type": "deepseek_v3",
     "hidden_act": "silu",
     "attention_bias": False,
     "topk_method": "noaux_tc",
     "moe_layer_freq": 1,
+    "partial_rotary_factor": 1.0,
 }
+MODEL_TYPE = "deepseek_v3"
+# Absent where they are null.
+OPTIONAL = (*DEFAULTS, *IMPLIED, "n_shared_experts", "num_nextn_predict_layers", "rope_interleave")
 # How DeepSeek published its FP8 weights (README_WEIGHTS.md of DeepSeek-V3).
 QUANTISATION = {
     "activation_scheme": "dynamic",
@@ -37,19 +54,21 @@ def huggingface_config(config: DecoderConfig, special_tokens: Mapping[str, int],
     """The contents of config.json. Independent segments of one width are written as the experts that they are.
 
     Raises:
-        ValueError: when the layout cannot express how experts are split into segments, or what positions rotate.
+        ValueError: when the layout cannot express how experts are split into segments or grouped, or what positions
+            rotate.
     """
     if not config.qk_rope_head_dim:
         raise ValueError(
             "model.qk_rope_head_dim is 0, rotating whole heads, which the published layout cannot express; "
             "train with decoupled rotary dimensions to export."
         )
-    architecture = asdict(config.with_segments_as_experts())
+    architecture = asdict(published_architecture(config))
     for name in SEGMENT_FIELDS:
         del architecture[name]
     return {
         "architectures": ["DeepseekV3ForCausalLM"],
-        **REQUIRED,
+        "model_type": MODEL_TYPE,
+        **{name: value for name, value in REQUIRED.items() if name != "partial_rotary_factor"},
         **architecture,
         **rope_parameters(config),
         "num_key_value_heads": config.num_attention_heads,
@@ -60,51 +79,80 @@ def huggingface_config(config: DecoderConfig, special_tokens: Mapping[str, int],
     }
 
 
-def rope_parameters(config: DecoderConfig) -> dict[str, Any]:
-    """How config.json tells positions: as DeepSeek published it (`rope_scaling`), and as `transformers` 5 writes it."""
-    scaling = (
-        None if config.rope_scaling is None else {"type": "yarn", "rope_type": "yarn"} | asdict(config.rope_scaling)
-    )
-    parameters = {"rope_type": "default"} | (scaling or {}) | {"rope_theta": config.rope_theta}
-    parameters.pop("type", None)
-    return {"rope_scaling": scaling, "rope_parameters": parameters}
+def published_architecture(config: DecoderConfig) -> DecoderConfig:
+    """The decoder as the published code can be told of it, which computes the same.
+
+    Raises:
+        ValueError: when that code has no way of computing it.
+    """
+    config = config.with_segments_as_experts().without_groups_of_one()
+    if config.n_routed_experts == 1 and config.first_k_dense_replace < config.num_hidden_layers:
+        raise ValueError(
+            "model.n_routed_experts is 1, but the published code scores a group of experts by its two best; "
+            "train with 2 experts or more, or with dense layers alone, to export."
+        )
+    return config
+
+
+@dataclass(frozen=True)
+class Description:
+    """What config.json tells.
+
+    Attributes:
+        config: the decoder's architecture.
+        knows_modules: whether it says how many prediction modules there are.
+        quantisation: its `quantization_config`, where it has one.
+        notes: what was taken for granted.
+    """
+
+    config: DecoderConfig
+    knows_modules: bool
+    quantisation: Mapping[str, Any] | None
+    notes: tuple[str, ...]
 
 
 def read_config(folder: Path) -> DecoderConfig:
-    """The architecture that config.json describes.
+    """The architecture that config.json describes; see `describe`."""
+    return describe(folder).config
+
+
+def describe(folder: Path) -> Description:
+    """What config.json tells, of whichever exporter.
+
+    Keys that are unknown are left aside: exporters and fine-tuners write many, and of those that change numbers the
+    ones that are known are asked for by name (`REQUIRED`, `rope_scaling`).
 
     Raises:
         FileNotFoundError: when there is no config.json.
-        DamagedCheckpointError: when it describes another kind of model, or leaves a field out.
+        DamagedCheckpointError: when it describes another kind of model or of weights, or leaves a width out.
     """
     path = folder / CONFIG_FILE
     values = read_json_object(path)
+    check_model_type(values, path)
+    check_quantisation(values, path)
     for name, required in REQUIRED.items():
-        if values.get(name, None if name == "model_type" else required) != required:
+        if values.get(name) is not None and values[name] != required:
             raise DamagedCheckpointError(
-                f"{path}: {name} is {values.get(name)!r}, not {required!r}; the decoder knows nothing else."
+                f"{path}: {name} is {values[name]!r:.80}, not {required!r}; the decoder knows nothing else."
             )
-    described = {**IMPLIED, **read_rope_parameters(values, path)}
+    told = {name: value for name, value in values.items() if value is not None or name not in OPTIONAL}
+    described = {"num_nextn_predict_layers": 0, "n_shared_experts": 0, **IMPLIED, **DEFAULTS, **told}
+    described |= read_rope_parameters(values, path)
     absent = [f.name for f in fields(DecoderConfig) if f.name not in described and f.default is MISSING]
     if absent:
         raise DamagedCheckpointError(f"{path} lacks {', '.join(absent)}; take the one that belongs to the weights.")
     names = [field.name for field in fields(DecoderConfig) if field.name in described]
-    return read_architecture({name: described[name] for name in names}, path)
+    config = read_architecture({name: described[name] for name in names}, path)
+    quantisation = values.get("quantization_config") or None
+    notes = _notes(values, told, path)
+    return Description(config, "num_nextn_predict_layers" in told, quantisation, notes)
 
 
-def read_rope_parameters(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The contents of config.json with `rope_theta` and `rope_scaling` in their places, wherever it tells them.
-
-    Raises:
-        DamagedCheckpointError: when positions are scaled by anything but YaRN.
-    """
-    scaling = values.get("rope_scaling") or values.get("rope_parameters") or {}
-    if not isinstance(scaling, dict):
-        raise DamagedCheckpointError(f"{path}: rope_scaling is {scaling!r}, no set of parameters.")
-    theta = scaling.get("rope_theta", values.get("rope_theta"))
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind not in ("default", "yarn"):
-        raise DamagedCheckpointError(f"{path} scales positions by {kind!r}; only 'yarn' is known.")
-    known = {field.name for field in fields(YarnConfig)}
-    yarn = {name: value for name, value in scaling.items() if name in known} if kind == "yarn" else None
-    return {**values, **({} if theta is None else {"rope_theta": theta}), "rope_scaling": yarn}
+def _notes(values: Mapping[str, Any], told: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """What was taken for granted, in words."""
+    notes = []
+    if taken := [f"{name} ({value})" for name, value in DEFAULTS.items() if name not in told]:
+        notes.append(f"{path} is silent about {', '.join(taken)}: what DeepSeek's code takes then.")
+    if values.get("model_type") not in (None, MODEL_TYPE):
+        notes.append(f"{path} calls the architecture {values['model_type']}; it is that of {MODEL_TYPE}.")
+    return tuple(notes)

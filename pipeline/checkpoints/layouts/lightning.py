@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.files.pickle_file import open_pickle, stored
 from pipeline.checkpoints.layouts.training_state import (
+    AVERAGE,
     WEIGHTS,
     names,
     planned_stacks,
@@ -48,7 +49,11 @@ def open_source(path: Path, options: OpenOptions) -> CheckpointSource:
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise DamagedCheckpointError(f"{path} is not a training checkpoint: it has no {WEIGHTS} of tensors.")
     tensors = {name: stored(tensor, path) for name, tensor in weights.items()}
-    return training_source(tensors, content, NAME, path, options)
+    average = content.get(AVERAGE)
+    if not isinstance(average, dict) or not all(isinstance(tensor, Tensor) for tensor in average.values()):
+        average = {}
+    means = {str(name): stored(tensor, path) for name, tensor in average.items()}
+    return training_source(tensors, means, content, NAME, path, options)
 
 
 def plan(source: CheckpointSource, options: ConversionOptions) -> Plan:

@@ -27,7 +27,7 @@ def attach_scales(tensors: Mapping[str, StoredTensor], ending: str) -> dict[str,
     for name, stored in tensors.items():
         if stored.dtype == E4M3:
             found[name] = replace(stored, scale=found.pop(scale_name(name, ending), None))
-        elif scale_name(name, ending) in tensors:
+        elif scale_name(name, ending) in tensors and stored.dtype.itemsize > 1:
             raise DamagedCheckpointError(
                 f"{stored.file}: {name} is in {stored.dtype}, but {scale_name(name, ending)} is beside it, which only "
                 "FP8 has; the files come from different exports: get all of one."

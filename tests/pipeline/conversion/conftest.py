@@ -1,12 +1,17 @@
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from lightning_modules.model.decoder import Decoder
+from pipeline.checkpoints.conversion import ConversionOptions, convert
 from pipeline.checkpoints.names import published_parts
+from pipeline.checkpoints.registry import open_checkpoint
 from pipeline.checkpoints.stored_tensor import CheckpointSource, StoredTensor
 
 
@@ -40,3 +45,17 @@ def _teach(decoder: Decoder) -> Decoder:
         if parameter.ndim >= 2:
             parameter.data += 2 * parameter.data.std()
     return decoder
+
+
+@pytest.fixture
+def export_decoder(tmp_path: Path) -> Callable[..., Path]:
+    """Write a decoder in the published layout, from the checkpoint of its training at `trained.ckpt`."""
+
+    def export(decoder: Decoder, target: Path, **options: Any) -> Path:
+        state = {f"decoder.{name}": tensor for name, tensor in decoder.state_dict().items()}
+        values = {"hyper_parameters": {"decoder": asdict(decoder.config)}, "global_step": 1}
+        torch.save({"state_dict": state, **values}, tmp_path / "trained.ckpt")
+        convert(open_checkpoint(tmp_path / "trained.ckpt"), target, "huggingface", ConversionOptions(**options))
+        return target
+
+    return export

@@ -35,8 +35,17 @@ def test_completeness_tells_what_is_random_and_what_was_repaired(build_decoder, 
     assert check_completeness(source).status == "pass"
     repaired = check_completeness(replace(source, renamed=(("a.out_proj", "a.o_proj"),), initialised=("loads",)))
     assert (repaired.status, repaired.numbers["renamed"], repaired.numbers["initialised"]) == ("pass", 1, 1)
-    missing = check_completeness(replace(source, missing=MISSING))
+    lacking = replace(source, missing=MISSING)
+    missing = check_completeness(lacking, MISSING)
     assert (missing.status, missing.sentence) == ("warn", "output projections missing in layers 0-2: they are random")
+    for allowed in ((), ("*",), (*MISSING[:2], "*.o_proj.weight")):
+        globbed = check_completeness(lacking, allowed)
+        assert globbed.status == "fail"
+        assert globbed.sentence.endswith("they are random, and allow_missing does not name them one by one")
+    assert "in layer 2: " in globbed.sentence
+    noted = check_completeness(replace(source, notes=("There is no module.",)))
+    assert (noted.status, noted.sentence) == ("pass", "no weight is missing; There is no module")
+    assert check_completeness(replace(source, doubts=("Two exports.",))).status == "warn"
     unexpected = check_completeness(replace(source, unexpected=("model.extra.weight",)))
     assert unexpected.status == "warn"
     assert "model.extra.weight" in unexpected.sentence

@@ -22,13 +22,15 @@ def write_shards(folder: Path, *shards: dict[str, Tensor], metadata: dict[str, i
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, folder / name)
         weight_map |= dict.fromkeys(shard, name)
-    (folder / INDEX_FILE).write_text(json.dumps({"metadata": metadata or {}, "weight_map": weight_map}))
+    (folder / INDEX_FILE).write_text(json.dumps({"metadata": metadata, "weight_map": weight_map}))
 
 
-@pytest.mark.parametrize("metadata", [{}, {"total_size": 144}, {"total_parameters": 36}])
-def test_shards_are_read_through_the_index(tmp_path: Path, metadata: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "metadata", [{}, {"total_size": 144}, {"total_size": 1369062772000}, {"total_parameters": 36}, None]
+)
+def test_shards_are_read_through_the_index(tmp_path: Path, metadata: dict[str, int] | None) -> None:
     write_shards(tmp_path, FIRST, SECOND, metadata=metadata)
-    found = open_sharded(tmp_path)
+    found = open_sharded(tmp_path).tensors
     assert {name: stored.read().tolist() for name, stored in found.items()} == {
         name: tensor.tolist() for name, tensor in (FIRST | SECOND).items()
     }
@@ -36,33 +38,57 @@ def test_shards_are_read_through_the_index(tmp_path: Path, metadata: dict[str, i
 
 def test_a_single_file_needs_no_index(tmp_path: Path) -> None:
     save_file(FIRST, tmp_path / "model.safetensors")
-    assert open_sharded(tmp_path).keys() == FIRST.keys()
+    assert open_sharded(tmp_path).tensors.keys() == FIRST.keys()
 
 
-def test_links_are_followed_within_the_cache_of_the_hub_alone(tmp_path: Path) -> None:
+def test_a_header_s_metadata_may_be_null(tmp_path: Path) -> None:
+    save_file(FIRST, tmp_path / "model.safetensors", {"format": "pt"})
+    content = (tmp_path / "model.safetensors").read_bytes()
+    changed = content.replace(b'{"format":"pt"}', b"null           ")
+    assert changed != content
+    (tmp_path / "model.safetensors").write_bytes(changed)
+    assert open_sharded(tmp_path).tensors.keys() == FIRST.keys()
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    # As the hub's cache has them, its folder reached through a link itself, and blobs moved to another disk.
     snapshot = tmp_path / "models--owner--name" / "snapshots" / "abc"
     write_shards(snapshot, FIRST, SECOND)
-    blobs = snapshot.parents[1] / "blobs"
+    blobs, elsewhere = snapshot.parents[1] / "blobs", tmp_path / "elsewhere"
     blobs.mkdir()
     for shard in list(snapshot.glob("*.safetensors")):
         shard.rename(blobs / shard.name)
         shard.symlink_to(Path("../../blobs") / shard.name)
-    assert open_sharded(snapshot).keys() == (FIRST | SECOND).keys()
-    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "model").symlink_to(snapshot)
+    assert open_sharded(snapshot).tensors.keys() == (FIRST | SECOND).keys()
+    assert open_sharded(tmp_path / "model").tensors.keys() == (FIRST | SECOND).keys()
     blobs.rename(elsewhere)
     blobs.symlink_to(elsewhere)
-    with pytest.raises(DamagedCheckpointError, match="outside its folder"):
-        open_sharded(snapshot)
+    assert open_sharded(tmp_path / "model").tensors.keys() == (FIRST | SECOND).keys()
+    (elsewhere / "model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="model-00001-of-00002"):
+        open_sharded(tmp_path / "model")
 
 
-def test_fp8_may_lie_beside_bf16_but_not_bf16_beside_fp32(tmp_path: Path) -> None:
+def test_bf16_beside_fp32_is_said(tmp_path: Path) -> None:
     write_shards(tmp_path, FIRST, {"layers.1.q.weight": torch.randn(4, 4).to(torch.float8_e4m3fn)})
-    assert len(open_sharded(tmp_path)) == 3
+    assert open_sharded(tmp_path).doubts == ()
     write_shards(tmp_path, FIRST, {"layers.1.q.weight": torch.randn(4, 4).bfloat16()})
-    with pytest.raises(
-        DamagedCheckpointError, match=r"holds layers\.1\.q\.weight in torch\.bfloat16.*different exports"
-    ):
-        open_sharded(tmp_path)
+    (doubt,) = open_sharded(tmp_path).doubts
+    assert "holds layers.1.q.weight in torch.bfloat16" in doubt
     # Within one file an exporter may have meant it.
     write_shards(tmp_path, FIRST | {"layers.1.q.weight": torch.randn(4, 4).bfloat16()})
-    assert len(open_sharded(tmp_path)) == 3
+    assert open_sharded(tmp_path).doubts == ()
+
+
+def test_a_tensor_that_is_not_listed_is_taken_unless_two_shards_hold_it(tmp_path: Path) -> None:
+    write_shards(tmp_path, FIRST, SECOND)
+    index = json.loads((tmp_path / INDEX_FILE).read_text())
+    del index["weight_map"]["layers.0.q.weight"]
+    (tmp_path / INDEX_FILE).write_text(json.dumps(index))
+    found = open_sharded(tmp_path)
+    assert found.tensors.keys() == (FIRST | SECOND).keys()
+    assert found.doubts == (f"{tmp_path / INDEX_FILE} does not list layers.0.q.weight, which its shards hold.",)
+    save_file(SECOND | FIRST, tmp_path / "model-00002-of-00002.safetensors")
+    with pytest.raises(DamagedCheckpointError, match="different exports"):
+        open_sharded(tmp_path)

@@ -34,7 +34,7 @@ NAMES_OF_A_LAYER = {
 
 @pytest.fixture(scope="session")
 def config(tiny_config: DecoderConfig) -> DecoderConfig:
-    return replace(tiny_config, num_nextn_predict_layers=0, n_routed_experts=4)
+    return replace(tiny_config, num_nextn_predict_layers=0, n_routed_experts=4, n_group=2)
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from lightning_modules.model.configuration import DecoderConfig, YarnConfig
 from lightning_modules.model.decoder import Decoder
+from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.layouts.huggingface_config import read_config
+from pipeline.checkpoints.loading import load_checkpoint_compatible, load_decoder
 from pipeline.checkpoints.names import published_parts
 from pipeline.checkpoints.registry import detect_layout, open_checkpoint
 from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
@@ -18,6 +20,7 @@ from pipeline.plumbing.files import read_json, write_json
 
 transformers = pytest.importorskip("transformers")
 INDEX = "model.safetensors.index.json"
+EMBEDDING_AHEAD = "model.layers.3.embed_tokens.weight"
 YARN = YarnConfig(factor=40, original_max_position_embeddings=4, beta_fast=16, mscale=0.707)
 # What vLLM (models/deepseek_mtp.py) and SGLang (models/deepseek_nextn.py) look for, of a prediction module with 8
 # experts and compressed queries at layer 3.
@@ -202,12 +205,16 @@ def test_positions_read_back_however_config_json_tells_them(build_decoder, expor
     assert transformers.AutoConfig.for_model(**newer).rope_parameters["factor"] == 40
 
 
-def test_what_transformers_saves_is_read(build_decoder, export_decoder, tokens: Tensor, tmp_path: Path) -> None:
-    decoder = build_decoder(num_nextn_predict_layers=0)
+@pytest.mark.parametrize("n_modules", [0, 1])
+def test_what_transformers_saves_is_read(build_decoder, export_decoder, tmp_path: Path, n_modules: int) -> None:
+    decoder = build_decoder(num_nextn_predict_layers=n_modules)
     export_decoder(decoder, tmp_path / "export")
     transformers.DeepseekV3ForCausalLM.from_pretrained(tmp_path / "export").save_pretrained(tmp_path / "saved")
+    # It writes none of the modules, and always that there is one.
+    assert read_json(tmp_path / "saved" / "config.json")["num_nextn_predict_layers"] == n_modules
     source = open_checkpoint(tmp_path / "saved")
-    assert source.config == decoder.config
+    assert source.config == replace(decoder.config, num_nextn_predict_layers=0)
+    assert bool(source.notes) == bool(n_modules)
     assert {name.rpartition(".")[2] for name in source.initialised} == {"expert_loads"}
     expected = open_checkpoint(tmp_path / "export").tensors
     for name, stored in source.tensors.items():
@@ -257,17 +264,76 @@ def test_segments_that_the_layout_cannot_express_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["trained.ckpt"]
 
 
-def test_an_embedding_of_its_own_in_a_prediction_module_is_refused(
-    build_decoder, export_decoder, tmp_path: Path
+def test_modules_grafted_from_another_training_are_kept_or_dropped(
+    build_decoder, export_decoder, convert_path, read_all, tmp_path: Path
 ) -> None:
     export_decoder(build_decoder(), tmp_path / "export")
     weight_map = read_json(tmp_path / "export" / INDEX)["weight_map"]
-    shard = tmp_path / "export" / weight_map["model.layers.3.embed_tokens.weight"]
+    shard = tmp_path / "export" / weight_map[EMBEDDING_AHEAD]
     tensors = load_file(shard)
-    tensors["model.layers.3.embed_tokens.weight"][0, 0] += 1
+    tensors[EMBEDDING_AHEAD][0, 0] += 1
     save_file(tensors, shard)
-    with pytest.raises(DamagedCheckpointError, match=r"layers\.3\.embed_tokens\.weight is not model\.embed_tokens"):
+    (tmp_path / "export" / "checksums.json").unlink()
+    kept = open_checkpoint(tmp_path / "export")
+    assert list(kept.separate) == [EMBEDDING_AHEAD]
+    convert_path(tmp_path / "export", tmp_path / "kept", "huggingface")
+    again = open_checkpoint(tmp_path / "kept")
+    assert torch.equal(again.separate[EMBEDDING_AHEAD].read(), tensors[EMBEDDING_AHEAD])
+    with pytest.raises(ValueError, match=r"set drop=\[mtp\] to leave them out, or layout=huggingface to keep them"):
+        convert_path(tmp_path / "export", tmp_path / "trained", "lightning")
+    assert load_decoder(tmp_path / "export").config.num_nextn_predict_layers == 0
+    conversion = convert_path(tmp_path / "export", tmp_path / "dropped", "lightning", drop=("mtp",))
+    assert EMBEDDING_AHEAD in conversion.dropped
+    assert open_checkpoint(tmp_path / "dropped").config.num_nextn_predict_layers == 0
+
+
+def test_what_is_dropped_may_be_absent_or_damaged(build_decoder, export_decoder, tmp_path: Path) -> None:
+    export_decoder(build_decoder(), tmp_path / "export", shard_bytes=6000)
+    weight_map = read_json(tmp_path / "export" / INDEX)["weight_map"]
+    ahead = [file for name, file in weight_map.items() if name.startswith("model.layers.3.")]
+    of_them_alone = set(ahead) - {file for name, file in weight_map.items() if not name.startswith("model.layers.3.")}
+    assert len(of_them_alone) > 1
+    for file in of_them_alone:
+        (tmp_path / "export" / file).unlink()
+    with pytest.raises(FileNotFoundError, match=min(of_them_alone)):
         open_checkpoint(tmp_path / "export")
+    source = open_checkpoint(tmp_path / "export", options=OpenOptions(drop=("mtp",)))
+    assert source.config.num_nextn_predict_layers == 0
+    assert {name for name in source.dropped if "expert_loads" not in name} == MTP_NAMES
+    assert not source.missing
+
+
+@pytest.mark.parametrize("told", [1, None, 2])
+def test_there_are_as_many_prediction_modules_as_the_files_hold(
+    build_decoder, export_decoder, tmp_path: Path, told: int | None
+) -> None:
+    export_decoder(build_decoder(), tmp_path / "export")
+    values = read_json(tmp_path / "export" / "config.json") | {"num_nextn_predict_layers": told}
+    write_json(tmp_path / "export" / "config.json", values)
+    source = open_checkpoint(tmp_path / "export")
+    assert source.config.num_nextn_predict_layers == 1
+    assert bool(source.notes) == (told != 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"), [({"n_group": 8, "topk_group": 5}, 1), ({"n_group": 4, "topk_group": 2}, 4)]
+)
+def test_groups_of_one_expert_are_written_as_one(
+    build_decoder, export_decoder, tokens: Tensor, tmp_path: Path, changes: dict, status: int
+) -> None:
+    decoder = build_decoder(num_experts_per_tok=3, **changes)
+    conversion = export_decoder(decoder, tmp_path / "export")
+    assert read_config(tmp_path / "export").n_group == status
+    assert bool(conversion.notes) == (status == 1)
+    model = load_in_transformers(tmp_path / "export", 3)
+    assert relative_difference(own_logits(decoder, tokens), their_logits(model, tokens)) < 5e-6
+    load_checkpoint_compatible(tmp_path / "export", build_decoder(num_experts_per_tok=3, **changes))
+
+
+def test_a_single_expert_cannot_be_published(build_decoder, export_decoder, tmp_path: Path) -> None:
+    decoder = build_decoder(n_routed_experts=1, n_group=1, topk_group=1, num_experts_per_tok=1)
+    with pytest.raises(ValueError, match=r"model\.n_routed_experts is 1, .* train with 2 experts or more"):
+        export_decoder(decoder, tmp_path / "export")
 
 
 @pytest.mark.parametrize("kind", ["absent", "another shape"])

@@ -34,14 +34,14 @@ def folders(pristine: Pristine) -> Iterator[Case]:
             return path
 
         yield Case(f"sharded: {name}", write, is_good=name == "no change")
-    for name, damage in FILES.items():
+    for name, damage in (LOOSE | FILES).items():
 
         def write_damaged(folder: Path, damage: Callable[[Path], Any] = damage) -> Path:
             path = pristine.put("distributed", folder, with_checksums=False)
             damage(path)
             return path
 
-        yield Case(f"sharded: {name}", write_damaged)
+        yield Case(f"sharded: {name}", write_damaged, is_good=name in LOOSE)
     for layout in ("huggingface", "deepseek", "distributed"):
         for name in pristine.files(layout):
             if name not in (CHECKSUMS, "expert_loads.safetensors", "architecture.json"):
@@ -128,12 +128,9 @@ INDEX: dict[str, Callable[[Metadata], Any]] = {
 }
 FILES: dict[str, Callable[[Path], Any]] = {
     "a chunk of another tensor": _exchange,
-    "a chunk that is a symlink out": _link,
     "a chunk of zeros": lambda path: (path / "__0_2.distcp").write_bytes(bytes((path / "__0_2.distcp").stat().st_size)),
     "meta.pt is a list": lambda path: torch.save([1, 2], path / "meta.pt"),
     "meta.pt is empty": lambda path: torch.save({}, path / "meta.pt"),
-    "meta.pt is a symlink out": lambda path: _replace(path / "meta.pt"),
-    ".metadata is a symlink out": lambda path: _replace(path / ".metadata"),
     ".metadata is a pipe": lambda path: ((path / ".metadata").unlink(), os.mkfifo(path / ".metadata")),
 }
 
@@ -142,6 +139,14 @@ def _replace(file: Path) -> None:
     outside = file.parents[1] / "outside"
     file.rename(outside)
     file.symlink_to(outside)
+
+
+# What the world does, and what no weight depends on.
+LOOSE: dict[str, Callable[[Path], Any]] = {
+    "a chunk on another disk": _link,
+    "meta.pt on another disk": lambda path: _replace(path / "meta.pt"),
+    ".metadata on another disk": lambda path: _replace(path / ".metadata"),
+}
 
 
 def _others() -> Iterator[Case]:
