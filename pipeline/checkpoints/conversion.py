@@ -151,8 +151,8 @@ def _write_files(plan: Plan, target: Path, journal: Journal, log: RoundingLog, p
         if name in journal.finished:
             advance(name, file.n_bytes)
             continue
-        file.write(journal.folder / name, partial(advance, name))
-        journal.add(name, log.take_new())
+        sha256 = file.write(journal.folder / name, partial(advance, name))
+        journal.add(name, log.take_new(), sha256)
 
 
 def _take_place(journal: Journal, plan: Plan, target: Path) -> None:

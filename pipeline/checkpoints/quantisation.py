@@ -7,7 +7,9 @@ binary places, or of the smallest step near zero. Going back to BF16 rounds by a
 """
 
 import math
-from collections.abc import Iterable, Mapping
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -15,9 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_modules.precision.emulation import BLOCK, E4M3, Quantised, dequantise, quantise_128x128
+from lightning_modules.precision.emulation import BLOCK, E4M3, quantise_128x128
+from pipeline.checkpoints.fp8_numbers import widen
 from pipeline.checkpoints.names import ALWAYS_FP32, is_linear
-from pipeline.checkpoints.slices import read_rows
+from pipeline.checkpoints.slices import CACHED_NUMBERS, read_rows
 from pipeline.checkpoints.stored_tensor import StoredTensor
 
 FP8_RELATIVE_ERROR = 2.0**-4
@@ -54,13 +57,15 @@ class RoundingLog:
         self._chunks: dict[tuple[str, int], ChunkError] = {}
         self._new: dict[tuple[str, int], ChunkError] = {}
 
-    def record(self, name: str, start: int, exact: Tensor, rounded: Tensor) -> None:
-        """Note how rows of a tensor, from `start` on, changed."""
-        exact = exact.float()
-        difference = rounded.float() - exact
-        norms = float(torch.linalg.vector_norm(difference)), float(torch.linalg.vector_norm(exact))
-        greatest = max(abs(float(extreme)) for extreme in difference.aminmax())
-        self._new[name, start] = ChunkError(name, start, *norms, greatest)
+    def record(self, name: str, start: int, pieces: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Note how rows of a tensor, from `start` on, changed: FP32 (exact, rounded), piece by piece."""
+        differences, norms, greatest = [], [], 0.0
+        for exact, rounded in pieces:
+            difference = rounded - exact
+            differences.append(float(torch.linalg.vector_norm(difference)))
+            norms.append(float(torch.linalg.vector_norm(exact)))
+            greatest = max(greatest, *(abs(float(extreme)) for extreme in difference.aminmax()))
+        self._new[name, start] = ChunkError(name, start, math.hypot(*differences), math.hypot(*norms), greatest)
 
     def take_new(self) -> list[ChunkError]:
         """What was recorded since the last time."""
@@ -120,30 +125,58 @@ def _rounded_rows(
     name: str, stored: StoredTensor, dtype: torch.dtype, log: RoundingLog, start: int, stop: int
 ) -> Tensor:
     """`stored[start:stop]` in another type."""
-    exact = read_rows(stored, start, stop) if stored.scale is None else _dequantised_rows(stored, start, stop)
-    rounded = exact.to(dtype)
-    if torch.promote_types(exact.dtype, dtype) != dtype:
-        log.record(name, start, exact, rounded)
+    rounded = torch.empty(stop - start, *stored.shape[1:], dtype=dtype)
+    pieces = _round_into(rounded, stored, start, stop)
+    exact_type = stored.dtype if stored.scale is None else torch.float32
+    if torch.promote_types(exact_type, dtype) == dtype:
+        deque(pieces, maxlen=0)
+    else:
+        log.record(name, start, ((exact, piece.float()) for exact, piece in pieces))
     return rounded
 
 
-def _dequantised_rows(stored: StoredTensor, start: int, stop: int) -> Tensor:
-    """FP32 `stored[start:stop]` of a matrix in FP8; whole blocks are read."""
-    assert stored.scale is not None
+def _round_into(rounded: Tensor, stored: StoredTensor, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Fill `rounded` with `stored[start:stop]`, few enough at a time to stay in the cache: (exact FP32, rounded)."""
+    for begin, exact in _exact_rows(stored, start, stop):
+        piece = rounded[begin - start : begin - start + len(exact)]
+        piece.copy_(exact)
+        yield exact.float(), piece
+
+
+def _exact_rows(stored: StoredTensor, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+    """`stored[start:stop]` piece by piece, (first row, rows): FP8 as FP32, other types as they are."""
+    per_row = max(1, math.prod(stored.shape[1:]))
+    if stored.scale is None:
+        step = max(1, CACHED_NUMBERS // per_row)
+        for index, rows in enumerate(read_rows(stored, start, stop).split(step)):
+            yield start + index * step, rows
+        return
+    # Whole blocks are read.
     first, last = start // BLOCK, -(-stop // BLOCK)
     values = read_rows(stored, first * BLOCK, min(last * BLOCK, stored.shape[0]))
-    numbers = dequantise(Quantised(values, read_rows(stored.scale, first, last)), (BLOCK, BLOCK))
-    return numbers[start - first * BLOCK : stop - first * BLOCK]
+    scales = read_rows(stored.scale, first, last).repeat_interleave(BLOCK, dim=1)[:, : stored.shape[1]]
+    step = max(1, CACHED_NUMBERS // per_row)
+    for row in range(first, last):
+        low, high = max(start, row * BLOCK), min(stop, (row + 1) * BLOCK, stored.shape[0])
+        for begin in range(low, high, step):
+            end = min(high, begin + step)
+            yield begin, widen(values[begin - first * BLOCK : end - first * BLOCK]).mul_(scales[row - first])
 
 
 class _Quantiser:
-    """Rounds a matrix to FP8 as its rows are read, and keeps the factors until they are asked for."""
+    """Rounds a matrix to FP8 as its rows are read, and keeps the factors until they are asked for.
+
+    Both may be read by several threads: whoever asks for factors waits for those who are rounding.
+    """
 
     def __init__(self, name: str, stored: StoredTensor, log: RoundingLog) -> None:
         self.name = name
         self.stored = stored
         self.log = log
         self.scales: dict[int, Tensor] = {}
+        self._given: set[int] = set()
+        self._n_rounding = 0
+        self._changed = threading.Condition()
 
     def quantised(self) -> StoredTensor:
         n_rows, n_columns = self.stored.shape
@@ -161,19 +194,44 @@ class _Quantiser:
 
     def values(self, start: int, stop: int) -> Tensor:
         """E4M3 numbers of rows `start:stop`; `start` begins a block."""
-        exact = read_rows(self.stored, start, stop)
-        rounded = quantise_128x128(exact)
-        self.log.record(self.name, start, exact, dequantise(rounded, (BLOCK, BLOCK)))
-        self.scales |= dict(enumerate(rounded.scales, start // BLOCK))
-        return rounded.values
+        with self._changed:
+            self._n_rounding += 1
+        try:
+            exact = read_rows(self.stored, start, stop)
+            values = torch.empty(exact.shape, dtype=E4M3)
+            self.log.record(self.name, start, self._quantise(exact, values, start // BLOCK))
+            return values
+        finally:
+            with self._changed:
+                self._n_rounding -= 1
+                self._changed.notify_all()
+
+    def _quantise(self, exact: Tensor, values: Tensor, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Fill `values` a row of blocks at a time, from block row `first` on: (exact, rounded) FP32."""
+        for index, (rows, target) in enumerate(zip(exact.split(BLOCK), values.split(BLOCK), strict=True), start=first):
+            rounded = quantise_128x128(rows)
+            target.copy_(rounded.values)
+            self._keep(index, rounded.scales)
+            spread = rounded.scales.repeat_interleave(BLOCK, dim=1)[:, : rows.shape[1]]
+            yield rows.float(), widen(rounded.values).mul_(spread)
+
+    def _keep(self, row: int, scales: Tensor) -> None:
+        with self._changed:
+            if row in self._given:
+                self._given.remove(row)
+            else:
+                self.scales[row] = scales
 
     def factors(self, start: int, stop: int) -> Tensor:
         """Factors of the rows of blocks `start:stop`; they are forgotten then."""
-        return torch.cat([self._factors_of_row(row) for row in range(start, stop)])
+        with self._changed:
+            self._changed.wait_for(lambda: not self._n_rounding)
+            return torch.cat([self._factors_of_row(row) for row in range(start, stop)])
 
     def _factors_of_row(self, row: int) -> Tensor:
         if row in self.scales:
-            return self.scales.pop(row)[None]
+            return self.scales.pop(row)
+        self._given.add(row)
         start = row * BLOCK
         return quantise_128x128(read_rows(self.stored, start, min(start + BLOCK, self.stored.shape[0]))).scales
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline.checkpoints.writing.plan import PlannedFile
+from pipeline.checkpoints.writing.read_ahead import read_ahead
 from pipeline.checkpoints.writing.tensors import PlannedTensor, put
 
 # Of the zip format (APPNOTE 6.3.10): sections 4.3.7, 4.3.9 and 4.3.12.
@@ -67,7 +68,7 @@ def _fill(file: BinaryIO, record: zipfile.ZipInfo, tensor: PlannedTensor, advanc
     start = record.header_offset + _LOCAL_HEADER + name_length + extra_length
     file.seek(start)
     checksum = 0
-    for block in tensor.blocks():
+    for block in read_ahead(tensor.readings()):
         put(file, block)
         checksum = zlib.crc32(block.data, checksum)
         advance(len(block))

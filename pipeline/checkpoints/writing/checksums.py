@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
+from pipeline.checkpoints.writing.read_ahead import read_ahead
 from pipeline.plumbing.files import read_json, write_json
 
 CHECKSUMS_FILE = "checksums.json"
@@ -44,12 +46,14 @@ def verify(target: Path) -> None:
     """
     path = checksums_path(target)
     folder = target if target.is_dir() else target.parent
-    for name, expected in _read(path).items():
-        file = folder / name
-        if not file.is_file():
-            raise DamagedCheckpointError(f"{file} is absent, but {path} lists it; convert again.")
-        if checksum(file) != expected:
-            raise DamagedCheckpointError(f"{file} has changed since it was written; convert again.")
+    expected = _read(path)
+    for name in expected:
+        if not (folder / name).is_file():
+            raise DamagedCheckpointError(f"{folder / name} is absent, but {path} lists it; convert again.")
+    found = read_ahead(partial(checksum, folder / name) for name in expected)
+    for name, summed in zip(expected, found, strict=True):
+        if summed != expected[name]:
+            raise DamagedCheckpointError(f"{folder / name} has changed since it was written; convert again.")
 
 
 def _read(path: Path) -> dict[str, Checksum]:

@@ -46,11 +46,13 @@ class Journal:
             temporary.write_text("".join(line + "\n" for line in (json.dumps(fingerprint), *map(_line, whole))))
         return cls(folder, whole)
 
-    def add(self, name: str, rounding: Iterable[ChunkError]) -> None:
-        """Note that a file is whole, once it is on the disk."""
-        with (self.folder / name).open("rb") as file:
+    def add(self, name: str, rounding: Iterable[ChunkError], sha256: str | None = None) -> None:
+        """Note that a file is whole, once it is on the disk; it is read again where its SHA-256 is not known."""
+        path = self.folder / name
+        with path.open("rb") as file:
             os.fsync(file.fileno())
-        entry = Entry(name, checksum(self.folder / name), tuple(rounding))
+        summed = checksum(path) if sha256 is None else Checksum(path.stat().st_size, sha256)
+        entry = Entry(name, summed, tuple(rounding))
         self.finished[name] = entry
         with (self.folder / JOURNAL_FILE).open("a", encoding="utf-8") as file:
             file.write(_line(entry) + "\n")

@@ -48,11 +48,12 @@ class PlannedFile:
         name: in the target's folder.
         n_bytes: of the tensors it will hold.
         write: writes it to a path, and tells after every piece how many bytes of tensors it has written since the last.
+            Returns the file's SHA-256 where it was summed up on the way.
     """
 
     name: str
     n_bytes: int
-    write: Callable[[Path, Callable[[int], None]], None]
+    write: Callable[[Path, Callable[[int], None]], str | None]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ The format: the length of the header in 8 bytes, little end first; the header, J
 of 8; and the tensors without gaps, row by row (https://github.com/huggingface/safetensors).
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 
 from pipeline.checkpoints.writing.plan import PlannedFile
+from pipeline.checkpoints.writing.read_ahead import read_ahead
 from pipeline.checkpoints.writing.tensors import PlannedTensor, put
 
 TYPES = {
@@ -28,15 +30,17 @@ def safetensors_file(name: str, tensors: Sequence[PlannedTensor]) -> PlannedFile
     return PlannedFile(name, sum(tensor.n_bytes for tensor in tensors), partial(_write, tensors))
 
 
-def _write(tensors: Sequence[PlannedTensor], path: Path, advance: Callable[[int], None]) -> None:
+def _write(tensors: Sequence[PlannedTensor], path: Path, advance: Callable[[int], None]) -> str:
     header = _header(tensors)
+    digest = hashlib.sha256(header)
     with path.open("wb") as file:
         file.truncate(len(header) + sum(tensor.n_bytes for tensor in tensors))
         file.write(header)
-        for tensor in tensors:
-            for block in tensor.blocks():
-                put(file, block)
-                advance(len(block))
+        for block in read_ahead(reading for tensor in tensors for reading in tensor.readings()):
+            put(file, block)
+            digest.update(block.data)
+            advance(len(block))
+    return digest.hexdigest()
 
 
 def _header(tensors: Sequence[PlannedTensor]) -> bytes:

@@ -1,15 +1,16 @@
 """Tensors on their way into a file: stacked from stored ones, and written a few million numbers at a time."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from pipeline.checkpoints.integrity import check_finite
-from pipeline.checkpoints.slices import chunks
+from pipeline.checkpoints.slices import spans
 from pipeline.checkpoints.stored_tensor import StoredTensor
 
 # Zeros become holes in the file, which read as zeros, and take no room: looked for in pieces of this many bytes, and
@@ -46,16 +47,16 @@ class PlannedTensor:
         """Of its numbers."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Read it piece by piece, as bytes.
-
-        Raises:
-            DamagedCheckpointError: when there is a number that is none.
-        """
+    def readings(self) -> Iterator[Callable[[], np.ndarray]]:
+        """What reads it piece by piece, as bytes; a number that is none makes it raise a `DamagedCheckpointError`."""
         for piece in self.pieces:
-            for _, chunk in chunks(piece):
-                check_finite(self.name, chunk, piece.file)
-                yield chunk.contiguous().reshape(-1).view(torch.uint8).numpy()
+            for start, stop in spans(piece):
+                yield partial(self._read, piece, start, stop)
+
+    def _read(self, piece: StoredTensor, start: int, stop: int) -> np.ndarray:
+        chunk = piece.read() if piece.read_rows is None else piece.read_rows(start, stop)
+        check_finite(self.name, chunk, piece.file)
+        return chunk.contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def planned(name: str, stored: StoredTensor) -> PlannedTensor:

@@ -119,11 +119,11 @@ def test_an_error_goes_on_where_another_log_ended() -> None:
     exact = torch.randn(256, 16)
     first, second = RoundingLog(), RoundingLog()
     top, bottom = (chunk for _, chunk in chunks(stored(exact), 128 * 16))
-    first.record(NORM, 0, top, top.bfloat16())
+    first.record(NORM, 0, [(top, top.bfloat16().float())])
     second.add(first.take_new())
     assert first.take_new() == []
-    second.record(NORM, 128, bottom, bottom.bfloat16())
+    second.record(NORM, 128, [(bottom, bottom.bfloat16().float())])
     whole = RoundingLog()
-    whole.record(NORM, 0, exact, exact.bfloat16())
+    whole.record(NORM, 0, [(exact, exact.bfloat16().float())])
     assert second.errors()[NORM].relative_l2 == pytest.approx(whole.errors()[NORM].relative_l2, rel=1e-6)
     assert second.errors()[NORM].max_abs == whole.errors()[NORM].max_abs
