@@ -29,9 +29,11 @@ PORT ?= 5000
 ui: $(INSTALLED)
 	python -m pipeline.ui port=$(PORT)
 
-# What the stages wrote; DVC's cache and MLflow's store stay.
-clean:
-	rm -rf outputs/export outputs/report outputs/resume outputs/evaluate/audio data/prepared data/cache
+# What the stages wrote; DVC's cache, MLflow's store and interrupted trainings stay. Those are listed, with how to remove
+# them: python -m pipeline.training.interrupted --help.
+clean: $(INSTALLED)
+	rm -rf outputs/export outputs/report outputs/evaluate/audio data/prepared data/cache
+	python -m pipeline.training.interrupted
 
 # After a change of dependencies in pyproject.toml.
 lock: $(INSTALLED)

@@ -1,13 +1,15 @@
 """The Lightning Trainer this project trains with."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L  # noqa: N812
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
 from lightning_modules.callbacks.anomaly import AnomalyGuard
+from lightning_modules.callbacks.best import BestCheckpoint
 from lightning_modules.callbacks.expert_balance import ExpertBalance
 from lightning_modules.callbacks.final_validation import FinalValidation
 from lightning_modules.callbacks.parameter_average import ParameterAverage
@@ -22,8 +24,6 @@ from lightning_modules.parallel.launch import Processes, find_processes, refuse_
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.precision.plugins import build_precision
 from lightning_modules.precision.recipes import RECIPES
-
-BEST_CHECKPOINT = "best.ckpt"
 
 
 def n_ranks(strategy: ParallelConfig | None, accelerator: str) -> int:
@@ -41,7 +41,12 @@ def model_device(strategy: ParallelConfig | None) -> torch.device:
 
 
 def build_trainer(
-    config: TrainerConfig, strategy: ParallelConfig | None, precision: str, logger: Logger, folder: Path
+    config: TrainerConfig,
+    strategy: ParallelConfig | None,
+    precision: str,
+    logger: Logger,
+    folder: Path,
+    callbacks: Sequence[L.Callback] = (),
 ) -> L.Trainer:
     """A Trainer that runs `max_steps` optimizer steps as one pass, and keeps its checkpoints in `folder`.
 
@@ -50,7 +55,8 @@ def build_trainer(
         strategy: the mesh of ranks; None: one device.
         precision: `precision.kind`, as `build_precision` knows it.
         logger: where metrics go.
-        folder: `best.ckpt` (by validation loss, weights only) and `step-*` (to go on from) are written here.
+        folder: `best-*` (by validation loss, weights only) and `step-*` (to go on from) are written here.
+        callbacks: more of them, called before those that save.
 
     Raises:
         ValueError: the mesh does not fit the processes, the precision is unknown, or it cannot be compiled here.
@@ -78,19 +84,12 @@ def build_trainer(
         use_distributed_sampler=False,
         enable_model_summary=False,
         logger=logger,
-        callbacks=_callbacks(config, folder),
+        callbacks=[*callbacks, *_callbacks(config, folder)],
     )
 
 
 def _callbacks(config: TrainerConfig, folder: Path) -> list[L.Callback]:
-    best = ModelCheckpoint(
-        dirpath=folder,
-        filename=Path(BEST_CHECKPOINT).stem,
-        monitor="val/loss",
-        save_weights_only=True,
-        enable_version_counter=False,
-    )
-    resume = ResumeCheckpoint(folder, config.checkpoint_every_steps, config.val_every_steps, keep_last=config.keep_last)
+    resume = ResumeCheckpoint(folder, config.checkpoint_every_steps, config.keep_last)
     average = [] if config.ema_decay is None else [ParameterAverage(config.ema_decay)]
     return [
         ExpertBalance(),
@@ -100,7 +99,7 @@ def _callbacks(config: TrainerConfig, folder: Path) -> list[L.Callback]:
         FinalValidation(),
         RandomState(),
         TQDMProgressBar(refresh_rate=5),
-        best,
+        BestCheckpoint(folder),
         resume,
         Preemption(resume),
     ]

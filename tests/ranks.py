@@ -45,7 +45,7 @@ def run_on_ranks(function: Callable[..., None], n_ranks: int, *arguments: Any, t
 def fork_server() -> Any:
     """Starts processes that have imported what takes seconds already, and are otherwise fresh."""
     context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipeline.train"])
+    context.set_forkserver_preload(["pipeline.training.train"])
     return context
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from lightning_modules.callbacks.resume import ResumeCheckpoint
+from lightning_modules.callbacks.saves import wait_for_saves
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Preemption(Checkpoint):
 
     The signal may reach one rank alone, or all at different times. After every step the ranks begin to exchange whether
     one came, and learn the answer at the end of the next: nobody waits, all leave at the same step, and that is the
-    first or second after the signal. A step that is validated is saved after its validation, as ResumeCheckpoint does.
+    first or second after the signal. It is saved as ResumeCheckpoint does, when the next one begins.
 
     A second signal, more than a few seconds after the first, ends the process at once. Lightning's own handlers, which
     communicate wherever they interrupt the process, or save in the middle of a step, are replaced for as long as
@@ -73,25 +74,18 @@ class Preemption(Checkpoint):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Leave, now that everything of the step that was saved has been logged."""
+        """Save the step before and leave, now that it is validated, if it is to be, and logged."""
         if self._leaving:
+            self._save(trainer)
             raise Preempted(trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """After an optimizer step: save, if a signal came."""
-        if trainer.global_step == self._step:
-            return
-        self._step = trainer.global_step
-        self._leaving = self._all_know()
-        if self._leaving and not self.resume.awaits_validation(trainer):
-            self._save(trainer)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save, if that waited for validation; at the very end training is done anyway."""
-        if self._leaving and trainer.global_step < trainer.max_steps:
-            self._save(trainer)
+        """After an optimizer step: learn whether a signal came."""
+        if trainer.global_step != self._step:
+            self._step = trainer.global_step
+            self._leaving = self._all_know()
 
     def _all_know(self) -> bool:
         """Whether any rank knew of a signal one step ago; the same answer on all."""
@@ -110,7 +104,7 @@ class Preemption(Checkpoint):
 
     def _save(self, trainer: L.Trainer) -> None:
         self.resume.save(trainer)
-        self.resume.finish(trainer)
+        wait_for_saves(trainer)
         if trainer.is_global_zero:
             log.info(
                 "Told to leave: saved step %d of %d in %s. The same command goes on from there.",

@@ -22,10 +22,23 @@ class RandomState(L.Callback):
 
     def __init__(self) -> None:
         self._restored: list[dict[str, Any]] = []
+        self._state: dict[str, Any] | None = None
+        self._step = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the state at the end of an optimizer step: a checkpoint of it is written when the next one begins."""
+        if trainer.global_step != self._step:
+            self._step, self._state = trainer.global_step, random_state()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the state after the step's validation instead."""
+        self._state = random_state()
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Collect the states of all ranks on the first, which writes them."""
-        states: list[Any] = [random_state()]
+        states: list[Any] = [self._state or random_state()]
         if trainer.world_size > 1:
             gathered: list[Any] | None = [None] * trainer.world_size if trainer.is_global_zero else None
             dist.gather_object(states[0], gathered)

@@ -1,58 +1,65 @@
 """The checkpoints that an interrupted training goes on from."""
 
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.strategies import ModelParallelStrategy
 
-from lightning_modules.parallel.checkpoint_folder import is_sharded
+from lightning_modules.callbacks.best import BEST
+from lightning_modules.callbacks.saves import (
+    best_at,
+    checkpoint_path,
+    checkpoints_of,
+    is_committed,
+    saves_of,
+    wait_for_saves,
+)
+from lightning_modules.parallel.checkpoint_folder import remove
 
-STEP_NAME = re.compile(r"step-(\d{8,})(\.ckpt)?")
+STEP = "step"
 
 
 def step_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints in `folder`, the oldest first: files of one device, folders of many."""
-    steps = {path: match for path in folder.glob("step-*") if (match := STEP_NAME.fullmatch(path.name))}
-    whole = [path for path in steps if path.is_file() or is_sharded(path)]
-    return sorted(whole, key=lambda path: int(steps[path][1]))
+    """The checkpoints to go on from in `folder`, the oldest first: files of one device, folders of many."""
+    return [path for path in checkpoints_of(folder, STEP).values() if is_committed(path)]
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in `folder`; None when there is none."""
-    return next(reversed(step_checkpoints(folder)), None)
+def prune(folder: Path, keep_last: int) -> None:
+    """Remove all but the last few checkpoints to go on from, and the best ones that none of those refers to.
 
-
-def wait_for_checkpoint(trainer: L.Trainer) -> None:
-    """Return when no save is under way in the background; its error, if it had one, is raised here."""
-    wait = getattr(trainer.strategy, "wait_for_checkpoint", None)
-    if wait is not None:
-        wait()
+    The newest best one stays: the next checkpoint will refer to it.
+    """
+    steps = checkpoints_of(folder, STEP)
+    committed = [step for step, path in steps.items() if is_committed(path)]
+    for step in committed[:-keep_last]:
+        remove(steps[step])
+    best = checkpoints_of(folder, BEST)
+    referred = {best_at(best, step) for step in committed[-keep_last:]} | {max(best, default=None)}
+    for step in best.keys() - referred:
+        remove(best[step])
 
 
 class ResumeCheckpoint(Checkpoint):
     """Writes everything training needs to go on, every `every_n_steps` optimizer steps, and keeps the last few.
 
-    At a step that is also validated, the checkpoint waits until validation is done: a training that goes on from it
-    has then lost neither the validation nor the best checkpoint that came of it. (Lightning calls checkpoint callbacks
-    last, in the order given: being one, this one comes after the keeper of the best if it stands behind it.)
+    A step is saved when the next one begins, or training ends: validated if it is to be, and with all that was logged
+    of it. A training that goes on from there has lost nothing of the step. Of a validated step the best checkpoint, if
+    it is one, is written first (see BestCheckpoint), and so is always there when one to go on from refers to it.
 
-    A strategy that saves in the background goes on writing while training does. Older checkpoints are removed only once
-    the new one is whole: when the next one begins, or training ends.
+    Where saves are written in the background, older checkpoints are removed there as well, once the new one is whole.
 
     Args:
         folder: where the checkpoints lie, under names with their step.
         every_n_steps: optimizer steps from one to the next.
-        val_every_steps: optimizer steps from validation to validation.
         keep_last: how many stay.
     """
 
-    def __init__(self, folder: Path, every_n_steps: int, val_every_steps: int, keep_last: int = 2) -> None:
+    def __init__(self, folder: Path, every_n_steps: int, keep_last: int = 2) -> None:
         self.folder = folder
         self.every_n_steps = every_n_steps
-        self.val_every_steps = val_every_steps
         self.keep_last = keep_last
         self._saved_step = 0
 
@@ -60,42 +67,49 @@ class ResumeCheckpoint(Checkpoint):
         """Count from where training starts or goes on."""
         self._saved_step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save, unless validation comes first, as it does at the last step in any case."""
-        if not self.awaits_validation(trainer):
-            self._save_if_due(trainer)
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save what waited for validation."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._save_if_due(trainer)
+        """Save the step before, if it is due."""
+        # What is logged of a step bears this number, which Lightning counts up once too often when training goes on
+        # from a step that was validated.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+        self._save_if_due(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Wait for the save under way."""
-        self.finish(trainer)
-
-    def awaits_validation(self, trainer: L.Trainer) -> bool:
-        """Whether this optimizer step is validated before it is saved."""
-        return trainer.global_step % self.val_every_steps == 0 or trainer.global_step >= trainer.max_steps
+        """Save the last step, if it is due, and wait for the saves under way."""
+        self._save_if_due(trainer)
+        wait_for_saves(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
         """Save at this optimizer step, unless that has been done."""
         step = trainer.global_step
-        if step > self._saved_step:
-            self._saved_step = step
-            self.finish(trainer)
-            suffix = "" if isinstance(trainer.strategy, ModelParallelStrategy) else ".ckpt"
-            trainer.save_checkpoint(self.folder / f"step-{step:08d}{suffix}")
-
-    def finish(self, trainer: L.Trainer) -> None:
-        """Wait for the save under way, and remove checkpoints that are no longer kept."""
-        wait_for_checkpoint(trainer)
-        if trainer.is_global_zero:
-            for path in step_checkpoints(self.folder)[: -self.keep_last]:
-                trainer.strategy.remove_checkpoint(path)
+        if step <= self._saved_step:
+            return
+        self._saved_step = step
+        with _between_batches(trainer):
+            trainer.save_checkpoint(checkpoint_path(trainer, self.folder, STEP, step), weights_only=False)
+        if not trainer.is_global_zero:
+            return
+        if (saves := saves_of(trainer)) is not None:
+            saves.afterwards(lambda: prune(self.folder, self.keep_last))
+        else:
+            prune(self.folder, self.keep_last)
 
     def _save_if_due(self, trainer: L.Trainer) -> None:
         if trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
+
+
+@contextmanager
+def _between_batches(trainer: L.Trainer) -> Iterator[None]:
+    """As far as Lightning's progress tells, the batch that is about to begin has not been fetched."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    fetched = progress.current.ready - progress.current.completed
+    for count in (progress.total, progress.current):
+        count.ready -= fetched
+    try:
+        yield
+    finally:
+        for count in (progress.total, progress.current):
+            count.ready += fetched

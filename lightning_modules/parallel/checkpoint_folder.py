@@ -5,6 +5,7 @@ with all that is not sharded. Every rank writes to the same folder: the ranks of
 system.
 """
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -13,11 +14,19 @@ META_FILE = "meta.pt"
 METADATA_FILE = ".metadata"
 PARTIAL = ".partial"
 REPLACED = ".replaced"
+REMOVED = ".removed"
+# Under which name `meta.pt` holds the digest of `.metadata`, which has no checksum of its own.
+INDEX_DIGEST = "index_sha256"
 
 
 def is_sharded(path: Path) -> bool:
     """Whether a whole sharded checkpoint lies at `path`."""
     return (path / METADATA_FILE).is_file() and (path / META_FILE).is_file()
+
+
+def index_digest(path: Path) -> str:
+    """The SHA-256 of a sharded checkpoint's index."""
+    return hashlib.sha256((path / METADATA_FILE).read_bytes()).hexdigest()
 
 
 def partial_path(path: Path) -> Path:
@@ -44,21 +53,25 @@ def commit(path: Path) -> None:
 
 
 def clean(folder: Path) -> None:
-    """Remove what saves that were killed have left in `folder`, and undo a replacement that was not finished."""
+    """Remove what killed saves and removals have left in `folder`, and undo a replacement that was not finished."""
     for replaced in folder.glob("*" + REPLACED):
         path = replaced.with_name(replaced.name.removesuffix(REPLACED))
         if path.exists():
             remove(replaced)
         else:
             os.replace(replaced, path)
-    for partial in folder.glob("*" + PARTIAL):
-        remove(partial)
+    for suffix in (PARTIAL, REMOVED):
+        for left in folder.glob("*" + suffix):
+            remove(left)
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
+    """Delete a file or a folder, if it is there; a folder loses its name first: none is ever half there under it."""
+    if path.is_dir() and not path.is_symlink():
+        doomed = path.with_name(path.name + REMOVED)
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.replace(path, doomed)
+        shutil.rmtree(doomed)
     else:
         path.unlink(missing_ok=True)
 

@@ -25,7 +25,7 @@ from lightning_modules.parallel.checkpoint import (
     optimizer_key,
     optimizer_state,
 )
-from lightning_modules.parallel.checkpoint_folder import META_FILE, is_sharded
+from lightning_modules.parallel.checkpoint_folder import INDEX_DIGEST, META_FILE, is_sharded
 from lightning_modules.parallel.checkpoint_metadata import SafeReader
 
 # Where a LightningModule keeps the model.
@@ -76,7 +76,7 @@ def read_description(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; run `python -m pipeline.train` first.")
     try:
-        return _open(path / META_FILE) if is_sharded(path) else _open_file(path)
+        return _open_meta(path) if is_sharded(path) else _open_file(path)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"{path} is not a training checkpoint, or it is damaged ({error}).") from error
 
@@ -97,7 +97,7 @@ def gather_checkpoint(path: Path) -> dict[str, Any]:
         for name, stored in reader.read_metadata().state_dict_metadata.items()
     }
     _load(flat, reader, alone=True)
-    checkpoint = _open(path / META_FILE)
+    checkpoint = _open_meta(path)
     checkpoint[MODEL] = _below(flat, MODEL)
     if average := _below(flat, AVERAGE):
         checkpoint[AVERAGE] = average
@@ -115,7 +115,7 @@ def _load_folder(path: Path, module: L.LightningModule, optimizers: Sequence[tor
         state = {optimizer_key(index): optimizer_state(module, optimizer)}
         _read(state, path)
         set_optimizer_state_dict(module, optimizer, state[optimizer_key(index)])
-    checkpoint = _open(path / META_FILE)
+    checkpoint = _open_meta(path)
     names = SafeReader(path).read_metadata().state_dict_metadata
     if any(name.startswith(f"{AVERAGE}.") for name in names):
         average = {AVERAGE: _like_parameters(module)}
@@ -134,6 +134,13 @@ def _load_file(path: Path, module: L.LightningModule, optimizers: Sequence[torch
         _fill(average, checkpoint[AVERAGE], path)
         checkpoint[AVERAGE] = average
     return checkpoint
+
+
+def _open_meta(path: Path) -> dict[str, Any]:
+    """What a sharded checkpoint holds beside its shards; it is of no use to anybody that it tells of its own index."""
+    content = _open(path / META_FILE)
+    content.pop(INDEX_DIGEST, None)
+    return content
 
 
 def _open_file(path: Path) -> dict[str, Any]:

@@ -19,6 +19,8 @@ class ParallelConfig:
         gpus_per_node: processes on each; null: what torchrun or SLURM started or, started alone, every GPU, and one
             process without GPUs.
         dispatch: `auto` takes DeepEP where it runs, else all-to-all; the others are taken as named.
+        rank_late_seconds: a rank that the others have waited for so long is named.
+        rank_lost_seconds: one that they have waited for so long ends the training.
     """
 
     LARGEST: ClassVar[Mapping[str, float]] = {
@@ -31,12 +33,19 @@ class ParallelConfig:
     nodes: int = 1
     gpus_per_node: int | None = None
     dispatch: str = "auto"
+    rank_late_seconds: float = 60.0
+    rank_lost_seconds: float = 900.0
 
     def __post_init__(self) -> None:
         for name in ("dp_replicate", "dp_shard", "ep", "nodes", "gpus_per_node"):
             size = getattr(self, name)
             if size is not None and size < 1:
                 raise ValueError(f"strategy.{name} is {size}; it must be at least 1.")
+        if not 0 < self.rank_late_seconds <= self.rank_lost_seconds:
+            raise ValueError(
+                f"strategy.rank_late_seconds is {self.rank_late_seconds} and strategy.rank_lost_seconds "
+                f"{self.rank_lost_seconds}; they must be positive, and the first not above the second."
+            )
         if self.dispatch not in DISPATCH_KINDS:
             raise ValueError(f"strategy.dispatch is '{self.dispatch}'; choose {', '.join(DISPATCH_KINDS)}.")
 

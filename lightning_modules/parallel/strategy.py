@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import lightning as L  # noqa: N812
+import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.distributed import _destroy_dist_connection
 from lightning.fabric.utilities.optimizer import _optimizers_to_device
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
+from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.optim import Optimizer
 
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.parallel.background_saves import BackgroundSaves
 from lightning_modules.parallel.checkpoint import CheckpointWriter, model_state, optimizer_state
 from lightning_modules.parallel.checkpoint_loading import load_checkpoint
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.dispatch_choice import choose_dispatcher
+from lightning_modules.parallel.heartbeat import Heartbeat
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
 
@@ -53,6 +57,7 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         super().__init__(save_distributed_checkpoint=True)
         self.config = config
         self._writer = CheckpointWriter()
+        self._heartbeat: Heartbeat | None = None
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
@@ -75,10 +80,27 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         if is_first_use:
             # Lightning itself does so with NCCL alone. With Gloo a process that ends with its group alive can abort.
             atexit.register(_destroy_dist_connection)
+        if self._heartbeat is None and self.world_size > 1:
+            self._heartbeat = self._begin_heartbeat()
         if self._device_mesh is None:
             self._device_mesh = build_mesh(self.config, self.root_device.type, self.world_size)
         assert self.lightning_module is not None
         self.lightning_module._device_mesh = self._device_mesh
+
+    def _begin_heartbeat(self) -> Heartbeat:
+        heartbeat = Heartbeat(
+            _get_default_store(),
+            self.global_rank,
+            self.world_size,
+            self.config.rank_late_seconds,
+            self.config.rank_lost_seconds,
+        )
+        heartbeat.tell()
+        dist.barrier()
+        heartbeat.start()
+        # Before the connection is taken down, which atexit does in reverse order.
+        atexit.register(heartbeat.stop)
+        return heartbeat
 
     def setup(self, trainer: L.Trainer) -> None:
         """Convert precision, shard, materialise, draw weights, build optimizers: in this order.
@@ -112,6 +134,12 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         if trainer.state.fn == TrainerFn.FITTING:
             _optimizers_to_device(self.optimizers, self.root_device)
 
+    def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
+        """Move a batch; a rank that has come so far is told apart from one that hangs before."""
+        if self._heartbeat is not None:
+            self._heartbeat.advance()
+        return super().batch_to_device(batch, device, dataloader_idx)
+
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
         """Accumulate a micro-batch's gradients where they are; the last one's backward pass reduces them all."""
@@ -139,9 +167,10 @@ class ExpertParallelStrategy(ModelParallelStrategy):
             raise TypeError("ExpertParallelStrategy writes checkpoints to folders; it takes no storage_options.")
         self._writer.save(checkpoint, Path(self.broadcast(filepath)))
 
-    def wait_for_checkpoint(self) -> None:
-        """Return when no save is under way; its error, if it had one, is raised here."""
-        self._writer.wait()
+    @property
+    def saves(self) -> BackgroundSaves:
+        """The saves that are under way."""
+        return self._writer.saves
 
     def load_checkpoint(self, checkpoint_path: _PATH, weights_only: bool | None = None) -> dict[str, Any]:
         """Load parameters and optimizers in place from any layout, without unpickling; returns all the rest."""
@@ -151,6 +180,8 @@ class ExpertParallelStrategy(ModelParallelStrategy):
     def teardown(self) -> None:
         """Finish what is being written, and let no rank leave before the others; after an error, just leave."""
         if sys.exc_info()[0] is None:
-            self.wait_for_checkpoint()
+            self.saves.wait()
             self.barrier()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         super().teardown()

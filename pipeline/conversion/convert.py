@@ -14,6 +14,7 @@ from pipeline.conversion.progress import progress_bar
 from pipeline.conversion.report import conversion_report, headline_metrics
 from pipeline.conversion.staging import CODEC, Staging, copy_codec
 from pipeline.conversion.verdict import Surroundings, Verdict, examine
+from pipeline.plumbing.files import sweep
 from pipeline.plumbing.stage_runs import child_run
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def convert_checkpoint(values: Mapping[str, Any], outputs: Path) -> None:
         outputs: where the stages write.
     """
     settings = read_conversion(values)
+    sweep(outputs)
     prepared, layout, seed = Path(values["paths"]["prepared"]), values["layout"], values["seed"]
     path = Path(values["source"] or outputs / "train" / "checkpoint.ckpt")
     architecture = composed_architecture(values, prepared)

@@ -12,7 +12,7 @@ from pipeline.evaluation.listening import comparison_rows, control_speech, measu
 from pipeline.evaluation.metrics import HEADLINE, audio_metrics, loss_metrics, write_tables
 from pipeline.evaluation.scoring import score_documents
 from pipeline.evaluation.speech import speak
-from pipeline.plumbing.files import write_metrics
+from pipeline.plumbing.files import sweep, write_metrics
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.preparation.reference import load_reference
 from pipeline.tokens.ngram import NgramBaselines
@@ -29,6 +29,7 @@ def evaluate(values: Mapping[str, Any], outputs: Path) -> None:
     """
     prepared, seed = Path(values["paths"]["prepared"]), values["seed"]
     settings = read_evaluation(values["evaluate"])
+    sweep(outputs)
     decoder, codec = load_decoder(outputs / "export"), load_codec(outputs / "export" / "codec")
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
     train, validation, test = (open_split(prepared / split, vocabulary) for split in ("train", "validation", "test"))

@@ -3,11 +3,17 @@
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+# What is being written, with the id of the process that writes.
+PARTIAL_NAME = re.compile(r"\..+\.(?P<pid>\d+)\.partial(\.\w+)?")
 
 
 @contextmanager
@@ -40,6 +46,32 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep(folder: Path | str) -> list[Path]:
+    """Remove what killed processes were writing below `folder`, and return it; what a living one writes stays.
+
+    A process id is given to another process sooner or later: one that began after the last change is not the writer.
+    """
+    left = [path for path in Path(folder).rglob(".*.partial*") if _is_leftover(path)]
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return left
+
+
+def _is_leftover(path: Path) -> bool:
+    match = PARTIAL_NAME.fullmatch(path.name)
+    if match is None or path.is_symlink():
+        return False
+    try:
+        return psutil.Process(int(match["pid"])).create_time() > path.stat().st_mtime
+    except psutil.NoSuchProcess:
+        return True
+    except (psutil.Error, OSError, OverflowError):
+        return False
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -21,7 +21,7 @@ from pipeline.audio.corpora.registry import build_corpus
 from pipeline.audio.reading import write_wav
 from pipeline.audio.splitting import SPLITS, assign_splits
 from pipeline.audio.utterances import Utterance, plan_utterances
-from pipeline.plumbing.files import write_json
+from pipeline.plumbing.files import sweep, write_json
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.preparation.configuration import read_data
 from pipeline.preparation.data_card import describe, write_card, write_manifest
@@ -57,6 +57,8 @@ def prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str,
         ValueError: a setting cannot be, or too much of the corpus cannot be used.
     """
     with _sole_use(cache):
+        for folder in (prepared, cache):
+            sweep(folder)
         return _prepare(values, prepared, cache)
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from pipeline.architecture.examination import examine
 from pipeline.configuration.composed import REPOSITORY
+from pipeline.plumbing.files import sweep
 from pipeline.plumbing.redaction import redacted_values
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.reporting.data import ReportPaths, collect
@@ -29,6 +30,7 @@ def report(values: Mapping[str, Any], outputs: Path) -> None:
         outputs: where the stages write.
     """
     prepared = Path(values["paths"]["prepared"])
+    sweep(outputs)
     content = collect(
         ReportPaths.under(prepared, outputs),
         redacted_values(values),

@@ -1,9 +1,13 @@
-"""The course of a training: every logged value and its step, on disk and in the tracked run."""
+"""The course of a training: every logged value and its step, in its checkpoints, on disk and in the tracked run."""
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
+import lightning as L  # noqa: N812
+import numpy as np
+import torch
 from lightning.pytorch.loggers import Logger
 
 from pipeline.plumbing.files import atomic_write, write_csv
@@ -12,24 +16,28 @@ from pipeline.tracking.run import TrackedRun
 # How fast it went, which no two trainings agree on: kept apart from what equal trainings repeat to the last digit.
 SPEED = "throughput/"
 VALIDATION = "val/"
+# Under which names a checkpoint holds them.
+HISTORY = "history"
+TRACKED_RUN = "tracked_run"
 
 
 class HistoryLogger(Logger):
-    """A Lightning logger that appends to a file of JSON lines, and passes everything on to a tracked run.
+    """A Lightning logger that keeps every row, and passes everything on to a tracked run.
+
+    The rows are the training's own, and go on with it: `HistoryCheckpoint` keeps them in checkpoints. The file of JSON
+    lines is there to be watched; whatever happens to it is written over when the training goes on.
 
     Args:
-        path: the file; what it holds stays, when a training goes on.
+        path: the file.
         run: the tracked run.
-        first_step: rows from this step on are dropped first: the training that goes on will log them again.
     """
 
-    def __init__(self, path: Path, run: TrackedRun, first_step: int = 0) -> None:
+    def __init__(self, path: Path, run: TrackedRun) -> None:
         super().__init__()
         self.path = path
         self.run = run
-        kept = [row for row in read_history(path) if row["step"] < first_step]
-        with atomic_write(path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        self._lines: list[str] = []
+        self.restore("")
 
     @property
     def name(self) -> str:
@@ -41,26 +49,48 @@ class HistoryLogger(Logger):
         """The tracked run's id."""
         return self.run.run_id or ""
 
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """Everything logged so far, {"step": …, metric: value, …}."""
+        return [json.loads(line) for line in self._lines]
+
+    @property
+    def text(self) -> str:
+        """Everything logged so far, one JSON object a line."""
+        return "".join(self._lines)
+
+    def restore(self, text: str) -> None:
+        """Go on from what another training's `text` was."""
+        self._lines = text.splitlines(keepends=True)
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the stage logs the whole configuration itself."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Record values of one step."""
         values = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+        self._lines.append(json.dumps({"step": step or 0, **values}) + "\n")
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step or 0, **values}) + "\n")
+            file.write(self._lines[-1])
         self.run.log_metrics(values, step=step)
 
 
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Rows of a history file; a last line that an interruption cut short is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+class HistoryCheckpoint(L.Callback):
+    """Keeps a HistoryLogger's rows, and which run tracks them, with every checkpoint to go on from."""
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the history so far, compressed: checkpoints hold tensors and plain values."""
+        if isinstance(trainer.logger, HistoryLogger):
+            packed = zlib.compress(trainer.logger.text.encode(), level=1)
+            checkpoint[HISTORY] = torch.from_numpy(np.frombuffer(packed, dtype=np.uint8).copy())
+            checkpoint[TRACKED_RUN] = trainer.logger.run.run_id
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with the history of the checkpoint."""
+        if isinstance(trainer.logger, HistoryLogger):
+            trainer.logger.restore(zlib.decompress(checkpoint[HISTORY].numpy().tobytes()).decode())
 
 
 def last_values(rows: list[dict[str, float]]) -> dict[str, float]:

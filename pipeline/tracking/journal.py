@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plumbing.files import atomic_write
-from pipeline.tracking.process import Process
+from pipeline.plumbing.process import Process
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from pipeline.plumbing.process import Process
 from pipeline.plumbing.redaction import redacted
 from pipeline.tracking.config import TrackingConfig, artifact_location, store_uri
-from pipeline.tracking.process import Process
 from pipeline.tracking.reachability import check_reachable, use_http_defaults
 
 log = logging.getLogger(__name__)

@@ -1,105 +1,154 @@
-"""The folder an interrupted training goes on from: outside DVC's outputs, which DVC deletes before it runs a stage."""
+"""The folder an interrupted training goes on from: outside DVC's outputs, which DVC deletes before it runs a stage.
+
+`<root>/<fingerprint>/` belongs to the training whose identity has that fingerprint; trainings with other settings leave
+it alone. A checkpoint to go on from is the truth about its step: it holds, beside weights and optimizer, the history
+until then, the tracked run, and which checkpoint is the best so far. It is written after that one, and removed before
+it. Nothing else in the folder is needed to go on: `training.json` tells people what it is, and `history.jsonl` shows
+them the course of a training under way.
+"""
 
 import logging
-import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.callbacks.resume import last_checkpoint
-from lightning_modules.parallel.checkpoint_folder import clean
-from lightning_modules.trainer import BEST_CHECKPOINT
-from pipeline.plumbing.files import read_json, write_json
+from lightning_modules.callbacks.best import BEST, BestCheckpoint
+from lightning_modules.callbacks.resume import STEP
+from lightning_modules.callbacks.saves import checkpoints_of, is_committed
+from lightning_modules.parallel.checkpoint_folder import META_FILE, clean, is_sharded, remove
+from pipeline.checkpoints.files.pickle_file import open_pickle
+from pipeline.checkpoints.integrity import verify_bytes
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
+from pipeline.plumbing.files import write_json
 from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.tracking.history import TRACKED_RUN
+from pipeline.training.interrupted import DESCRIPTION, interrupted_trainings
 
 log = logging.getLogger(__name__)
 
-# What decides the outcome of a training, beside the data.
-DECISIVE_GROUPS = ("model", "optimizer", "schedule", "precision", "seed")
-# Settings of the trainer that decide where it runs, in which portions, how often it saves, and what it does about steps
-# gone wrong: any may change when an interrupted training goes on. What the portions add up to is decisive.
-INCIDENTAL = (
-    "accelerator",
-    "batch_size",
-    "accumulate_grad_batches",
-    "checkpoint_every_steps",
-    "keep_last",
-    "anomalies",
-)
 
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where an interrupted training goes on.
 
-def training_identity(values: Mapping[str, Any], data: Any, world_size: int) -> dict[str, Any]:
-    """What a training is determined by: not its strategy, nor how ranks divide the batch of an optimizer step.
-
-    Args:
-        values: the whole configuration.
-        data: what the tokens are told from others by.
-        world_size: ranks.
+    Attributes:
+        step: optimizer steps done.
+        checkpoint: a file or a folder.
+        run_id: the tracked run it belongs to, if any.
     """
-    trainer = values["trainer"]
-    identity = {name: values[name] for name in DECISIVE_GROUPS}
-    identity["trainer"] = {name: value for name, value in trainer.items() if name not in INCIDENTAL}
-    identity["global_batch"] = world_size * trainer["batch_size"] * trainer["accumulate_grad_batches"]
-    identity["data"] = data
-    return identity
+
+    step: int
+    checkpoint: Path
+    run_id: str | None
 
 
 class ResumeFolder:
-    """Checkpoints and history of a training under way.
+    """Checkpoints and history of one training.
 
     Args:
-        path: the folder, which `prepare` makes ready.
+        root: holds the folders of all trainings.
+        identity: what the training is determined by: only one with equal values goes on from here.
+        name: what the training is called in listings.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._state_file = path / "training.json"
-
-    def prepare(self, identity: Mapping[str, Any]) -> None:
-        """Make the folder ready, on one rank: begin one, or tidy up that of an interrupted training.
-
-        Args:
-            identity: what the training is determined by. Only a training with equal values goes on from here; the
-                folder of another is emptied.
-        """
-        digest = fingerprint(identity)
-        if self.path.exists() and self._state().get("fingerprint") != digest:
-            log.info("%s holds a training with other settings or data; starting anew.", self.path)
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
-        clean(self.path)
-        self._write_state(fingerprint=digest)
-
-    @property
-    def last(self) -> Path | None:
-        """The checkpoint to go on from, if the training was interrupted after its first one: a file or a folder."""
-        return last_checkpoint(self.path)
-
-    @property
-    def best(self) -> Path:
-        """The best checkpoint so far, by validation loss: a file or a folder."""
-        return self.path / BEST_CHECKPOINT
+    def __init__(self, root: Path, identity: Mapping[str, Any], name: str) -> None:
+        self.root = root
+        self.identity = identity
+        self.name = name
+        self.path = root / fingerprint(identity)[:16]
 
     @property
     def history(self) -> Path:
-        """One JSON object a line: what was logged, and at which step."""
+        """One JSON object a line: what was logged, and at which step; for people to watch."""
         return self.path / "history.jsonl"
 
-    @property
-    def run_id(self) -> str | None:
-        """The tracked run that the interrupted training belongs to."""
-        return self._state().get("run_id") if self.last is not None else None
+    def find(self) -> ResumePoint | None:
+        """The newest step from which the training can go on; None: it begins. Nothing is changed.
 
-    def remember_run(self, run_id: str | None) -> None:
-        """Note the tracked run, so that a resumed training goes on with it."""
-        self._write_state(run_id=run_id)
+        Raises:
+            DamagedCheckpointError: when there are checkpoints, and none is whole.
+        """
+        steps = checkpoints_of(self.path, STEP)
+        problems = []
+        for step, path in reversed(steps.items()):
+            try:
+                point = self._examine(step, path)
+            except (OSError, ValueError) as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                log.warning("%s Going on from the checkpoint before it, step %d.", problem, step)
+            return point
+        if problems:
+            raise DamagedCheckpointError(
+                f"None of the {len(problems)} checkpoints in {self.path} is whole, the newest because: {problems[0]} "
+                "Put one back from elsewhere, or remove the folder to begin this training anew."
+            )
+        return None
+
+    def begin(self, point: ResumePoint | None) -> None:
+        """Make the folder ready for a training that goes on from `point`, or begins.
+
+        What is newer than `point` is removed, since the training will write it again.
+        """
+        clean(self.root)
+        self.path.mkdir(parents=True, exist_ok=True)
+        clean(self.path)
+        last = point.step if point else -1
+        for kind in (STEP, BEST):
+            for step, path in reversed(checkpoints_of(self.path, kind).items()):
+                if step > last:
+                    remove(path)
+        begun = datetime.now().astimezone().isoformat(timespec="seconds")
+        write_json(self.path / DESCRIPTION, {"name": self.name, "begun": begun, "identity": self.identity})
+        if others := [training for training in interrupted_trainings(self.root) if training.path != self.path]:
+            log.info(
+                "%s holds %d other interrupted trainings, %.1f GB: `python -m pipeline.training.interrupted` lists and "
+                "removes them.",
+                self.root,
+                len(others),
+                sum(training.n_bytes for training in others) / 1e9,
+            )
+
+    def best(self, step: int) -> Path:
+        """The best checkpoint by validation loss, that of `step`: a file or a folder.
+
+        Raises:
+            FileNotFoundError: when it is not there.
+        """
+        path = checkpoints_of(self.path, BEST).get(step)
+        if path is None or not is_committed(path):
+            raise FileNotFoundError(f"{self.path} does not hold the best checkpoint, of step {step}.")
+        return path
 
     def remove(self) -> None:
-        """Delete the folder: the training is done."""
-        shutil.rmtree(self.path)
+        """Delete the folder: the training is done. Killed meanwhile, it is gone all the same."""
+        remove(self.path)
 
-    def _state(self) -> dict[str, Any]:
-        return read_json(self._state_file) if self._state_file.exists() else {}
+    def _examine(self, step: int, path: Path) -> ResumePoint:
+        """Read a checkpoint and the best one it refers to, all of them.
 
-    def _write_state(self, **changes: str | None) -> None:
-        write_json(self._state_file, self._state() | changes)
+        Raises:
+            OSError, ValueError: when one of them is not whole; the message is a sentence that names it.
+        """
+        if not is_committed(path):
+            raise DamagedCheckpointError(f"{path} is not whole.")
+        described = _verified(path)
+        try:
+            best = described["callbacks"][BestCheckpoint.__name__]["step"]
+            run_id = described[TRACKED_RUN]
+            if described["global_step"] != step:
+                raise ValueError(f"it is of step {described['global_step']}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedCheckpointError(f"{path} is no checkpoint of this training ({error!r}).") from error
+        if best is not None:
+            _verified(self.best(best))
+        return ResumePoint(step, path, run_id)
+
+
+def _verified(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, after all its bytes were held against their checksums."""
+    verify_bytes(path)
+    return open_pickle(path / META_FILE if is_sharded(path) else path)

@@ -7,6 +7,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 
 import lightning as L  # noqa: N812
 import torch
-from lightning.pytorch.loggers.logger import DummyLogger, Logger
+from lightning.pytorch.loggers.logger import DummyLogger
 
+from lightning_modules.callbacks.best import BestCheckpoint
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
@@ -33,16 +35,19 @@ from pipeline.configuration.strategy import read_strategy
 from pipeline.planning.admission import memory_of_a_rank, refuse_what_cannot_fit
 from pipeline.planning.composed import read_training
 from pipeline.planning.settings import Layout
-from pipeline.plumbing.files import atomic_folder, atomic_write, read_json, write_json, write_metrics
+from pipeline.plumbing.files import atomic_folder, atomic_write, read_json, sweep, write_json, write_metrics
 from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.lock import exclusive
 from pipeline.plumbing.stage_runs import training_run
 from pipeline.preparation.prepare import prepare_combination
 from pipeline.provenance.prepared_data import prepared_settings, require_prepared
 from pipeline.tokens.shards import TokenDataset
-from pipeline.tracking.history import HistoryLogger, last_values, read_history, write_history_tables
+from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger, last_values, write_history_tables
 from pipeline.tracking.run import TrackedRun
+from pipeline.training.identity import training_identity
+from pipeline.training.interrupted import LOCK
 from pipeline.training.ranks import Ranks
-from pipeline.training.resume_folder import ResumeFolder, training_identity
+from pipeline.training.resume_folder import ResumeFolder, ResumePoint
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +70,9 @@ def train(values: Mapping[str, Any], outputs: Path) -> float:
     check_memory(values, prepared, strategy, trainer_config.accelerator)
     L.seed_everything(seed, verbose=False)
     model = build_model(values, train_tokens.vocabulary.size, trainer_config, strategy)
-    ranks, resume = Ranks(), ResumeFolder(outputs / "resume")
     index = [read_json(prepared / split / "index.json") for split in ("train", "validation")]
-    last = prepare(resume, training_identity(values, index, n_ranks(strategy, trainer_config.accelerator)), ranks)
-    if trainer_config.start_from is not None and last is None:
-        begin_with(model, Path(trainer_config.start_from))
+    identity = training_identity(values, index, n_ranks(strategy, trainer_config.accelerator))
+    ranks, resume = Ranks(), ResumeFolder(outputs / "resume", identity, run_name(values))
     data = SpeechTokens(
         train_tokens,
         validation_tokens,
@@ -79,15 +82,20 @@ def train(values: Mapping[str, Any], outputs: Path) -> float:
         n_batches=trainer_config.n_batches,
         seed=seed,
     )
-    with training_run(values, outputs, run_name(values), resume.run_id) as run:
-        if ranks.is_first:
-            resume.remember_run(run.run_id)
-        run.log_parameters(dict(values) | {"n_parameters": sum(p.numel() for p in model.parameters())})
-        log_data(run, prepared, values, train_tokens)
-        logger = first_logger(resume, last, run, trainer_config) if ranks.is_first else DummyLogger()
-        trainer = build_trainer(trainer_config, strategy, values["precision"]["kind"], logger, resume.path)
-        fit(trainer, model, data, last)
-        return write_outputs(outputs / "train", resume, run) if ranks.is_first else math.nan
+    trainer = build_trainer(
+        trainer_config, strategy, values["precision"]["kind"], DummyLogger(), resume.path, [HistoryCheckpoint()]
+    )
+    with ExitStack() as held:
+        point = settle_point(resume, outputs, ranks, held)
+        if point is None and trainer_config.start_from is not None:
+            begin_with(model, Path(trainer_config.start_from))
+        with training_run(values, outputs, run_name(values), point.run_id if point else None) as run:
+            if ranks.is_first:
+                begin(resume, point, run, trainer, outputs)
+            run.log_parameters(dict(values) | {"n_parameters": sum(p.numel() for p in model.parameters())})
+            log_data(run, prepared, values, train_tokens)
+            fit(trainer, model, data, point.checkpoint if point else None)
+            return write_outputs(outputs / "train", resume, run, trainer) if ranks.is_first else math.nan
 
 
 def find_data(values: Mapping[str, Any]) -> Path:
@@ -115,15 +123,28 @@ def check_memory(values: Mapping[str, Any], prepared: Path, strategy: ParallelCo
     refuse_what_cannot_fit(read_training(values, prepared), layout, memory_of_a_rank(accelerator, ranks_here))
 
 
-def prepare(resume: ResumeFolder, identity: Mapping[str, Any], ranks: Ranks) -> Path | None:
-    """Make the folder ready, on the first rank, and tell all of them which checkpoint to go on from, if any."""
+def settle_point(resume: ResumeFolder, outputs: Path, ranks: Ranks, held: ExitStack) -> ResumePoint | None:
+    """Keep other trainings from `outputs` until `held` is left, find where to go on, if anywhere, and tell all ranks.
+
+    The first rank does so; what it is refused, the others are told.
+    """
 
     def decide() -> str:
-        resume.prepare(identity)
-        return str(resume.last or "")
+        held.enter_context(exclusive(resume.root / LOCK, f"Training {resume.name}", outputs))
+        point = resume.find()
+        return json.dumps(point and [point.step, str(point.checkpoint), point.run_id])
 
-    last = ranks.settle(decide)
-    return Path(last) if last else None
+    settled = json.loads(ranks.settle(decide))
+    return ResumePoint(settled[0], Path(settled[1]), settled[2]) if settled else None
+
+
+def begin(resume: ResumeFolder, point: ResumePoint | None, run: TrackedRun, trainer: L.Trainer, outputs: Path) -> None:
+    """Write for the first time, now that everything has been checked, and record the course of training."""
+    sweep(outputs)
+    resume.begin(point)
+    trainer.logger = HistoryLogger(resume.history, run)
+    if point is not None:
+        log.info("Going on with the interrupted training at step %d of %d.", point.step, trainer.max_steps)
 
 
 def build_model(
@@ -175,15 +196,6 @@ def begin_with(model: LanguageModel, path: Path) -> None:
         load_weights(path, model.decoder)
 
 
-def first_logger(resume: ResumeFolder, last: Path | None, run: TrackedRun, config: TrainerConfig) -> Logger:
-    """What records the course of training, from the step on at which it begins or goes on."""
-    first_step = 0
-    if last is not None:
-        first_step = read_description(last)["global_step"]
-        log.info("Going on with the interrupted training at step %d of %d.", first_step, config.max_steps)
-    return HistoryLogger(resume.history, run, first_step)
-
-
 def fit(trainer: L.Trainer, model: LanguageModel, data: SpeechTokens, last: Path | None) -> None:
     """Train to the end, from the last checkpoint of an interrupted training if there is one."""
     with warnings.catch_warnings():
@@ -195,14 +207,15 @@ def fit(trainer: L.Trainer, model: LanguageModel, data: SpeechTokens, last: Path
         trainer.fit(model, data, ckpt_path=last, weights_only=True)
 
 
-def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun) -> float:
+def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun, trainer: L.Trainer) -> float:
     """Write the stage's files, and return the best validation loss."""
-    rows = read_history(resume.history)
+    assert isinstance(trainer.logger, HistoryLogger)
+    rows = trainer.logger.rows
     losses = [row["val/loss"] for row in rows if "val/loss" in row]
     best = min(losses)
     metrics = last_values(rows) | {"val/loss": best, "val/loss_last": losses[-1]}
     tables = write_history_tables(rows, folder)
-    copy_checkpoint(resume.best, folder / "checkpoint.ckpt")
+    copy_checkpoint(resume.best(best_step(trainer)), folder / "checkpoint.ckpt")
     write_metrics(folder, metrics, HEADLINE)
     write_json(folder / "run.json", run.reference())
     run.log_metrics({"val/loss_best": best})
@@ -212,6 +225,13 @@ def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun) -> float:
     run.log_artifact(folder / "metrics.json")
     resume.remove()
     return best
+
+
+def best_step(trainer: L.Trainer) -> int:
+    """The optimizer steps behind the best checkpoint of a training that has ended."""
+    (best,) = (callback for callback in trainer.callbacks if isinstance(callback, BestCheckpoint))  # type: ignore[attr-defined]
+    assert best.step is not None, "every training is validated at its last step"
+    return best.step
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:

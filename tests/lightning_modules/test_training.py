@@ -9,13 +9,13 @@ import pytest
 import torch
 from lightning.pytorch.loggers import Logger
 
-from lightning_modules.callbacks.resume import last_checkpoint
+from lightning_modules.callbacks.resume import step_checkpoints
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
-from lightning_modules.trainer import BEST_CHECKPOINT, build_trainer
+from lightning_modules.trainer import build_trainer
 
 
 class ListDocuments:
@@ -113,6 +113,10 @@ def train(
     return model, logger
 
 
+def best_checkpoint(folder: Path) -> Path:
+    return max(folder.glob("best-*"))
+
+
 @pytest.mark.parametrize("interrupted_at", [7, 8])
 def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     tiny_config: DecoderConfig, tmp_path: Path, interrupted_at: int
@@ -121,7 +125,7 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     whole, whole_log = train(tiny_config, config, tmp_path / "whole")
     with pytest.raises(ConnectionAbortedError):
         train(tiny_config, config, tmp_path / "cut", (Interruption(interrupted_at),))
-    resumed, resumed_log = train(tiny_config, config, tmp_path / "cut", resume=last_checkpoint(tmp_path / "cut"))
+    resumed, resumed_log = train(tiny_config, config, tmp_path / "cut", resume=step_checkpoints(tmp_path / "cut")[-1])
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert whole.parameter_average.keys() == dict(whole.decoder.named_parameters()).keys()
@@ -130,7 +134,7 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     first = min(step for _, step in resumed_log.values)
     assert first >= 6
     assert resumed_log.values == {key: value for key, value in whole_log.values.items() if key[1] >= first}
-    best = [torch.load(tmp_path / run / BEST_CHECKPOINT, weights_only=True) for run in ("whole", "cut")]
+    best = [torch.load(best_checkpoint(tmp_path / run), weights_only=True) for run in ("whole", "cut")]
     assert best[0]["global_step"] == best[1]["global_step"]
     for name, tensor in best[0]["state_dict"].items():
         assert torch.equal(tensor, best[1]["state_dict"][name]), name
@@ -178,7 +182,7 @@ def test_the_parameter_average_follows_optimizer_steps(tiny_config: DecoderConfi
     model, _ = train(tiny_config, config, tmp_path, (trajectory,))
     assert len(trajectory.parameters) == 5
     trajectory.parameters.append(dict(model.decoder.named_parameters()))
-    checkpoint = torch.load(tmp_path / BEST_CHECKPOINT, weights_only=True)
+    checkpoint = torch.load(best_checkpoint(tmp_path), weights_only=True)
     for name, average in model.parameter_average.items():
         expected = trajectory.parameters[0][name].double()
         for parameters in trajectory.parameters[1:]:
@@ -203,7 +207,7 @@ def test_the_last_step_is_validated(tiny_config: DecoderConfig, tmp_path: Path) 
 
 def test_the_checkpoint_opens_without_unpickling(tiny_config: DecoderConfig, tmp_path: Path) -> None:
     train(tiny_config, trainer_config(max_steps=4), tmp_path)
-    checkpoint = torch.load(tmp_path / BEST_CHECKPOINT, weights_only=True)
+    checkpoint = torch.load(best_checkpoint(tmp_path), weights_only=True)
     assert DecoderConfig(**checkpoint["hyper_parameters"]["decoder"]) == tiny_config
     assert "optimizer_states" not in checkpoint
 

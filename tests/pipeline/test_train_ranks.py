@@ -1,14 +1,15 @@
 """A training on several ranks that is killed, asked to leave, and ended on a single device, through the command."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
 import pytest
 import torch
 
+from lightning_modules.callbacks.resume import step_checkpoints
 from pipeline.plumbing.files import read_csv
-from pipeline.training.resume_folder import ResumeFolder
 from tests.pipeline.training import interrupted_training
 from tests.prepared_tokens import write_prepared_tokens
 from tests.ranks import fork_server, free_port
@@ -61,39 +62,42 @@ def steps_of(history: Path) -> list[int]:
 
 
 def test_a_training_outlives_kills_a_preemption_and_its_machines(workplace: Path) -> None:
-    resume = ResumeFolder(workplace / "outputs" / "resume")
-
-    # One rank dies in the middle of a step: the other ends too; nothing is lost but the steps since the checkpoint.
-    (other, killed), printed = launch(workplace, TWO_RANKS, interruption="SIGKILL 5")
-    assert killed == -signal.SIGKILL, printed
-    assert other not in (0, None)
-    first = resume.last
-    assert first in (resume.path / "step-00000002", resume.path / "step-00000004")
+    # One rank stops in the middle of a step: it is named, then ended, and the other ends too; nothing is lost but the
+    # steps since the checkpoint.
+    patience = ["strategy.rank_late_seconds=4", "strategy.rank_lost_seconds=12"]
+    (other, stopped), printed = launch(workplace, [*TWO_RANKS, *patience], interruption="SIGSTOP 5")
+    assert stopped == -signal.SIGKILL, printed
+    assert other == 1
+    assert re.search(r"Rank 1 \(process \d+ on .+\) has not .+ for \d+ s; the others wait.", printed), printed
+    assert re.search(r"Rank 1 \(process \d+ on .+\) has not .+ s: the training ends. The same command goes", printed)
+    (resume,) = (workplace / "outputs" / "resume").glob("*/")
+    first = step_checkpoints(resume)[-1]
+    assert first in (resume / "step-00000002", resume / "step-00000004")
 
     # One dies in the middle of a save, with its own shards written.
     (other, killed), printed = launch(workplace, TWO_RANKS, interruption="save 6")
     assert killed == -signal.SIGKILL, printed
     assert other not in (0, None)
     assert f"at step {int(first.name[-8:])} of 10" in printed
-    assert (resume.path / "step-00000006.partial").is_dir()
-    assert resume.last == resume.path / "step-00000004"
+    assert (resume / "step-00000006.partial").is_dir()
+    assert step_checkpoints(resume)[-1] == resume / "step-00000004"
 
     # One is told to leave: all save what they have, at the same step, and leave in peace.
     codes, printed = launch(workplace, TWO_RANKS, interruption="SIGTERM 6")
     assert codes == [0, 0], printed
     assert "at step 4 of 10" in printed
-    assert not list(resume.path.glob("*.partial"))
+    assert not list(resume.glob("*.partial"))
     assert not (workplace / "outputs" / "train").exists()
-    saved = int(resume.last.name[-8:])
+    saved = int(step_checkpoints(resume)[-1].name[-8:])
     assert saved in (7, 8)
     assert f"saved step {saved} of 10" in printed
-    assert steps_of(resume.history) == list(range(saved))
+    assert steps_of(resume / "history.jsonl") == list(range(saved))
 
     # The last steps, on one device.
     codes, printed = launch(workplace, ONE_DEVICE, n_ranks=1)
     assert codes == [0], printed
     assert f"at step {saved} of 10" in printed
-    assert not resume.path.exists()
+    assert not resume.exists()
     train = workplace / "outputs" / "train"
     assert [int(row["step"]) for row in read_csv(train / "history.csv") if row["train/loss"]] == list(range(10))
     assert [int(row["step"]) for row in read_csv(train / "validation.csv")] == [4, 9]

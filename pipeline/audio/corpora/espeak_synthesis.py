@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,9 @@ def synthesise(folder: Path, shards: Sequence[Sequence[Request]]) -> None:
 
 def _synthesise_shard(folder: Path, shard: Sequence[Request]) -> None:
     finished = folder / _shard_name(shard)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{finished.name}.") as temporary:
+    # Named as `sweep` knows what a killed process has left.
+    suffix = f".{os.getpid()}.partial"
+    with tempfile.TemporaryDirectory(suffix, f".{finished.name}.", folder) as temporary:
         building = Path(temporary, "shard")
         building.mkdir()
         utterances = [asdict(replace(request, file=Path(request.file).name)) for request in shard]

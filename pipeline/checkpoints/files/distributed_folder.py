@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 
-from lightning_modules.parallel.checkpoint_folder import META_FILE, METADATA_FILE
+from lightning_modules.parallel.checkpoint_folder import INDEX_DIGEST, META_FILE, METADATA_FILE, index_digest
 from lightning_modules.parallel.checkpoint_metadata import SafeReader
 from pipeline.checkpoints.files.file_part import FilePart
-from pipeline.checkpoints.files.pickle_file import load_archive, open_pickle, stored
+from pipeline.checkpoints.files.pickle_file import load_archive, open_pickle, stored, verify_archive
 from pipeline.checkpoints.files.pickle_scan import check_expansion
 from pipeline.checkpoints.files.raw_tensor import check_name, check_shape
 from pipeline.checkpoints.files.shard_index import inside
@@ -68,6 +68,7 @@ def open_distributed(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any
     """
     index = path / METADATA_FILE
     values = open_pickle(inside(path, META_FILE, path))
+    values.pop(INDEX_DIGEST, None)
     tensors = {}
     for name, dtype, shape, chunks in _described_tensors(path):
         _check_tiling(name, shape, chunks, index)
@@ -80,11 +81,16 @@ def open_distributed(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any
 
 
 def verify_distributed(path: Path) -> None:
-    """Hold every chunk of a sharded checkpoint against its CRC-32.
+    """Hold every chunk of a sharded checkpoint against its CRC-32, `meta.pt` too, and the index against its digest.
 
     Raises:
         FileNotFoundError, DamagedCheckpointError: naming the file, and the tensor in it.
     """
+    meta = inside(path, META_FILE, path)
+    verify_archive(meta)
+    digest = open_pickle(meta).get(INDEX_DIGEST)
+    if digest is not None and digest != index_digest(path):
+        raise DamagedCheckpointError(f"{path / METADATA_FILE} has changed since it was written; get the file again.")
     for name, _, _, chunks in _described_tensors(path):
         for chunk in chunks:
             with FilePart.open(chunk.file, chunk.start, chunk.n_bytes) as file:

@@ -41,8 +41,8 @@ class Events(L.Callback):
         self.events.append(("saved", trainer.global_step))
 
 
-class Interruption(L.Callback):
-    """The machine goes away when a step is about to begin."""
+class Interruption(Checkpoint):
+    """The machine goes away when a step is about to begin; Lightning calls it last, as it is a checkpoint callback."""
 
     def __init__(self, at_step: int) -> None:
         self.at_step = at_step
@@ -75,7 +75,7 @@ def fit_scripted() -> Callable[..., list[tuple[str, int]]]:
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             logger=False,
-            enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+            enable_checkpointing=interrupt_at is not None or any(isinstance(c, Checkpoint) for c in callbacks),
             enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=[watcher, *callbacks, *([Interruption(interrupt_at)] if interrupt_at is not None else [])],

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import default_collate
 
 from lightning_modules.callbacks.anomaly import AnomalyError, AnomalyGuard
-from lightning_modules.callbacks.resume import last_checkpoint
+from lightning_modules.callbacks.resume import step_checkpoints
 from lightning_modules.configuration import AnomalyConfig, OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import Batch, LanguageModel
@@ -142,7 +142,7 @@ def test_a_poisoned_batch_stops_training_and_leaves_the_last_good_checkpoint(
     assert "Micro-batch 1 of 2 on rank 0 (windows 14 to 15) has a loss of nan." in message
     assert "Micro-batch 0" not in message
     assert "trainer.anomalies.nonfinite=skip" in message
-    last = last_checkpoint(tmp_path)
+    last = step_checkpoints(tmp_path)[-1]
     assert last is not None
     checkpoint = torch.load(last, weights_only=True)
     assert checkpoint["global_step"] == 3
@@ -190,7 +190,7 @@ def test_a_skipped_step_moves_nothing_and_shifts_nothing(
     expected, average = train_without_lightning(tiny_config, skipped_step=3)
     equal_but_for_the_poison(dict(model.state_dict()), dict(expected.state_dict()))
     equal_but_for_the_poison(model.parameter_average, average)
-    last = last_checkpoint(tmp_path)
+    last = step_checkpoints(tmp_path)[-1]
     assert last is not None
     assert torch.load(last, weights_only=True)["callbacks"]["AnomalyGuard"]["skipped"] == 1
     counts = {step: row["train/skipped_steps"] for step, row in logger.rows if "train/skipped_steps" in row}

@@ -10,7 +10,7 @@ import torch
 from lightning_modules.callbacks import preemption
 from lightning_modules.callbacks.final_validation import FinalValidation
 from lightning_modules.callbacks.preemption import Preempted, Preemption
-from lightning_modules.callbacks.resume import ResumeCheckpoint, last_checkpoint
+from lightning_modules.callbacks.resume import ResumeCheckpoint, step_checkpoints
 from tests.ranks import fork_server
 
 
@@ -28,7 +28,7 @@ class Signal(L.Callback):
 
 
 def fit(fit_scripted, folder: Path, sender: Signal | None, **options: Any) -> list[tuple[str, int]]:
-    resume = ResumeCheckpoint(folder, every_n_steps=100, val_every_steps=4)
+    resume = ResumeCheckpoint(folder, every_n_steps=100)
     callbacks = [*([sender] if sender else []), FinalValidation(), resume, Preemption(resume)]
     return fit_scripted(callbacks, max_steps=6, val_every_steps=4, **options)
 
@@ -43,7 +43,7 @@ def test_a_signal_saves_at_the_end_of_the_step_and_the_next_launch_goes_on(
         fit(fit_scripted, tmp_path, Signal(1, signal.SIGTERM, signal.SIGTERM), accumulate=accumulate)
     assert preempted.value.code == 0
     assert "step 2" in str(preempted.value)
-    last = last_checkpoint(tmp_path)
+    last = step_checkpoints(tmp_path)[-1]
     assert last == tmp_path / "step-00000002.ckpt"
     assert torch.load(last, weights_only=True)["state_dict"]["weight"] == 2
     assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
@@ -54,8 +54,8 @@ def test_a_signal_saves_at_the_end_of_the_step_and_the_next_launch_goes_on(
 def test_a_step_that_is_validated_is_left_after_its_validation(fit_scripted, tmp_path: Path) -> None:
     with pytest.raises(Preempted):
         fit(fit_scripted, tmp_path, Signal(3, signal.SIGTERM))
-    assert last_checkpoint(tmp_path) == tmp_path / "step-00000004.ckpt"
-    assert fit(fit_scripted, tmp_path, None, resume=last_checkpoint(tmp_path)) == [("validated", 6)]
+    assert step_checkpoints(tmp_path)[-1] == tmp_path / "step-00000004.ckpt"
+    assert fit(fit_scripted, tmp_path, None, resume=step_checkpoints(tmp_path)[-1]) == [("validated", 6)]
 
 
 def test_a_signal_in_the_last_step_lets_training_end(fit_scripted, tmp_path: Path) -> None:
@@ -67,12 +67,12 @@ def test_slurms_warning_counts_under_slurm(fit_scripted, tmp_path: Path, monkeyp
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")
     with pytest.raises(Preempted):
         fit(fit_scripted, tmp_path, Signal(2, signal.SIGUSR1))
-    assert last_checkpoint(tmp_path) == tmp_path / "step-00000003.ckpt"
+    assert step_checkpoints(tmp_path)[-1] == tmp_path / "step-00000003.ckpt"
 
 
 def ask_twice(file: Path) -> None:
     preemption.SAME_REQUEST = 0.0
-    signal.signal(signal.SIGTERM, Preemption(ResumeCheckpoint(file.parent, 1, 1))._handle)
+    signal.signal(signal.SIGTERM, Preemption(ResumeCheckpoint(file.parent, 1))._handle)
     os.kill(os.getpid(), signal.SIGTERM)
     file.write_text("still here")
     os.kill(os.getpid(), signal.SIGTERM)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_modules.callbacks.random_state import RandomState, derived_seed, random_state, set_random_state
-from lightning_modules.callbacks.resume import ResumeCheckpoint, last_checkpoint
+from lightning_modules.callbacks.resume import ResumeCheckpoint, step_checkpoints
 
 
 def draw() -> tuple[float, float, float, float]:
@@ -38,7 +38,7 @@ def test_a_state_is_brought_back_and_is_plain(tmp_path) -> None:
 def test_a_training_that_goes_on_draws_what_it_would_have_drawn(fit_scripted, tmp_path, interrupt_at: int) -> None:
     def fit(folder: str, **options: Any) -> dict[int, tuple[float, ...]]:
         draws = Draws()
-        callbacks = [RandomState(), draws, ResumeCheckpoint(tmp_path / folder, every_n_steps=2, val_every_steps=2)]
+        callbacks = [RandomState(), draws, ResumeCheckpoint(tmp_path / folder, every_n_steps=2)]
         L.seed_everything(1, verbose=False)
         try:
             fit_scripted(callbacks, max_steps=5, val_every_steps=2, **options)
@@ -48,7 +48,7 @@ def test_a_training_that_goes_on_draws_what_it_would_have_drawn(fit_scripted, tm
 
     whole = fit("whole")
     fit("cut", interrupt_at=interrupt_at)
-    assert fit("cut", resume=last_checkpoint(tmp_path / "cut")) == {step: whole[step] for step in (2, 3, 4)}
+    assert fit("cut", resume=step_checkpoints(tmp_path / "cut")[-1]) == {step: whole[step] for step in (2, 3, 4)}
 
 
 def test_other_ranks_get_seeds_of_their_own_that_follow_from_the_state() -> None:

@@ -17,7 +17,8 @@ from torch.distributed.tensor import DTensor
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.parallel.checkpoint import CheckpointError, CheckpointWriter, model_state, optimizer_state
+from lightning_modules.parallel.background_saves import CheckpointError
+from lightning_modules.parallel.checkpoint import CheckpointWriter, model_state, optimizer_state
 from lightning_modules.parallel.checkpoint_folder import is_sharded
 from lightning_modules.parallel.checkpoint_io import CheckpointFiles
 from lightning_modules.parallel.checkpoint_loading import load_checkpoint, load_weights
@@ -142,7 +143,9 @@ def test_weights_of_another_model_are_refused(folder: Path, tmp_path: Path) -> N
     other = Decoder(DecoderConfig(**asdict(TINY) | {"num_hidden_layers": 4}))
     with pytest.raises(ValueError, match=r"best.ckpt does not hold what this training needs.*layers\.3"):
         load_weights(folder, other)
-    CheckpointFiles().save_checkpoint({"state_dict": Model(1.0).state_dict()}, tmp_path / "one.ckpt")
+    files = CheckpointFiles()
+    files.save_checkpoint({"state_dict": Model(1.0).state_dict()}, tmp_path / "one.ckpt")
+    files.saves.wait()
     with pytest.raises(
         ValueError, match=r"one.ckpt holds another model: decoder.layers.3.* are missing, none too many"
     ):
@@ -170,8 +173,9 @@ def test_an_index_that_would_run_code_is_refused(folder: Path, tmp_path: Path, m
 def test_a_single_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
     files = CheckpointFiles()
     files.save_checkpoint({"global_step": 1}, tmp_path / "best.ckpt")
-    with pytest.raises(Exception, match="pickle"):
-        files.save_checkpoint({"global_step": 2, "bad": lambda: None}, tmp_path / "best.ckpt")
+    files.save_checkpoint({"global_step": 2, "bad": lambda: None}, tmp_path / "best.ckpt")
+    with pytest.raises(CheckpointError, match="best.ckpt could not be written: .*pickle"):
+        files.saves.wait()
     assert files.load_checkpoint(tmp_path / "best.ckpt") == {"global_step": 1}
     files.save_checkpoint({"global_step": 3}, tmp_path / "best.ckpt")
     assert files.load_checkpoint(tmp_path / "best.ckpt") == {"global_step": 3}

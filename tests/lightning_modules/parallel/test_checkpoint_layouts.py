@@ -16,7 +16,7 @@ from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.tensor import DTensor
 
 from lightning_modules.callbacks.random_state import RANDOM_STATES, RandomState, derived_seed
-from lightning_modules.callbacks.resume import last_checkpoint, step_checkpoints
+from lightning_modules.callbacks.resume import step_checkpoints
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
@@ -113,13 +113,13 @@ def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def travel(rank: int, folder: Path) -> None:
     """Go along the route, a step in each layout; then once from the single device to each other layout."""
-    resume = last_checkpoint(folder / "begun")
+    resume = step_checkpoints(folder / "begun")[-1]
     for step, name in enumerate(ROUTE, start=FIRST):
         state = train(LAYOUTS[name], folder / f"{step}_{name}", step + 1, resume)
         torch.save(state, folder / f"route.{step}.{rank}.pt")
-        resume = last_checkpoint(folder / f"{step}_{name}")
+        resume = step_checkpoints(folder / f"{step}_{name}")[-1]
     for name in list(LAYOUTS)[1:]:
-        state = train(LAYOUTS[name], folder / f"single_to_{name}", FIRST + 1, last_checkpoint(folder / "begun"))
+        state = train(LAYOUTS[name], folder / f"single_to_{name}", FIRST + 1, step_checkpoints(folder / "begun")[-1])
         torch.save(state, folder / f"{name}.{rank}.pt")
     dist.barrier()
 
@@ -169,7 +169,7 @@ def test_every_layout_goes_on_from_a_single_device(journey: Path, name: str) -> 
 def test_a_single_device_goes_on_from_every_layout(journey: Path, tmp_path: Path, name: str) -> None:
     step = max(step for step, visited in enumerate(ROUTE[:-1], start=FIRST) if visited == name)
     folder = journey / f"{step}_{name}"
-    state = train(None, tmp_path, min(step + 3, LAST), last_checkpoint(folder))
+    state = train(None, tmp_path, min(step + 3, LAST), step_checkpoints(folder)[-1])
     assert_equal_losses(state, read(journey, "whole"), [*range(step + 1, min(step + 3, LAST))])
 
 

@@ -1,10 +1,13 @@
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.plumbing.files import atomic_folder, atomic_write, read_csv, read_json, write_csv, write_json
+from pipeline.plumbing.files import atomic_folder, atomic_write, read_csv, read_json, sweep, write_csv, write_json
 
 
 def test_a_file_appears_whole_with_the_folders_it_needs(tmp_path: Path) -> None:
@@ -108,3 +111,25 @@ def test_csv_columns_that_are_given_hold(tmp_path: Path) -> None:
     assert read_csv(tmp_path / "x.csv") == []
     with pytest.raises(ValueError, match="'c'"):
         write_csv(tmp_path / "x.csv", [{"c": 1}], columns=["a", "b"])
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    files = tmp_path / "prepared" / "codec"
+    (files / f".audio.{process.pid}.partial").mkdir(parents=True)
+    (files / f".audio.{process.pid}.partial" / "clip.wav").write_text("half")
+    (files / f".codec.{process.pid}.partial.json").write_text("{")
+    # Another process has the number by now: this one, which began after the file was written.
+    (reused := files / f".tokens.{os.getpid()}.partial.safetensors").write_text("")
+    os.utime(reused, (1e9, 1e9))
+    (files / f".index.{os.getpid()}.partial.json").write_text("{")
+    (files / "codec.json").write_text("{}")
+    (files / f"notes.{process.pid}.partial.json").write_text("nobody's")
+    assert len(sweep(tmp_path)) == 3
+    assert sorted(path.name for path in files.iterdir()) == [
+        f".index.{os.getpid()}.partial.json",
+        "codec.json",
+        f"notes.{process.pid}.partial.json",
+    ]
+    assert sweep(tmp_path / "nowhere") == []

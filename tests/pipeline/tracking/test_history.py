@@ -1,10 +1,16 @@
 import csv
+import io
+import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 
-from pipeline.tracking.history import HistoryLogger, last_values, read_history, write_history_tables
+from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger, last_values, write_history_tables
 from pipeline.tracking.run import NullRun
 
 
@@ -25,69 +31,72 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "history.jsonl"
 
 
-def test_every_value_reaches_the_file_and_the_run(path: Path) -> None:
+def lines_of(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_value_reaches_the_rows_the_file_and_the_run(path: Path) -> None:
     run = ListedRun()
     logger = HistoryLogger(path, run)
     logger.log_metrics({"train/loss": 2.5, "epoch": 0}, step=0)
     logger.log_metrics({"val/loss": 3, "moe/load_cv/layer_1": 0.125}, step=4)
     assert run.logged == [(0, {"train/loss": 2.5}), (4, {"val/loss": 3.0, "moe/load_cv/layer_1": 0.125})]
-    assert read_history(path) == [{"step": step, **values} for step, values in run.logged]
+    assert logger.rows == lines_of(path) == [{"step": step, **values} for step, values in run.logged]
     assert (logger.name, logger.version) == ("history", "run-7")
 
 
-def test_without_tracking_the_file_alone_is_written(path: Path) -> None:
+def test_without_tracking_the_rows_are_kept_alike(path: Path) -> None:
     logger = HistoryLogger(path, NullRun())
     logger.log_metrics({"train/loss": 2.5}, step=3)
-    assert read_history(path) == [{"step": 3, "train/loss": 2.5}]
+    assert logger.rows == [{"step": 3, "train/loss": 2.5}]
     assert logger.version == ""
 
 
-def test_a_training_that_goes_on_logs_every_step_once(path: Path) -> None:
-    first = HistoryLogger(path, NullRun())
-    for step in range(8):
+@pytest.mark.parametrize("left", [None, b"", b'{"step": 0, "tra', bytes(range(256))])
+def test_a_training_goes_on_with_the_history_of_its_checkpoint_whatever_became_of_the_file(
+    path: Path, left: bytes | None
+) -> None:
+    first = HistoryLogger(path, ListedRun())
+    for step in range(5):
         first.log_metrics({"train/loss": float(step)}, step=step)
-    second = HistoryLogger(path, NullRun(), first_step=5)
+    checkpoint: dict[str, Any] = {}
+    HistoryCheckpoint().on_save_checkpoint(SimpleNamespace(logger=first), None, checkpoint)  # type: ignore[arg-type]
+    first.log_metrics({"train/loss": 5.0}, step=5)
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    buffer.seek(0)
+    path.unlink()
+    if left is not None:
+        path.write_bytes(left)
+
+    second = HistoryLogger(path, NullRun())
+    opened = torch.load(buffer, weights_only=True)
+    HistoryCheckpoint().on_load_checkpoint(SimpleNamespace(logger=second), None, opened)  # type: ignore[arg-type]
     for step in range(5, 10):
         second.log_metrics({"train/loss": float(step)}, step=step)
-    assert [row["step"] for row in read_history(path)] == list(range(10))
+    assert [row["step"] for row in second.rows] == list(range(10))
+    assert lines_of(path) == second.rows
+    assert opened["tracked_run"] == "run-7"
+
+
+def test_ranks_that_record_nothing_save_and_load_nothing() -> None:
+    checkpoint: dict[str, Any] = {}
+    trainer = SimpleNamespace(logger=DummyLogger())
+    HistoryCheckpoint().on_save_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
+    HistoryCheckpoint().on_load_checkpoint(trainer, None, checkpoint)  # type: ignore[arg-type]
+    assert checkpoint == {}
 
 
 def test_a_training_that_starts_anew_drops_what_is_there(path: Path) -> None:
     HistoryLogger(path, NullRun()).log_metrics({"train/loss": 1.0}, step=0)
-    HistoryLogger(path, NullRun())
-    assert read_history(path) == []
-
-
-def test_a_line_cut_short_is_left_out_and_overwritten(path: Path) -> None:
-    logger = HistoryLogger(path, NullRun())
-    for step in range(3):
-        logger.log_metrics({"train/loss": float(step)}, step=step)
-    path.write_text(path.read_text()[:-10])
-    assert [row["step"] for row in read_history(path)] == [0, 1]
-    HistoryLogger(path, NullRun(), first_step=2).log_metrics({"train/loss": 7.0}, step=2)
-    assert read_history(path)[2] == {"step": 2, "train/loss": 7.0}
-    assert len(read_history(path)) == 3
-
-
-def test_what_is_kept_is_rewritten_whole_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    HistoryLogger(path, NullRun()).log_metrics({"val/loss": 1.0}, step=0)
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("pipeline.plumbing.files.os.replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        HistoryLogger(path, NullRun(), first_step=1)
-    assert read_history(path) == [{"step": 0, "val/loss": 1.0}]
-
-
-def test_no_file_is_no_history(path: Path) -> None:
-    assert read_history(path) == []
+    assert HistoryLogger(path, NullRun()).rows == []
+    assert lines_of(path) == []
 
 
 def test_values_that_are_not_finite_survive(path: Path) -> None:
-    HistoryLogger(path, NullRun()).log_metrics({"train/loss": math.nan, "train/gradient_norm": math.inf}, step=0)
-    (row,) = read_history(path)
+    logger = HistoryLogger(path, NullRun())
+    logger.log_metrics({"train/loss": math.nan, "train/gradient_norm": math.inf}, step=0)
+    (row,) = logger.rows
     assert math.isnan(row["train/loss"])
     assert row["train/gradient_norm"] == math.inf
 

@@ -1,163 +1,189 @@
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from pipeline.plumbing.fingerprint import fingerprint
-from pipeline.training.resume_folder import ResumeFolder, training_identity
+from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
+from pipeline.training.resume_folder import ResumeFolder
 
 IDENTITY = {"model": {"layers": 2, "betas": [0.9, 0.95]}, "seed": 1}
 
 
-def prepared(path: Path, identity: dict[str, Any] = IDENTITY) -> ResumeFolder:
-    resume = ResumeFolder(path)
-    resume.prepare(identity)
+def folder(root: Path, identity: dict[str, Any] = IDENTITY) -> ResumeFolder:
+    return ResumeFolder(root, identity, "2x64")
+
+
+def save(resume: ResumeFolder, step: int, best: int | None, run_id: str | None = "run-1") -> Path:
+    """Write a checkpoint to go on from."""
+    path = resume.path / f"step-{step:08d}.ckpt"
+    content = {"global_step": step, "callbacks": {"BestCheckpoint": {"step": best, "loss": 2.0}}, "tracked_run": run_id}
+    torch.save(content | {"state_dict": {"weight": torch.full((1000,), float(step))}}, path)
+    return path
+
+
+def save_best(resume: ResumeFolder, step: int) -> Path:
+    path = resume.path / f"best-{step:08d}.ckpt"
+    torch.save({"global_step": step, "state_dict": {"weight": torch.ones(1000)}}, path)
+    return path
+
+
+def interrupted(root: Path) -> ResumeFolder:
+    """Leave what a training leaves that was interrupted after its third checkpoint."""
+    resume = folder(root)
+    resume.begin(None)
+    for step, best in ((10, 10), (20, 10), (30, 30)):
+        if step == best:
+            save_best(resume, step)
+        save(resume, step, best)
     return resume
 
 
-def interrupted(path: Path, run_id: str | None = "run-1", checkpoint: bool = True) -> None:
-    """Leave what a training leaves that was interrupted after its first checkpoint."""
-    resume = prepared(path, IDENTITY)
-    resume.remember_run(run_id)
-    resume.history.write_text("{}\n")
-    if checkpoint:
-        (path / "step-00000010.ckpt").write_bytes(b"state")
-
-
-def test_a_fingerprint_is_of_values_and_not_of_their_order() -> None:
-    assert fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == fingerprint({"b": {"d": 3, "c": 2}, "a": 1})
-
-
-@pytest.mark.parametrize("other", [{"a": [2, 1]}, {"a": [1, 2], "b": None}, {"a": [1, 2.5]}, {"a": "[1, 2]"}])
-def test_different_values_have_different_fingerprints(other: dict[str, Any]) -> None:
-    assert fingerprint({"a": [1, 2]}) != fingerprint(other)
-
-
-def test_a_new_training_has_nothing_to_go_on_from(tmp_path: Path) -> None:
-    resume = prepared(tmp_path / "outputs" / "resume", IDENTITY)
-    assert resume.last is None
-    assert resume.run_id is None
+def test_a_new_training_has_nothing_to_go_on_from_and_writes_nothing_before_it_begins(tmp_path: Path) -> None:
+    resume = folder(tmp_path / "outputs" / "resume")
+    assert resume.find() is None
+    assert list(tmp_path.iterdir()) == []
+    resume.begin(None)
     assert resume.path.is_dir()
 
 
 def test_the_same_training_goes_on(tmp_path: Path) -> None:
-    interrupted(tmp_path / "resume")
-    resume = prepared(tmp_path / "resume", {"seed": 1, "model": {"betas": [0.9, 0.95], "layers": 2}})
-    assert resume.last is not None
-    assert resume.last.read_bytes() == b"state"
-    assert resume.run_id == "run-1"
-    assert resume.history.read_text() == "{}\n"
-
-
-def test_a_training_that_never_saved_begins_a_run_of_its_own(tmp_path: Path) -> None:
-    interrupted(tmp_path / "resume", checkpoint=False)
-    resume = prepared(tmp_path / "resume", IDENTITY)
-    assert resume.last is None
-    assert resume.run_id is None
+    interrupted(tmp_path)
+    resume = folder(tmp_path, {"seed": 1, "model": {"betas": [0.9, 0.95], "layers": 2}})
+    point = resume.find()
+    assert point is not None
+    assert (point.step, point.checkpoint.name, point.run_id) == (30, "step-00000030.ckpt", "run-1")
+    resume.begin(point)
+    assert resume.find() == point
+    assert resume.best(30).is_file()
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"model": {"layers": 3, "betas": [0.9, 0.95]}}, {"extra": None}])
-def test_another_training_starts_anew(tmp_path: Path, change: dict[str, Any]) -> None:
-    interrupted(tmp_path / "resume")
-    resume = prepared(tmp_path / "resume", IDENTITY | change)
-    assert resume.last is None
-    assert not resume.history.exists()
-    (tmp_path / "resume" / "step-00000010.ckpt").write_bytes(b"new")
-    assert resume.run_id is None
-    assert prepared(tmp_path / "resume", IDENTITY | change).last is not None
+def test_another_training_starts_anew_and_leaves_this_one_alone(
+    tmp_path: Path, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupted(tmp_path)
+    other = folder(tmp_path, IDENTITY | change)
+    assert other.find() is None
+    with caplog.at_level(logging.INFO):
+        other.begin(None)
+    assert "holds 1 other interrupted trainings, 0.0 GB: `python -m pipeline.training.interrupted`" in caplog.text
+    save(other, 1, None)
+    other.remove()
+    point = folder(tmp_path).find()
+    assert point is not None
+    assert point.step == 30
 
 
-def test_a_folder_of_unknown_origin_starts_anew(tmp_path: Path) -> None:
-    interrupted(tmp_path / "resume")
-    (tmp_path / "resume" / "training.json").unlink()
-    assert prepared(tmp_path / "resume", IDENTITY).last is None
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[
+        content.index(torch.ones(1000).numpy().tobytes()[:400]) + 100 if b"best" in path.name.encode() else 2500
+    ] ^= 1
+    path.write_bytes(content)
 
 
-def test_a_run_can_be_remembered_anew_and_forgotten(tmp_path: Path) -> None:
-    interrupted(tmp_path / "resume")
-    for run_id in ("run-2", None):
-        prepared(tmp_path / "resume", IDENTITY).remember_run(run_id)
-        assert prepared(tmp_path / "resume", IDENTITY).run_id == run_id
+DAMAGES: list[Callable[[Path], Any]] = [
+    Path.unlink,
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_bytes(path.read_bytes()[:3000]),
+    lambda path: path.write_bytes(bytes(range(256)) * 20),
+    lambda path: path.write_text("[1, 2]"),
+    flip,
+]
 
 
-def sharded(folder: Path, content: str) -> None:
-    folder.mkdir()
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("what", ["step-00000030.ckpt", "best-00000030.ckpt"])
+def test_damage_to_the_last_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, what: str, damage: Callable[[Path], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    resume = interrupted(tmp_path)
+    damage(resume.path / what)
+    point = resume.find()
+    assert point is not None
+    assert point.step == 20
+    if (damage, what) != (Path.unlink, "step-00000030.ckpt"):
+        assert "Going on from the checkpoint before it, step 20." in caplog.text
+        assert "30" in caplog.text
+    resume.begin(point)
+    names = sorted(path.name for path in resume.path.glob("*.ckpt"))
+    assert names == ["best-00000010.ckpt", "step-00000010.ckpt", "step-00000020.ckpt"]
+
+
+def test_a_best_checkpoint_that_is_damaged_cannot_be_gone_on_without(tmp_path: Path) -> None:
+    resume = interrupted(tmp_path)
+    (resume.path / "step-00000030.ckpt").unlink()
+    (resume.path / "best-00000010.ckpt").write_bytes(b"")
+    with pytest.raises(DamagedCheckpointError, match="None of the 2 checkpoints in .* is whole, the newest because"):
+        resume.find()
+    assert len(list(resume.path.glob("*.ckpt"))) == 4
+
+
+def sharded(path: Path) -> Path:
+    path.mkdir()
     for name in (".metadata", "meta.pt", "__0_0.distcp"):
-        (folder / name).write_text(content)
+        (path / name).write_text("not what it says")
+    return path
 
 
-def test_the_newest_whole_checkpoint_counts_whether_file_or_folder(tmp_path: Path) -> None:
-    interrupted(tmp_path)
-    sharded(tmp_path / "step-00000012", "whole")
-    (tmp_path / "step-00000014").mkdir()
-    assert prepared(tmp_path).last == tmp_path / "step-00000012"
+@pytest.mark.parametrize("absent", [".metadata", "meta.pt", None])
+def test_a_folder_that_is_no_whole_checkpoint_falls_back_too(tmp_path: Path, absent: str | None) -> None:
+    resume = interrupted(tmp_path)
+    path = sharded(resume.path / "step-00000040")
+    if absent is not None:
+        (path / absent).unlink()
+    point = resume.find()
+    assert point is not None
+    assert point.step == 30
+    resume.begin(point)
+    assert not path.exists()
 
 
-def test_what_a_killed_save_left_is_cleaned(tmp_path: Path) -> None:
-    interrupted(tmp_path)
-    sharded(tmp_path / "step-00000012.partial", "written to the end, but never named")
-    (tmp_path / "best.ckpt.partial").write_text("cut")
-    assert prepared(tmp_path).last == tmp_path / "step-00000010.ckpt"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "step-00000010.ckpt", "training.json"]
+@pytest.mark.parametrize("content", [None, "", "[]", "{", "\x00", '{"name": 3}'])
+def test_a_description_is_for_people_alone(tmp_path: Path, content: str | None) -> None:
+    resume = interrupted(tmp_path)
+    description = resume.path / "training.json"
+    description.unlink()
+    if content is not None:
+        description.write_text(content)
+    point = resume.find()
+    assert point is not None
+    assert point.step == 30
+    resume.begin(point)
+    assert '"name": "2x64"' in description.read_text()
 
 
-@pytest.mark.parametrize("new_is_named", [False, True])
-def test_the_best_checkpoint_survives_a_kill_while_it_is_replaced(tmp_path: Path, new_is_named: bool) -> None:
-    interrupted(tmp_path)
-    sharded(tmp_path / "best.ckpt.replaced", "old")
-    sharded(tmp_path / ("best.ckpt" if new_is_named else "best.ckpt.partial"), "new")
-    best = prepared(tmp_path).best
-    assert (best / "meta.pt").read_text() == ("new" if new_is_named else "old")
-    assert not list(tmp_path.glob("best.ckpt.*"))
+def test_a_checkpoint_of_something_else_is_not_gone_on_from(tmp_path: Path) -> None:
+    resume = interrupted(tmp_path)
+    torch.save({"global_step": 40}, resume.path / "step-00000040.ckpt")
+    (resume.path / "step-00000030.ckpt").rename(resume.path / "step-00000050.ckpt")
+    point = resume.find()
+    assert point is not None
+    assert point.step == 20
 
 
-VALUES: dict[str, Any] = {
-    "model": {"layers": 2},
-    "optimizer": {"lr": 1e-3},
-    "schedule": {},
-    "precision": {"kind": "fp32"},
-    "strategy": {"kind": "expert_parallel", "ep": 2},
-    "seed": 1,
-    "trainer": {
-        "accelerator": "cpu",
-        "max_steps": 10,
-        "batch_size": 4,
-        "accumulate_grad_batches": 2,
-        "gradient_clip_val": 1.0,
-        "checkpoint_every_steps": 5,
-        "keep_last": 2,
-        "anomalies": {"nonfinite": "stop"},
-    },
-}
+def test_a_folder_goes_on_wherever_it_was_moved(tmp_path: Path) -> None:
+    resume = interrupted(tmp_path / "here")
+    (tmp_path / "there").mkdir()
+    resume.path.rename(folder(tmp_path / "there").path)
+    point = folder(tmp_path / "there").find()
+    assert point is not None
+    assert point.step == 30
 
 
-def identity(world_size: int, strategy: dict[str, Any] | None = None, **trainer: Any) -> str:
-    values = VALUES | {"strategy": strategy or VALUES["strategy"], "trainer": VALUES["trainer"] | trainer}
-    return fingerprint(training_identity(values, {"tokens": 5}, world_size))
-
-
-@pytest.mark.parametrize(
-    ("world_size", "changes"),
-    [
-        (4, {"strategy": {"kind": "expert_parallel", "ep": 4, "dp_shard": 1}}),
-        (1, {"strategy": {"kind": "single_device"}, "batch_size": 8, "accumulate_grad_batches": 4}),
-        (8, {"accumulate_grad_batches": 1, "accelerator": "gpu"}),
-        (2, {"batch_size": 16, "accumulate_grad_batches": 1, "checkpoint_every_steps": 1, "keep_last": 9}),
-        (4, {"anomalies": {"nonfinite": "skip"}}),
-    ],
-)
-def test_a_training_is_the_same_however_its_batch_is_shared_out(world_size: int, changes: dict[str, Any]) -> None:
-    assert identity(world_size, **changes) == identity(4)
-
-
-@pytest.mark.parametrize(
-    ("world_size", "changes"), [(8, {}), (4, {"batch_size": 8}), (4, {"max_steps": 11}), (4, {"gradient_clip_val": 2})]
-)
-def test_another_global_batch_or_setting_is_another_training(world_size: int, changes: dict[str, Any]) -> None:
-    assert identity(world_size, **changes) != identity(4)
+def test_what_kills_left_is_cleaned(tmp_path: Path) -> None:
+    resume = interrupted(tmp_path)
+    sharded(resume.path / "step-00000040.partial")
+    (resume.path / "best-00000040.ckpt.partial").write_text("cut")
+    sharded(tmp_path / "0123456789abcdef.removed")
+    resume.begin(resume.find())
+    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.glob("*.removed"))
 
 
 def test_a_finished_training_leaves_nothing(tmp_path: Path) -> None:
-    interrupted(tmp_path / "resume")
-    prepared(tmp_path / "resume", IDENTITY).remove()
+    interrupted(tmp_path).remove()
     assert list(tmp_path.iterdir()) == []

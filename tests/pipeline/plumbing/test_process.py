@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import psutil
 
-from pipeline.tracking.process import Process
+from pipeline.plumbing.process import Process
 
 
 def test_this_process_is_alive_and_survives_writing():

@@ -1,0 +1,64 @@
+"""Held by other processes: a lock of this one says nothing about them."""
+
+import logging
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.plumbing.lock import InUseError, exclusive
+
+
+def hold(lock: Path, held: Any, may_end: Any) -> None:
+    with exclusive(lock, "training small", lock.parent):
+        held.set()
+        may_end.wait(60)
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Any:
+    """A process that holds the lock, and what lets it end."""
+    context = multiprocessing.get_context("spawn")
+    held, may_end = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(tmp_path / "train.lock", held, may_end), daemon=True)
+    process.start()
+    assert held.wait(60)
+    yield process, may_end
+    process.kill()
+    process.join()
+
+
+def test_a_second_writer_is_refused_by_name_and_process_until_the_first_is_done(tmp_path: Path, holder: Any) -> None:
+    process, may_end = holder
+    refusal = rf"training small \(process {process.pid} on .*, since 20.*\) writes to outputs; wait until it is done"
+    for _ in range(2):
+        with pytest.raises(InUseError, match=refusal), exclusive(tmp_path / "train.lock", "other", Path("outputs")):
+            pytest.fail("both wrote")
+    may_end.set()
+    process.join()
+    with exclusive(tmp_path / "train.lock", "other", Path("outputs")):
+        pass
+
+
+def test_a_writer_that_was_killed_is_named_and_holds_nothing(
+    tmp_path: Path, holder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    process, _ = holder
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with caplog.at_level(logging.INFO), exclusive(tmp_path / "train.lock", "other", Path("outputs")):
+        assert f"training small (process {process.pid} on" in caplog.text
+        assert "did not end by itself" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO), exclusive(tmp_path / "train.lock", "other", Path("outputs")):
+        assert caplog.text == ""
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "\x00", '{"process": "x", "writer": 1}'])
+def test_an_owner_that_is_not_readable_is_no_obstacle(tmp_path: Path, content: str) -> None:
+    (tmp_path / "train.lock.json").write_text(content)
+    with exclusive(tmp_path / "train.lock", "other", Path("outputs")):
+        pass
