@@ -24,7 +24,8 @@ class ParallelConfig:
     """
 
     LARGEST: ClassVar[Mapping[str, float]] = {
-        "dp_replicate": 10**6, "dp_shard": 10**6, "ep": 10**6, "nodes": 10**6, "gpus_per_node": 1024
+        "dp_replicate": 10**6, "dp_shard": 10**6, "ep": 10**6, "nodes": 10**6, "gpus_per_node": 1024,
+        "rank_late_seconds": 10**7, "rank_lost_seconds": 10**7,
     }  # fmt: skip
 
     dp_replicate: int = 1

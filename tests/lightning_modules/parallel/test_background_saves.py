@@ -49,16 +49,18 @@ def test_a_third_waits_for_room_since_each_is_a_copy_in_memory(caplog: pytest.Lo
 
 
 def test_a_failure_is_told_at_the_next_save_or_at_the_end_and_those_after_it_are_written() -> None:
+    disk, saves = SlowDisk(), BackgroundSaves()
+
     def full() -> None:
+        disk.write("a part")
         raise OSError("No space left on device")
 
-    disk, saves = SlowDisk(), BackgroundSaves()
-    disk.may_write.set()
     saves.save(Path("best"), full)
     saves.save(Path("step"), lambda: disk.write("step"))
+    disk.may_write.set()
     with pytest.raises(CheckpointError, match="best could not be written: OSError: No space left on device. The one"):
         saves.wait()
-    assert disk.written == ["step"]
+    assert disk.written == ["a part", "step"]
     saves.wait()
 
 
