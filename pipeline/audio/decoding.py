@@ -34,6 +34,7 @@ class AudioStream:
     Attributes:
         sample_rate: in Hz.
         channels: how many.
+        announced_seconds: the length that the header tells; None where it does not.
         notes: what is to be said of the file.
         damage: what is missing; empty where nothing is.
     """
@@ -51,6 +52,7 @@ class AudioStream:
             raise
         self.sample_rate = self._decoder.samplerate
         self.channels = self._decoder.channels
+        self.announced_seconds = self._announced(self._layout.segments[0])
         self.notes = list(self._layout.notes)
         self.damage = ""
         self._seconds_before = 0.0
@@ -160,9 +162,7 @@ class AudioStream:
 
     def _judge(self, segment: Segment, n_frames: int, failure: str, md5: bytes) -> None:
         """Compare what was read of a segment with what it promised."""
-        held, promised = n_frames / self.sample_rate, segment.promised_seconds
-        if segment.decoder_knows:
-            promised = self._decoder.frames / self.sample_rate / segment.held
+        held, promised = n_frames / self.sample_rate, self._announced(segment)
         before = self._seconds_before
         self._seconds_before += held
         missing = 0.0 if promised is None else promised - held
@@ -178,6 +178,12 @@ class AudioStream:
             self.notes.append(holds)
         elif missing < -SILENT_SECONDS:
             self.notes.append(f"its header tells of {promised:.1f} s, {held:.1f} s are there and were read")
+
+    def _announced(self, segment: Segment) -> float | None:
+        """The seconds that a segment, which is open, promises."""
+        if segment.decoder_knows and self.sample_rate > 0:
+            return float(self._decoder.frames / self.sample_rate / segment.held)
+        return segment.promised_seconds
 
     def _open_segment(self, segment: Segment) -> tuple["_Sequential", Window]:
         window = Window(self._file, segment)

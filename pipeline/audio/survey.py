@@ -15,8 +15,8 @@ FULL_SCALE = 0.999
 CLIPPED_RUN = 3
 # Channels cancel when their mean has less than this share of the RMS of the loudest of them: 20 dB.
 CANCELLED = 0.1
-# Silence is not listened to for ever: three quarters of an hour at 48 kHz, which a few kilobytes can decode to.
-SILENT_FRAMES = 1 << 27
+# Silence is not listened to for ever: 23 minutes of it at 48 kHz, which a few kilobytes can decode to.
+SILENT_FRAMES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -133,25 +133,31 @@ def survey(path: Path, silence_rms: float, max_seconds: float) -> Survey:
         max_seconds: longer recordings are not read to their end.
 
     Raises:
-        UnusableRecording: the file cannot be opened, is longer than `max_seconds`, or begins with nothing but silence.
+        UnusableRecording: the file cannot be opened, is longer than `max_seconds`, or silent for hours on end.
     """
     with AudioStream(path) as stream:
         if stream.channels < 1 or stream.sample_rate < 1:
             raise UnusableRecording(f"its header tells of {stream.channels} channels at {stream.sample_rate} Hz")
+        if (stream.announced_seconds or 0) > max_seconds:
+            raise UnusableRecording(_too_long(max_seconds))
         mean = Statistics()
         # The channels of a mono file are its mean.
         channels = [Statistics() for _ in range(stream.channels)] if stream.channels > 1 else []
+        n_silent = 0
         for block in stream.blocks():
             mean.add(_mean(block))
             for channel, statistics in enumerate(channels):
                 statistics.add(block[:, channel])
             if mean.n_frames > max_seconds * stream.sample_rate:
-                raise UnusableRecording(f"longer than {max_seconds / 3600:g} h")
-            loudest = max([mean, *channels], key=lambda statistics: statistics.rms)
-            if mean.n_frames > SILENT_FRAMES and mean.finite and loudest.rms < silence_rms:
-                minutes = mean.n_frames / stream.sample_rate / 60
-                raise UnusableRecording(f"silent: RMS {loudest.rms:.1e} in its first {minutes:.0f} minutes")
+                raise UnusableRecording(_too_long(max_seconds))
+            n_silent = n_silent + len(block) if np.ptp(block, axis=0).max() < silence_rms else 0
+            if n_silent > SILENT_FRAMES:
+                raise UnusableRecording(f"silent for {n_silent / stream.sample_rate / 60:.0f} minutes on end")
         return _describe(stream, mean, channels, silence_rms)
+
+
+def _too_long(max_seconds: float) -> str:
+    return f"longer than {max_seconds / 3600:g} h (data.screening.max_hours)"
 
 
 def _describe(stream: AudioStream, mean: Statistics, channels: list[Statistics], silence_rms: float) -> Survey:

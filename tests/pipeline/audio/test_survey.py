@@ -83,10 +83,13 @@ def test_more_is_not_listened_to_than_is_worth_it(tmp_path, monkeypatch):
     path = written(tmp_path / "a.wav", NOISE)
     with pytest.raises(UnusableRecording, match="longer than 0.0002"):
         look(path, max_seconds=1.0)
-    monkeypatch.setattr(survey_module, "SILENT_FRAMES", 1000)
-    assert look(path).take.n_frames == 2 * RATE
-    with pytest.raises(UnusableRecording, match="silent: RMS 1.0e-01 in its first 0 minutes"):
-        look(path, silence_rms=0.5)
+    monkeypatch.setattr(survey_module, "SILENT_FRAMES", 1 << 17)
+    silence = np.full(1 << 20, 0.25)
+    assert look(written(tmp_path / "b.wav", np.concatenate([NOISE] * 40))).take.n_frames == 80 * RATE
+    for name, parts in {"c.wav": [NOISE, silence], "d.flac": [silence, NOISE]}.items():
+        soundfile.write(tmp_path / name, np.concatenate(parts), RATE)
+        with pytest.raises(UnusableRecording, match=r"silent for \d+ minutes on end"):
+            look(tmp_path / name)
 
 
 def test_a_file_that_has_changed_is_not_taken_for_the_old_one(tmp_path):

@@ -1,4 +1,6 @@
 import os
+import signal
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -44,6 +46,20 @@ def test_two_workers_are_processes_and_keep_the_order() -> None:
     assert os.getpid() not in set(map_parallel(process_id, range(4), 2, "asking", "process"))
     with pytest.raises(ValueError, match="three of shard_00003.bin"):
         list(map_parallel(refuse_three, range(8), 2, "refusing", "number"))
+
+
+def die_on_three(number: int) -> int:
+    if number in (3, 11):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_an_item_that_kills_its_process_is_named_and_the_others_are_done() -> None:
+    """As a decoder's crash on a hostile file would."""
+    results = list(map_parallel(die_on_three, range(14), 2, "decoding", "file", on_death=lambda number: -number))
+    assert results == [-number if number in (3, 11) else number for number in range(14)]
+    with pytest.raises(BrokenProcessPool):
+        list(map_parallel(die_on_three, range(14), 2, "decoding", "file"))
 
 
 def test_a_single_item_needs_no_other_process() -> None:
