@@ -16,6 +16,7 @@ from pipeline.configuration.experiment import check_experiment
 from pipeline.entry.composition import refuse_parts
 from pipeline.entry.ending import Ending
 from pipeline.entry.help import help_text
+from pipeline.entry.quiet import quieten
 
 Work = Callable[[dict[str, Any], Path], Any]
 HELP = ("--help", "-h")
@@ -42,6 +43,7 @@ def command(groups: tuple[str, ...], config_name: str = "config") -> Callable[[W
             values = plain(config)
             check_experiment(values, config_name)
             ending.has_begun = True
+            quieten()
             return work(values, outputs_folder(config))
 
         def job(config: DictConfig) -> Any:

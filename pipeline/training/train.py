@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import shutil
-import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
@@ -198,13 +197,7 @@ def begin_with(model: LanguageModel, path: Path) -> None:
 
 def fit(trainer: L.Trainer, model: LanguageModel, data: SpeechTokens, last: Path | None) -> None:
     """Train to the end, from the last checkpoint of an interrupted training if there is one."""
-    with warnings.catch_warnings():
-        # The sampler begins at the right batch by itself, which Lightning cannot know; and workers would only cost
-        # time: a window is cut out of mapped memory.
-        warnings.filterwarnings("ignore", ".*dataloader is not resumable.*")
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-        trainer.fit(model, data, ckpt_path=last, weights_only=True)
+    trainer.fit(model, data, ckpt_path=last, weights_only=True)
 
 
 def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun, trainer: L.Trainer) -> float:

@@ -111,7 +111,8 @@ def test_experiments_switch_groups_and_leaves(copy: RepositoryCopy) -> None:
 
 
 def test_a_stage_runs_straight_from_conf_and_says_what_is_wrong(copy: RepositoryCopy) -> None:
-    copy.python("pipeline.train", "trainer.max_steps=2", "tracking=none", "paths.outputs=elsewhere")
+    output = copy.python("pipeline.train", "trainer.max_steps=2", "tracking=none", "paths.outputs=elsewhere")
+    assert not any(noise in output for noise in ("weights_only", "Tip:", "Warning", "GPU available", "deprecated"))
     assert (copy.root / "elsewhere/train/checkpoint.ckpt").exists()
     assert not (copy.root / "elsewhere/resume").exists()
     wrong = copy.python("pipeline.train", "model.qk_rope_head_dim=5", "tracking=none", status=2)
