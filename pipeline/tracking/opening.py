@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow.entities import Run
@@ -20,17 +20,22 @@ from pipeline.tracking.writer import BackgroundWriter
 log = logging.getLogger(__name__)
 
 JOURNAL = "tracking_journal.jsonl"
+TRAINING = "train"
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """The run a stage asks for: its name, its stage, the runs it belongs to or goes on with, and further tags."""
+    """The run a stage asks for: its name, its stage, the runs it belongs to or goes on with, and further tags.
+
+    Where the store does not know `parent_run_id`, a training with the tags `parent_tags` takes its place.
+    """
 
     name: str
     stage: str
     parent_run_id: str | None
     resume_run_id: str | None
     tags: Mapping[str, str]
+    parent_tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_run(config: TrackingConfig, repository_root: Path, outputs: Path, request: RunRequest) -> RecordedRun:
@@ -42,7 +47,7 @@ def open_run(config: TrackingConfig, repository_root: Path, outputs: Path, reque
     store, experiment = connect(config, repository_root)
     with asking(store.uri):
         store.close_stale_runs(experiment.experiment_id)
-        parent = _known(store, request.parent_run_id, "this run gets no parent")
+        parent = _parent(store, experiment.experiment_id, request)
         run = _known(store, request.resume_run_id, "a new run begins")
         if run is None:
             tags = {**lineage_tags(repository_root), "mlflow.source.name": request.stage, **request.tags}
@@ -85,6 +90,16 @@ def _record(config: TrackingConfig, store: Store, run: Run, parent: Run | None, 
     if config.system_metrics:
         monitors.append(SystemMetrics(recorded.log_metrics, run.info.start_time / 1000))
     return recorded
+
+
+def _parent(store: Store, experiment_id: str, request: RunRequest) -> Run | None:
+    if not request.parent_tags:
+        return _known(store, request.parent_run_id, "this run gets no parent")
+    parent = None if request.parent_run_id is None else store.run(request.parent_run_id)
+    parent = parent or store.newest(experiment_id, TRAINING, request.parent_tags)
+    if parent is None:
+        log.warning("The tracking store %s has no run of this training; this run gets no parent.", store.name)
+    return parent
 
 
 def _known(store: Store, run_id: str | None, otherwise: str) -> Run | None:

@@ -22,6 +22,7 @@ def start_run(
     parent_run_id: str | None = None,
     tags: Mapping[str, str] | None = None,
     resume_run_id: str | None = None,
+    parent_tags: Mapping[str, str] | None = None,
 ) -> TrackedRun:
     """Begin a run, to be used as a context manager.
 
@@ -36,6 +37,8 @@ def start_run(
         tags: further tags.
         resume_run_id: an interrupted run to go on with. Where the store does not know it a new run begins, with a
             warning.
+        parent_tags: what tells the training this run belongs to from others, by which it is found where no id leads to
+            it: DVC brings back a checkpoint without a word of the run that made it.
 
     Raises:
         pipeline.tracking.store.StoreUnavailableError: within about ten seconds, when the store cannot be used.
@@ -51,7 +54,10 @@ def start_run(
 
     own_name = config.run_name if config.run_name and parent_run_id is None else name
     return open_run(
-        config, repository_root, outputs, RunRequest(own_name, stage, parent_run_id, resume_run_id, tags or {})
+        config,
+        repository_root,
+        outputs,
+        RunRequest(own_name, stage, parent_run_id, resume_run_id, tags or {}, parent_tags or {}),
     )
 
 

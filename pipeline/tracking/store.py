@@ -57,6 +57,15 @@ class Store:
             raise
         return run if run.info.lifecycle_stage == "active" else None
 
+    def newest(self, experiment_id: str, stage: str, tags: Mapping[str, str]) -> Run | None:
+        """The newest finished run of a stage that carries all these tags; None where there is none."""
+        conditions = [f"tags.`{name}` = '{value}'" for name, value in {STAGE_TAG: stage, **tags}.items()]
+        conditions.append("attributes.status = 'FINISHED'")
+        found = self.client.search_runs(
+            [experiment_id], " and ".join(conditions), max_results=1, order_by=["attributes.start_time DESC"]
+        )
+        return found[0] if found else None
+
     def experiment(self, name: str, location: str | None) -> Experiment:
         """The experiment of this name, made when there is none.
 

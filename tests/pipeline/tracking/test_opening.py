@@ -47,3 +47,26 @@ def test_the_journal_of_a_queued_experiment_outlives_its_copy(tmp_path, monkeypa
     copy = tmp_path / "copy"
     assert journal_folder(copy / "outputs", copy) == tmp_path / "repository" / "outputs"
     assert journal_folder(tmp_path / "elsewhere", copy) == tmp_path / "elsewhere"
+
+
+def test_a_training_is_found_by_its_tags_where_no_id_leads_to_it(start, client, caplog):
+    weights = {"identity.checkpoint": "abc"}
+    with start(tags=weights) as older:
+        pass
+    with start(tags=weights) as newer:
+        pass
+    with start(tags={"identity.checkpoint": "another"}):
+        pass
+    with start(stage="evaluate", tags=weights, parent_tags=weights) as lost:
+        pass
+    with start(stage="report", parent_run_id=older.run_id, parent_tags=weights) as known:
+        pass
+    with start(stage="report", parent_run_id="0" * 32, parent_tags=weights) as elsewhere:
+        pass
+    parents = [client.get_run(run.run_id).data.tags.get("mlflow.parentRunId") for run in (lost, known, elsewhere)]
+    assert parents == [newer.run_id, older.run_id, newer.run_id]
+    assert caplog.text == ""
+    with start(stage="report", parent_tags={"identity.checkpoint": "unknown"}) as orphan:
+        pass
+    assert "mlflow.parentRunId" not in client.get_run(orphan.run_id).data.tags
+    assert "has no run of this training; this run gets no parent" in caplog.text
