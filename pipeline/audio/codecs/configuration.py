@@ -17,7 +17,8 @@ MEL_RVQ_RANGES = {
     "n_mels": (1, 1024),
     "n_codebooks": (1, MOST_CODEBOOKS),
     "codebook_size": (2, 2**16),
-    "kmeans_iterations": (1, 10_000),
+    # scikit-learn's mini-batches fail with fewer than two steps.
+    "kmeans_iterations": (2, 10_000),
     "griffin_lim_iterations": (1, 1000),
     "stream_chunk_frames": (1, 10_000),
     "stream_lookahead_frames": (0, 10_000),

@@ -1,0 +1,1 @@
+"""Faults on purpose: `make drill` breaks everything that can break, and counts what comes back."""

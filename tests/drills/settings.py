@@ -1,0 +1,37 @@
+"""Every leaf of the configuration set wrong."""
+
+import random
+from pathlib import Path
+
+from tests.drills.tally import Family, LostError, Tally
+from tests.pipeline.configuration.test_experiment import (
+    OTHERS,
+    WRONG,
+    changed,
+    composed,
+    is_named,
+    leaves,
+    may_pass,
+    refusal,
+)  # fmt: skip
+
+
+def settings(root: Path, chance: random.Random, seconds: float) -> list[Tally]:
+    """Set leaves wrong, in an order drawn anew: refused in one sentence that names the key, or harmless."""
+    family = Family("setting of a wrong value", chance, seconds)
+    configurations = [composed(overrides) for overrides in ("", *OTHERS)]
+    cases = [(values, key, name) for values in configurations for key in leaves(values) for name in WRONG]
+    chance.shuffle(cases)
+    for values, key, name in cases:
+        if not family.has_time and family.tally.tries:
+            break
+        family.attempt(f"{key} {name}", lambda case=(values, key, name): _set(*case))
+    return [family.tally]
+
+
+def _set(values: dict[str, object], key: str, name: str) -> None:
+    message = refusal(changed(values, key, WRONG[name]))
+    if message is None and not may_pass(key, name):
+        raise LostError("it is accepted")
+    if message is not None and not is_named(key, message):
+        raise LostError(message)
