@@ -2,6 +2,7 @@
 
 import dis
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -16,12 +17,14 @@ BUGS = (
 )  # fmt: skip
 REMEDIES = {
     errno.ENOSPC: "free some space, or write to another disk with paths.outputs, paths.prepared and paths.cache",
+    errno.EFBIG: "write to a disk that takes larger files with paths.outputs, paths.prepared and paths.cache",
     errno.EDQUOT: "free some space, or write to another disk with paths.outputs, paths.prepared and paths.cache",
     errno.EACCES: "change its permissions, or choose another place with paths.outputs, paths.prepared and paths.cache",
     errno.EPERM: "change its permissions, or choose another place with paths.outputs, paths.prepared and paths.cache",
     errno.EROFS: "choose another place with paths.outputs, paths.prepared and paths.cache",
     errno.EMFILE: "raise the number of open files with `ulimit -n`",
 }
+TORCH_WRITER = re.compile(r"inline_container\.cc.*(unexpected pos|write failed|writing)|PytorchStreamWriter failed")
 MEMORY = (
     "Memory ran out{amount}; lower trainer.batch_size, trainer.sequence_length or the model's size, "
     "or set trainer.recompute_activations=true."
@@ -37,6 +40,8 @@ def sentence_of(error: BaseException) -> str | None:
         return MEMORY.format(amount=f" when {amount[1]} more were asked for" if amount else "")
     if isinstance(error, OSError):
         return _of_operating_system(error)
+    if (said := _of_writing_tensors(error)) is not None:
+        return said
     if isinstance(error, BUGS) or not _was_raised_by_us(error):
         return None
     return str(error) or None
@@ -49,6 +54,15 @@ def _of_operating_system(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
     return f"{where}{error.strerror}{remedy}."
+
+
+def _of_writing_tensors(error: BaseException) -> str | None:
+    """What safetensors and torch say of a disk that takes no more, each in an error of its own."""
+    if type(error).__name__ == "SafetensorError" and (number := re.search(r"os error (\d+)", str(error))):
+        return _of_operating_system(OSError(int(number[1]), os.strerror(int(number[1]))))
+    if isinstance(error, RuntimeError) and TORCH_WRITER.search(str(error)):
+        return f"A checkpoint could not be written whole: the disk takes no more; {REMEDIES[errno.ENOSPC]}."
+    return None
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

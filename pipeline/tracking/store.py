@@ -39,6 +39,8 @@ class Store:
 
     def __init__(self, uri: str) -> None:
         use_http_defaults()
+        # Of every error of a database it prints the whole traceback; the error itself is told here, in a line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self.uri = uri
         self.client = MlflowClient(tracking_uri=uri)
 
@@ -96,10 +98,13 @@ class Store:
 
     def resume_run(self, run_id: str) -> None:
         """Take over a run that was interrupted."""
-        process = Process.current()
-        self.client.set_tag(run_id, HOST_TAG, process.host)
-        self.client.set_tag(run_id, PROCESS_TAG, str(process))
+        self.touch(run_id)
+        self.client.set_tag(run_id, PROCESS_TAG, str(Process.current()))
         self.client.update_run(run_id, status="RUNNING")
+
+    def touch(self, run_id: str) -> None:
+        """Write what is known already, to see whether the store takes it: the machine that the run is on."""
+        self.client.set_tag(run_id, HOST_TAG, Process.current().host)
 
     def close_stale_runs(self, experiment_id: str) -> list[str]:
         """Mark runs KILLED that say RUNNING although their process, on this machine, is gone; return their ids."""

@@ -130,7 +130,7 @@ class BackgroundWriter:
 
     def _failed(self, records: list[Record], error: Exception) -> bool:
         self._attempts += 1
-        if self._attempts >= ATTEMPTS and self._store_answers(records[0].run_id):
+        if self._attempts >= ATTEMPTS and self._store_takes_others(records[0].run_id):
             log.warning("The tracking store failed on %s: %s", _summary(records), redacted(str(error)))
             self._attempts = 0
             return True
@@ -145,11 +145,13 @@ class BackgroundWriter:
             )
         return False
 
-    def _store_answers(self, run_id: str) -> bool:
+    def _store_takes_others(self, run_id: str) -> bool:
+        """Whether the store takes something else of this run: a database that was deleted, or is full, still reads."""
         try:
-            return self.store.run(run_id) is not None
+            self.store.touch(run_id)
         except Exception:  # noqa: BLE001 - any failure is the answer
             return False
+        return True
 
 
 def _summary(records: list[Record]) -> str:
