@@ -1,4 +1,4 @@
-"""Prepared data, codecs and interrupted trainings with flipped bits, cut, emptied, replaced and mixed-up files."""
+"""Prepared tokens and codecs with flipped bits, and with files that are cut, emptied, replaced or gone."""
 
 import random
 import shutil
@@ -14,8 +14,6 @@ from pipeline.audio.codecs.storage import load_codec, save_codec
 from pipeline.entry.errors import sentence_of
 from pipeline.tokens.shards import TokenDataset, finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
-from tests.drills.injection import RAW, Fault, in_another_process
-from tests.drills.stages import Workplace
 from tests.drills.tally import Family, LostError, Tally
 
 VOCABULARY = Vocabulary(n_codebooks=2, codebook_size=16)
@@ -129,33 +127,3 @@ def _read_codec(folder: Path) -> bytes:
     codec = load_codec(folder)
     fields, tensors = codec.state()
     return str(fields).encode() + b"".join(tensor.numpy().tobytes() for tensor in tensors.values())
-
-
-def interrupted_trainings(root: Path, chance: random.Random, seconds: float) -> list[Tally]:
-    """Kill a training, damage a file of what it left to go on from, and go on: equal bytes, or one sentence."""
-    workplace = Workplace(root / "training")
-    workplace.root.mkdir(parents=True)
-    counts = workplace.build(("prepare", "train"))
-    family = Family("damaged state of an interrupted training", chance, seconds)
-    while family.has_time or not family.tally.tries:
-        workplace.begin("train")
-        # Late enough for a checkpoint to be there.
-        kill = chance.randrange(counts["train"] // 2, counts["train"])
-        in_another_process(workplace.work("train"), workplace.root, Fault(kill))
-        left = sorted(path for path in (workplace.root / "outputs").rglob("*") if path.is_file())
-        if not left:
-            continue
-        path, spoil = chance.choice(left), chance.choice(DAMAGES)
-        if path.stat().st_size:
-            spoil(path, chance)
-        name = path.relative_to(workplace.root)
-        family.attempt(f"kill at {kill}, {spoil.__name__} {name}", lambda: _go_on(workplace))
-    return [family.tally]
-
-
-def _go_on(workplace: Workplace) -> None:
-    again = in_another_process(workplace.work("train"), workplace.root, Fault())
-    if again.status == RAW or not again.was_told:
-        raise LostError(f"the next run ended with {again.status}: {again.said}")
-    if again.status == 0:
-        workplace.compare("train")

@@ -4,13 +4,15 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.drills.damage import damage, interrupted_trainings
+from tests.drills.damage import damage
 from tests.drills.interruptions import interruptions
 from tests.drills.pages import pages
+from tests.drills.ranks import ranks
 from tests.drills.recordings import recordings
 from tests.drills.settings import settings
 from tests.drills.stores import stores
 from tests.drills.tally import Tally
+from tests.drills.trainings import trainings
 
 FAMILIES: dict[str, Callable[[Path, random.Random, float], list[Tally]]] = {
     "settings": settings,
@@ -19,5 +21,6 @@ FAMILIES: dict[str, Callable[[Path, random.Random, float], list[Tally]]] = {
     "recordings": recordings,
     "pages": pages,
     "interruptions": interruptions,
-    "trainings": interrupted_trainings,
+    "trainings": trainings,
+    "ranks": ranks,
 }

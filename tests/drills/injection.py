@@ -54,7 +54,12 @@ class Operations:
             path = arguments[0]
         else:
             return
-        if not isinstance(path, str | bytes | os.PathLike) or not os.fsdecode(path).startswith(self._folder):
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        # A removed tree's files are named relative to its open folders.
+        named = os.fsdecode(path)
+        is_relative = event in ("os.remove", "os.rmdir") and not os.path.isabs(named)
+        if not is_relative and not named.startswith(self._folder):
             return
         number, self.count = self.count, self.count + 1
         if self._fault.operation is None or number < self._fault.operation:
