@@ -17,16 +17,17 @@ from pipeline.audio.codecs.codec import Codec
 from pipeline.audio.codecs.configuration import CodecConfig, codec_settings
 from pipeline.audio.codecs.registry import codec_sample_rate, fit_codec
 from pipeline.audio.codecs.storage import load_codec, save_codec
+from pipeline.audio.corpora.corpus import Corpus
 from pipeline.audio.corpora.registry import build_corpus
 from pipeline.audio.reading import write_wav
 from pipeline.audio.splitting import SPLITS, assign_splits
 from pipeline.audio.utterances import Utterance, plan_utterances
 from pipeline.plumbing.files import sweep, write_json
 from pipeline.plumbing.fingerprint import fingerprint
-from pipeline.preparation.configuration import read_data
+from pipeline.preparation.configuration import DataConfig, read_data
 from pipeline.preparation.data_card import describe, write_card, write_manifest
 from pipeline.preparation.encoding import encode_splits
-from pipeline.preparation.inspection import inspect_corpus, require_usable
+from pipeline.preparation.inspection import Inspection, inspect_corpus, require_usable
 from pipeline.preparation.reference import measure_references, save_references
 from pipeline.preparation.refusal import listed_when_refused
 from pipeline.preparation.utterance_reader import UtteranceReader, by_recording
@@ -106,22 +107,32 @@ def _sole_use(cache: Path) -> Iterator[None]:
 
 
 def _prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str, Any]:
-    seed = values["seed"]
-    data, codec_config = read_data(values["data"]), codec_settings(values["codec"])
-    processing = data.processing
-
-    corpus = build_corpus(data.kind, data.options, cache, seed)
+    data = read_data(values["data"])
+    corpus = build_corpus(data.kind, data.options, cache, values["seed"])
     recordings = corpus.recordings()
     for remark in corpus.remarks():
         log.warning(remark)
     warn_of_unwatched(corpus, [recording.id for recording in recordings])
     inspections = inspect_corpus(
-        corpus, recordings, data.utterances.min_recording_seconds, data.screening, processing.workers
+        corpus, recordings, data.utterances.min_recording_seconds, data.screening, data.processing.workers
     )
     with listed_when_refused(inspections, prepared):
         require_usable(inspections, data.screening)
-        usable = [i for i in inspections if not i.reason]
-        splits = assign_splits([i.recording for i in usable], data.split, seed)
+        return _write(values, data, corpus, inspections, prepared, cache)
+
+
+def _write(
+    values: Mapping[str, Any],
+    data: DataConfig,
+    corpus: Corpus,
+    inspections: Sequence[Inspection],
+    prepared: Path,
+    cache: Path,
+) -> dict[str, Any]:
+    """Make prepared data of a corpus that was inspected."""
+    seed, codec_config, processing = values["seed"], codec_settings(values["codec"]), data.processing
+    usable = [i for i in inspections if not i.reason]
+    splits = assign_splits([i.recording for i in usable], data.split, seed)
     utterances = plan_utterances(
         {i.recording.id: i.seconds for i in usable},
         {i.recording.id: i.recording.speaker for i in usable},
@@ -129,12 +140,8 @@ def _prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str
         data.utterances,
         seed,
     )
-    read = UtteranceReader(
-        corpus,
-        {i.recording.id: i for i in inspections},
-        codec_sample_rate(codec_config),
-        data.utterances.gap_seconds,
-    )
+    by_id = {i.recording.id: i for i in inspections}
+    read = UtteranceReader(corpus, by_id, codec_sample_rate(codec_config), data.utterances.gap_seconds)
     # What an interrupted run has encoded is found again by what it was encoded from: names and speakers decide on the
     # split and the order, so a corpus renamed in between is another one.
     settings = prepared_settings(values)
@@ -150,16 +157,8 @@ def _prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str
     save_references(references, work / "reference")
     save_examples(utterances, read, tokens["test"], work / "examples")
     write_manifest(inspections, splits, work / "manifest.csv")
-    card = describe(
-        values["data"]["kind"],
-        values["codec"],
-        codec.frame_rate,
-        inspections,
-        corpus.remarks(),
-        utterances,
-        tokens,
-        references,
-    )
+    remarks = corpus.remarks()
+    card = describe(data.kind, values["codec"], codec.frame_rate, inspections, remarks, utterances, tokens, references)
     write_json(work / "data_card.json", card)
     write_card(card, work / "data_card.md")
     write_prepared_identity(work, settings)
