@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.entry.command import command
 
 
-@command(groups=("conversion", "model", "tracking", "debug"))
+@command(groups=("conversion", "model", "tracking", "debug"), writes=("outputs",))
 def main(values: dict[str, Any], outputs: Path) -> None:
     """Write `target` from `source`: by default outputs/export from the best checkpoint of training."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.

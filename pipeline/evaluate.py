@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.entry.command import command
 
 
-@command(groups=("evaluate", "tracking", "debug"))
+@command(groups=("evaluate", "tracking", "debug"), writes=("outputs",))
 def main(values: dict[str, Any], outputs: Path) -> None:
     """Write outputs/evaluate from outputs/export and the held-out data."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.

@@ -15,7 +15,7 @@ from pipeline.entry.command import command
 log = logging.getLogger(__name__)
 
 
-@command(groups=("data", "codec", "debug"))
+@command(groups=("data", "codec", "debug"), writes=("prepared", "cache"))
 def main(values: dict[str, Any], outputs: Path) -> None:
     """Write data/prepared."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.

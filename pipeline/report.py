@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.entry.command import command
 
 
-@command(groups=("report", "tracking"))
+@command(groups=("report", "tracking"), writes=("outputs",))
 def main(values: dict[str, Any], outputs: Path) -> None:
     """Write outputs/report/index.html from what the other stages wrote."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.

@@ -19,7 +19,8 @@ from pipeline.entry.command import command
     groups=(
         "data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking", "experiment",
         "cluster", "debug",
-    )
+    ),
+    writes=("outputs",),
 )  # fmt: skip
 def main(values: dict[str, Any], outputs: Path) -> float:
     """Train, and return the best validation loss, which sweeps minimise."""

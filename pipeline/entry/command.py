@@ -16,6 +16,7 @@ from pipeline.configuration.experiment import check_experiment
 from pipeline.entry.composition import refuse_parts
 from pipeline.entry.ending import Ending
 from pipeline.entry.help import help_text
+from pipeline.entry.places import require_writable
 from pipeline.entry.quiet import quieten
 
 Work = Callable[[dict[str, Any], Path], Any]
@@ -23,7 +24,9 @@ HELP = ("--help", "-h")
 TRACEBACK = "--traceback"
 
 
-def command(groups: tuple[str, ...], config_name: str = "config") -> Callable[[Work], Callable[..., Any]]:
+def command(
+    groups: tuple[str, ...], config_name: str = "config", writes: tuple[str, ...] = ()
+) -> Callable[[Work], Callable[..., Any]]:
     """Make a command of a function that takes the checked configuration, and the folder to write to.
 
     Called with a composed configuration the command works on it and lets errors pass; called without, it reads the
@@ -32,6 +35,7 @@ def command(groups: tuple[str, ...], config_name: str = "config") -> Callable[[W
     Args:
         groups: those of conf/ that the command goes by, for its help.
         config_name: the file of conf/ that it composes.
+        writes: the folders of `paths` that it writes to.
     """
 
     def decorate(work: Work) -> Callable[..., Any]:
@@ -42,9 +46,12 @@ def command(groups: tuple[str, ...], config_name: str = "config") -> Callable[[W
                 refuse_parts(HydraConfig.get().runtime.choices)
             values = plain(config)
             check_experiment(values, config_name)
+            outputs = outputs_folder(config)
+            for name in writes:
+                require_writable(f"paths.{name}", outputs if name == "outputs" else Path(values["paths"][name]))
             ending.has_begun = True
             quieten()
-            return work(values, outputs_folder(config))
+            return work(values, outputs)
 
         def job(config: DictConfig) -> Any:
             if is_multirun():

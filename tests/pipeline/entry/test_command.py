@@ -118,3 +118,15 @@ def test_a_failing_job_is_named_at_once_and_the_others_run(typed: Callable[..., 
     assert lines[0] == "ERROR: output=jsonn: output is 'jsonn'; choose table or json."
     assert lines[1] == "ERROR: output=yaml: output is 'yaml'; choose table or json."
     assert lines[-1].startswith("ERROR: Of the sweep's jobs at least one failed, and the others went on. output=jsonn:")
+
+
+@pytest.mark.parametrize(("stage", "key"), [("train", "outputs"), ("evaluate", "outputs"), ("prepare_data", "cache")])
+def test_a_place_that_cannot_be_written_to_is_named_before_any_work(
+    typed: Callable[..., Told], tmp_path: Path, stage: str, key: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    status, _, told = typed(stage, f"paths.{key}={tmp_path}/file/below")
+    assert status == 2
+    assert told == (
+        f"ERROR: paths.{key} is {tmp_path}/file/below, but {tmp_path}/file is not a folder; choose another place.\n"
+    )
