@@ -1,6 +1,7 @@
 """How a command ends that does not end well: one sentence and status 2, or a traceback and status 1."""
 
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from pipeline.plumbing.rank import rank_of_this_process
 from pipeline.plumbing.redaction import redacted
 
 MENDABLE, BUG, INTERRUPTED = 2, 1, 130
+# How long the other ranks stay for the first to tell what is wrong.
+FAREWELL_SECONDS = 2.0
 REPORT_IT = (
     "This is a fault of Melisma or of a library, not of what was asked for. Nothing half-written is left in place of "
     "earlier results; please report the lines above, with the command."
@@ -98,7 +101,8 @@ class Ending:
             sentence = sentence_of(error)
             status = MENDABLE if sentence else BUG
         if rank and sentence and not self.has_begun:
-            # Every rank finds the same; the first one says it.
+            # Every rank finds the same; the first one says it, unless a launcher ends it because another was gone first.
+            time.sleep(FAREWELL_SECONDS)
             return status
         lines = []
         if sentence is None or self.show_traceback:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.entry import ending
+
 REPOSITORY = Path(__file__).parents[3]
 COMMANDS = ("prepare_data", "train", "convert_checkpoint", "evaluate", "report", "plan", "compliance")
 HEAVY = {"torch", "lightning", "mlflow", "transformers", "scipy", "sklearn", "matplotlib", "torchaudio", "numpy"}
@@ -108,6 +110,7 @@ def test_the_other_ranks_leave_it_to_the_first_to_name_a_wrong_setting(
     typed: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(ending, "FAREWELL_SECONDS", 0.0)
     assert typed("train", "seed=abc") == (2, "", "")
 
 
