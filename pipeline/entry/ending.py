@@ -101,7 +101,7 @@ class Ending:
             sentence = sentence_of(error)
             status = MENDABLE if sentence else BUG
         if rank and sentence and not self.has_begun:
-            # Every rank finds the same; the first one says it, unless a launcher ends it because another was gone first.
+            # Every rank finds the same. The first says it, unless a launcher ends it because another was gone before.
             time.sleep(FAREWELL_SECONDS)
             return status
         lines = []
