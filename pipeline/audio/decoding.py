@@ -236,6 +236,8 @@ def one_line(error: BaseException) -> str:
         text = error.error_string
     else:
         text = getattr(error, "strerror", None) or str(error)
+    if "possibly a pipe" in text:  # as libsndfile has it where a file ends within its header
+        text = "its header is cut off"
     return " ".join(text.split()).removeprefix("Error : ").rstrip(".") or type(error).__name__
 
 

@@ -4,6 +4,9 @@ from pipeline.audio.configuration import ScreeningConfig
 from pipeline.audio.survey import Survey
 from pipeline.audio.unusable import UnusableRecording
 
+# Floating-point files may go beyond full scale a little; far beyond it they are scaled in another way, or broken.
+LARGEST_PEAK = 10.0
+
 
 def screen(found: Survey, min_seconds: float, config: ScreeningConfig) -> None:
     """Raise UnusableRecording when a recording is damaged, empty, not finite, too short, silent or clipped."""
@@ -17,6 +20,8 @@ def screen(found: Survey, min_seconds: float, config: ScreeningConfig) -> None:
         raise UnusableRecording("empty: no samples")
     if not found.finite:
         raise UnusableRecording("holds NaN or infinite samples")
+    if found.peak > LARGEST_PEAK:
+        raise UnusableRecording(f"not audio at full scale 1: a sample is {found.peak:.3g}")
     if found.seconds < min_seconds:
         raise UnusableRecording(f"too short: {found.seconds:.2f} s of at least {min_seconds:g} s")
     if found.rms < config.silence_rms:

@@ -43,6 +43,7 @@ class Survey:
         rms: their RMS, full scale 1, a constant offset removed.
         clipped_fraction: the share of them in runs of three or more at full scale.
         finite: whether none is NaN or infinite.
+        peak: the largest of them.
         notes: what is odd, although no sound is missing.
         damage: what is missing; empty where nothing is.
     """
@@ -53,6 +54,7 @@ class Survey:
     rms: float
     clipped_fraction: float
     finite: bool
+    peak: float
     notes: tuple[str, ...] = ()
     damage: str = ""
 
@@ -69,6 +71,7 @@ class Statistics:
         self.n_frames = 0
         self.n_clipped = 0
         self.finite = True
+        self.peak = 0.0
         self._digest = hashlib.sha256()
         self._mean = 0.0
         self._squares = 0.0
@@ -90,7 +93,9 @@ class Statistics:
         self._squares += shift**2 * self.n_frames * len(block) / total
         self._mean += shift * len(block) / total
         self.n_frames = total
-        self._count_clipped(np.abs(block) >= FULL_SCALE)
+        magnitude = np.abs(block)
+        self.peak = max(self.peak, float(magnitude.max(initial=0.0)))
+        self._count_clipped(magnitude >= FULL_SCALE)
 
     def _count_clipped(self, full: np.ndarray) -> None:
         """Count the runs at full scale; one that reaches the end of a block may go on in the next."""
@@ -174,6 +179,7 @@ def _describe(stream: AudioStream, mean: Statistics, channels: list[Statistics],
         used.rms,
         used.clipped_fraction,
         used.finite,
+        used.peak,
         tuple(notes),
         stream.damage,
     )

@@ -29,7 +29,7 @@ FORMATS = (
 )  # fmt: skip
 NAMES = (
     "new\nline", "\u202ereversed", "\u2066isolated", "bell\a", "tab\t", "quote\"'`", "comma,;|", "<script>alert(1)",
-    "%s%n", "$(reboot)", "-rf", "*?[a]", "spaces  ", "\ufeffmark", "e\u0301", "😀", "ａ", "x" * 240, "con", "..a",
+    "%s%n", "$(reboot)", "-rf", "*?[a]", "spaces  ", "\ufeffmark", "e\u0301", "😀", "ａ", "x" * 240, "con", "nul",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ CONFIG = ScreeningConfig(
     max_sample_rate=768_000,
     max_hours=24,
 )
-SPEECH = Survey(RATE, Take(RATE), "ab" * 32, rms=0.1, clipped_fraction=0.0, finite=True)
+SPEECH = Survey(RATE, Take(RATE), "ab" * 32, rms=0.1, clipped_fraction=0.0, finite=True, peak=0.7)
 
 
 def reason(config: ScreeningConfig = CONFIG, **changes) -> str:
@@ -38,6 +38,7 @@ def test_each_fault_has_its_reason():
     assert reason(take=Take(RATE // 4)) == "too short: 0.25 s of at least 0.3 s"
     assert reason(rms=1e-5) == "silent: RMS 1.0e-05 below 0.0001"
     assert reason(clipped_fraction=0.5) == "clipped: 50.0% of the samples, more than 1.0%"
+    assert reason(peak=1e38) == "not audio at full scale 1: a sample is 1e+38"
     assert reason(sample_rate=3999) == "sample rate 3999 Hz, not between 4000 and 768000 Hz"
     assert reason(sample_rate=768_001).startswith("sample rate 768001 Hz")
 

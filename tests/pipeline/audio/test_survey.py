@@ -31,6 +31,7 @@ def test_statistics_do_not_depend_on_the_blocks(size):
         statistics.add(audio[start : start + size])
     assert statistics.n_frames == len(audio)
     assert statistics.sha256 == hashlib.sha256(audio.tobytes()).hexdigest()
+    assert statistics.peak == 1.0
     assert statistics.rms == pytest.approx(np.std(audio, dtype=np.float64), rel=1e-9)
     whole = Statistics()
     whole.add(audio)
