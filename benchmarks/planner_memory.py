@@ -14,6 +14,7 @@ import sys
 import tempfile
 import traceback
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning as L  # noqa: N812
@@ -21,8 +22,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
-from lightning_modules.language_model import Batch, LanguageModel
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
@@ -89,9 +91,9 @@ class QuicklyInitialised(LanguageModel):
             router.reset_balance()
 
 
-def collate(rows: list[Tensor]) -> Batch:
+def collate(rows: list[Tensor], depth: int) -> Batch:
     tokens = torch.stack(rows)
-    return Batch(tokens, torch.zeros_like(tokens))
+    return Batch.whole_step(tokens, torch.zeros_like(tokens), depth)
 
 
 def plan(training: PlannedTraining) -> dict[str, Any]:
@@ -139,7 +141,8 @@ def measure(training: PlannedTraining, n_steps: int) -> dict[str, Any]:
     )
     torch.cuda.reset_peak_memory_stats()
     rows = RandomTokens(n_rows, length, training.decoder.vocab_size)
-    trainer.fit(model, DataLoader(rows, training.batch_size, collate_fn=collate))
+    stack = partial(collate, depth=training.decoder.num_nextn_predict_layers)
+    trainer.fit(model, DataLoader(rows, training.batch_size, collate_fn=stack))
     allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
     free, total = torch.cuda.mem_get_info()
     return {

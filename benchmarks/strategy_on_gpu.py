@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from functools import partial
 from typing import Any
 
 import lightning as L  # noqa: N812
@@ -21,8 +22,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
-from lightning_modules.language_model import Batch, LanguageModel
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
@@ -82,9 +84,9 @@ class Progress(L.Callback):
         self.times.append(time.perf_counter())
 
 
-def collate(rows: list[Tensor]) -> Batch:
+def collate(rows: list[Tensor], depth: int) -> Batch:
     tokens = torch.stack(rows)
-    return Batch(tokens, torch.zeros_like(tokens))
+    return Batch.whole_step(tokens, torch.zeros_like(tokens), depth)
 
 
 def train(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -124,7 +126,8 @@ def train(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     if arguments.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    trainer.fit(model, DataLoader(rows, arguments.batch, collate_fn=collate))
+    stack = partial(collate, depth=decoder.num_nextn_predict_layers)
+    trainer.fit(model, DataLoader(rows, arguments.batch, collate_fn=stack))
     losses = torch.stack(progress.losses).tolist()
     late = max(1, len(losses) // 5)
     half = len(progress.times) // 2

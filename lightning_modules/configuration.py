@@ -29,7 +29,8 @@ class AnomalyConfig:
 
     A spike is a loss or gradient norm more than `spike_deviations` standard deviations above the mean of the last
     `spike_window` steps; half as many have to be known first. (This is how OLMo 2's training skips steps, arXiv
-    2501.00656; its values are the defaults.) After `max_consecutive_skips` skips in a row training stops.
+    2501.00656; its values are the defaults.) After `max_consecutive_skips` skips in a row training stops, and after
+    `max_consecutive_overflows` steps in a row whose gradients overflowed under FP16, though each halved the loss scale.
     """
 
     LARGEST: ClassVar[Mapping[str, float]] = {"spike_window": 10**6}
@@ -39,6 +40,7 @@ class AnomalyConfig:
     spike_deviations: float = 6.0
     spike_window: int = 128
     max_consecutive_skips: int = 5
+    max_consecutive_overflows: int = 20
 
     def __post_init__(self) -> None:
         for name, known in (("nonfinite", NONFINITE_ANSWERS), ("spike", SPIKE_ANSWERS)):
@@ -50,10 +52,9 @@ class AnomalyConfig:
             raise ValueError(f"trainer.anomalies.spike_deviations is {self.spike_deviations}; it must be positive.")
         if self.spike_window < 4:
             raise ValueError(f"trainer.anomalies.spike_window is {self.spike_window}; it must be at least 4.")
-        if self.max_consecutive_skips < 1:
-            raise ValueError(
-                f"trainer.anomalies.max_consecutive_skips is {self.max_consecutive_skips}; it must be at least 1."
-            )
+        for name in ("max_consecutive_skips", "max_consecutive_overflows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"trainer.anomalies.{name} is {getattr(self, name)}; it must be at least 1.")
 
 
 @dataclass(frozen=True)

@@ -1,90 +1,42 @@
-"""From documents of tokens to packed batches, at any position of training."""
+"""From windows of packed documents to batches, at any position of training."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L  # noqa: N812
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from lightning_modules.language_model import Batch
+from lightning_modules.batch import Batch
+from lightning_modules.packing import PACKING, Documents, PackedDocuments
 
 
-class Documents(Protocol):
-    """Random access to documents of token ids."""
+class OptimizerSteps(Dataset[Batch]):
+    """A training's windows, each with how many targets the windows of its optimizer step have on average.
 
-    lengths: np.ndarray
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> np.ndarray: ...
-
-
-class PackedDocuments(Dataset[Batch]):
-    """Documents laid end to end in a fresh order every epoch, and cut into windows.
-
-    Window i is a pure function of (documents, seed, i): training can stop and go on anywhere, on any number of ranks,
-    and every token is an input exactly once an epoch. Indices run on over epochs without end. Windows that are read
-    one after the other lie in documents that are not: a rank maps the files its own windows touch, when they do.
-
-    An epoch's order takes 16 bytes a document beside the documents' own index, and is drawn anew, in time proportional
-    to their number, when an epoch begins; a window is found by bisection.
+    Losses are divided by that: it has to be known before the step's first micro-batch, on every rank.
 
     Args:
-        documents: the token documents.
-        sequence_length: T, input tokens of a window.
-        lookahead: tokens beyond the window that targets need: 1 + the depth of multi-token prediction.
-        seed: of the order; None keeps the documents' own.
+        windows: the windows.
+        first_window: where training begins or goes on, with a whole step.
+        windows_per_step: of all ranks and micro-batches.
     """
 
-    def __init__(self, documents: Documents, sequence_length: int, lookahead: int, seed: int | None) -> None:
-        self.documents = documents
-        self.sequence_length = sequence_length
-        self.lookahead = lookahead
-        self.seed = seed
-        self.n_tokens = int(documents.lengths.sum())
-        if self.n_tokens == 0:
-            raise ValueError("There are no tokens to train on; run prepare-data on a corpus that holds speech.")
-        self.windows_per_epoch = -(-self.n_tokens // sequence_length)
-        self._epoch = -1
-        self._order = np.zeros(0, dtype=np.int64)
-        self._ends = np.zeros(0, dtype=np.int64)
-
-    def __len__(self) -> int:
-        """Windows of one epoch."""
-        return self.windows_per_epoch
+    def __init__(self, windows: PackedDocuments, first_window: int, windows_per_step: int) -> None:
+        self.windows = windows
+        self.first_window = first_window
+        self.windows_per_step = windows_per_step
+        self._step = -1
+        self._n_targets = torch.zeros(0)
 
     def __getitem__(self, index: int) -> Batch:
-        """Window `index`: [T + lookahead] tokens and document ids; the epoch's end is padded with document -1."""
-        epoch, window = divmod(index, self.windows_per_epoch)
-        self._enter_epoch(epoch)
-        start = window * self.sequence_length
-        size = self.sequence_length + self.lookahead
-        tokens = np.zeros(size, dtype=np.int64)
-        document_ids = np.full(size, -1, dtype=np.int64)
-        filled = 0
-        place = int(np.searchsorted(self._ends, start, side="right"))
-        while filled < size and place < len(self._order):
-            document = self.documents[self._order[place]]
-            offset = start + filled - (int(self._ends[place]) - len(document))
-            piece = document[offset : offset + size - filled]
-            tokens[filled : filled + len(piece)] = piece
-            document_ids[filled : filled + len(piece)] = place
-            filled += len(piece)
-            place += 1
-        return Batch(torch.from_numpy(tokens), torch.from_numpy(document_ids))
-
-    def _enter_epoch(self, epoch: int) -> None:
-        if epoch == self._epoch:
-            return
-        n_documents = len(self.documents)
-        if self.seed is None:
-            self._order = np.arange(n_documents)
-        else:
-            self._order = np.random.default_rng((self.seed, epoch)).permutation(n_documents)
-        self._ends = np.cumsum(self.documents.lengths[self._order])
-        self._epoch = epoch
+        """Window `index`, as `PackedDocuments` counts them."""
+        step = (index - self.first_window) // self.windows_per_step
+        window = self.windows[index]
+        if step != self._step:
+            first = self.first_window + step * self.windows_per_step
+            self._step, self._n_targets = step, self.windows.mean_targets(first, self.windows_per_step)
+        return window._replace(n_targets=self._n_targets)
 
 
 class OnePass(Dataset[Batch]):
@@ -102,11 +54,12 @@ class OnePass(Dataset[Batch]):
         return len(self.windows)
 
     def __getitem__(self, index: int) -> Batch:
-        """Window `index` of the first epoch, or an empty one: [T + lookahead] tokens and document ids."""
+        """Window `index` of the first epoch, or an empty one of the same shapes."""
         if index < len(self.windows):
             return self.windows[index]
-        size = self.windows.sequence_length + self.windows.lookahead
-        return Batch(torch.zeros(size, dtype=torch.int64), torch.full((size,), -1))
+        lookahead = self.windows.lookahead
+        nothing = torch.zeros(self.windows.sequence_length + lookahead, dtype=torch.int64)
+        return Batch(nothing, torch.full_like(nothing, -1), nothing, torch.zeros(lookahead, dtype=torch.float64))
 
 
 class RankSlices(Sampler[int]):
@@ -203,7 +156,9 @@ class SpeechTokens(L.LightningDataModule):
         self._sampler = RankSlices(
             self.n_batches, self.batch_size, trainer.global_rank, trainer.world_size, done, position
         )
-        return DataLoader(self.train_windows, batch_size=self.batch_size, sampler=self._sampler, collate_fn=collate)
+        windows_per_step = trainer.world_size * self.batch_size * trainer.accumulate_grad_batches
+        windows = OptimizerSteps(self.train_windows, position, windows_per_step)
+        return DataLoader(windows, batch_size=self.batch_size, sampler=self._sampler, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's validation windows, in the documents' own order; every rank has equally many, some empty."""
@@ -230,19 +185,25 @@ class SpeechTokens(L.LightningDataModule):
         return {
             "windows": self._sampler.windows(done, rank=0).start,
             "sequence_length": self.train_windows.sequence_length,
+            "packing": PACKING,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where another training stopped; Lightning calls this before it asks for batches.
 
         Raises:
-            ValueError: that training cut its windows to another length.
+            ValueError: that training packed other windows.
         """
         length = self.train_windows.sequence_length
         if state_dict["sequence_length"] != length:
             raise ValueError(
                 f"The checkpoint counts windows of {state_dict['sequence_length']} tokens, and trainer.sequence_length "
                 f"is {length}; resume with the former, or begin a new training from its weights (trainer.start_from)."
+            )
+        if state_dict.get("packing") != PACKING:
+            raise ValueError(
+                "The checkpoint counts windows that were packed in another way, by another version; finish that "
+                "training with it, or begin a new one from its weights (trainer.start_from)."
             )
         self._loaded_position = state_dict["windows"]
 

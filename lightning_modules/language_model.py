@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L  # noqa: N812
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_modules.batch import Batch, are_targets
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.decoder import Decoder, DecoderOutput
@@ -18,18 +19,8 @@ from lightning_modules.parallel.clipping import clip_gradients
 from lightning_modules.schedule import ScheduleConfig
 
 IGNORED_TARGET = -100
-
-
-class Batch(NamedTuple):
-    """Packed documents, with the tokens beyond the window that the last targets need.
-
-    Attributes:
-        tokens: [B, T + 1 + depth] token ids; depth is that of multi-token prediction.
-        document_ids: [B, T + 1 + depth] the document of every token; -1 for padding.
-    """
-
-    tokens: Tensor
-    document_ids: Tensor
+# Losses by their metrics' names: each summed, and over how many.
+Sums = dict[str, tuple[Tensor, Tensor]]
 
 
 class LanguageModel(L.LightningModule):
@@ -73,6 +64,7 @@ class LanguageModel(L.LightningModule):
     ) -> None:
         super().__init__()
         objective.check_depth(decoder.num_nextn_predict_layers)
+        decoder.check_router_learns()
         # Plain values only, so that the checkpoint opens with weights_only=True.
         self.save_hyperparameters(
             {
@@ -92,9 +84,12 @@ class LanguageModel(L.LightningModule):
         self.check_gradients: Callable[[torch.optim.Optimizer, Tensor], None] | None = None
         self.step_skipped = False
         self.parameter_average: dict[str, Tensor] = {}
-        self._validation_sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self._step_sums: Sums = {}
+        self._summed_step = -1
+        self._validation_sums: Sums = {}
         self.decoder = Decoder(decoder)
         self.decoder.recomputes_activations = recompute_activations
+        self.compiles_blocks = compile_blocks
         if compile_blocks:
             for block in self.decoder.blocks():
                 block.compile()
@@ -108,32 +103,41 @@ class LanguageModel(L.LightningModule):
             self.load_first_weights(self.decoder)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss of one micro-batch, and the tokens each expert received [layers, E]."""
+        """The loss of one micro-batch, and the tokens each expert received [layers, E].
+
+        What is logged are the means over the optimizer step's micro-batches so far: with its last one, the step's own.
+        """
         output = self._predict(batch)
-        loss, metrics = self.objective_loss(output, batch, progress=self.global_step / self.max_steps)
+        loss, sums = self.objective_loss(output, batch, progress=self.global_step / self.max_steps)
+        if self._summed_step != self.global_step:
+            self._step_sums, self._summed_step = {}, self.global_step
+        self._step_sums = _added(self._step_sums, sums)
+        metrics = {name: mean.float() for name, mean in self._global_means(self._step_sums).items()}
         self.log_dict(metrics)
         self.log("loss", metrics["train/loss"], prog_bar=True, logger=False)
         self.log("train/learning_rate", self._learning_rate())
         loads = [routing.load() for routing in output.routings]
         return {"loss": loss, "expert_load": torch.stack(loads) if loads else loss.new_zeros(0, 0)}
 
-    def objective_loss(self, output: DecoderOutput, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective_loss(self, output: DecoderOutput, batch: Batch, progress: float) -> tuple[Tensor, Sums]:
         """What is minimised, once the share `progress` of training is done, and its parts by their metrics' names.
 
         λ_LM · L + 1/D · Σ_k λ_k · L_k over D depths of multi-token prediction, and the balance losses by their weights.
-        The loss is this rank's share: the ranks' sum is minimised. The parts are means over all ranks.
+        Each L is the mean over all targets of its depth in the whole optimizer step. The loss is this micro-batch's and
+        rank's share: the ranks' sum, and the micro-batches' mean, is minimised. The parts are this rank's.
         """
         n_ranks = 1 if self._trainer is None else self.trainer.world_size
-        # The gradient's losses are divided by the positions of all ranks, targets or not: a constant, so that
-        # accumulated micro-batches and parallel ranks add up to exactly one large batch.
-        n_total = n_ranks * output.logits.shape[0] * output.logits.shape[1]
+        # How many targets the step has is known before its first micro-batch: accumulated micro-batches and parallel
+        # ranks add up to exactly one large batch.
+        n_step = n_ranks * batch.n_targets.sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
+        n_main, *n_ahead = n_step.to(torch.float32)
         main, n_targets = self._summed_loss(output.logits, batch, ahead=1)
-        loss = self.objective.lm_weight * main / n_total
+        loss = self.objective.lm_weight * main / n_main
         sums = {"train/loss": (main, n_targets)}
         for depth, logits in enumerate(output.ahead_logits, start=1):
             ahead, n_targets = self._summed_loss(logits, batch, ahead=depth + 1)
             weight = self.objective.mtp_weight_at(depth, progress)
-            loss = loss + weight / len(output.ahead_logits) * ahead / n_total
+            loss = loss + weight / len(output.ahead_logits) * ahead / n_ahead[depth - 1]
             sums[f"train/mtp_loss_{depth}"] = (ahead, n_targets)
         if self.objective.sequence_balance_weight and output.routings:
             balance = torch.stack([sequence_balance_loss(r, batch.tokens.shape[0]) for r in output.routings]).mean()
@@ -143,7 +147,7 @@ class LanguageModel(L.LightningModule):
             balance = torch.stack([switch_balance_loss(routing) for routing in output.routings]).mean()
             loss = loss + self.objective.switch_balance_weight * balance / n_ranks
             sums["train/switch_balance_loss"] = (balance, torch.ones_like(balance))
-        return loss, self._global_means(sums)
+        return loss, {name: (total.detach(), count) for name, (total, count) in sums.items()}
 
     def on_validation_epoch_start(self) -> None:
         """Begin to sum."""
@@ -153,10 +157,10 @@ class LanguageModel(L.LightningModule):
         """Add up the losses over real targets, and count these."""
         output = self._predict(batch)
         names = ["val/loss"] + [f"val/mtp_loss_{depth}" for depth in range(1, len(output.ahead_logits) + 1)]
+        sums = {}
         for ahead, (name, logits) in enumerate(zip(names, [output.logits, *output.ahead_logits], strict=True), start=1):
-            total, n_targets = self._summed_loss(logits, batch, ahead)
-            before, n_before = self._validation_sums.get(name, (0, 0))
-            self._validation_sums[name] = (before + total.double(), n_before + n_targets)
+            sums[name] = self._summed_loss(logits, batch, ahead)
+        self._validation_sums = _added(self._validation_sums, sums)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all ranks; Lightning's own would round down the ranks' mean number of targets."""
@@ -198,8 +202,15 @@ class LanguageModel(L.LightningModule):
     def _predict(self, batch: Batch) -> DecoderOutput:
         tokens = batch.tokens[:, :-1]
         n_positions = tokens.shape[1] - self.decoder.config.num_nextn_predict_layers
-        document_ids = None if self.attend_across_documents else batch.document_ids[:, :n_positions]
-        return self.decoder(tokens, document_ids)
+        document_ids = batch.document_ids[:, :n_positions]
+        if self.attend_across_documents:
+            output = self.decoder(tokens)
+        else:
+            # Borders that differ from batch to batch would have blocks compiled anew, and a GPU wait for the host.
+            self.decoder.attends_by_document = document_ids.device.type == "cpu" and not self.compiles_blocks
+            output = self.decoder(tokens, document_ids, batch.positions[:, :n_positions])
+        are_real = (document_ids >= 0).flatten()
+        return output._replace(routings=[routing._replace(are_real=are_real) for routing in output.routings])
 
     def _global_means(self, sums: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """Means over all ranks, from this rank's sums and counts, in one reduction."""
@@ -210,13 +221,9 @@ class LanguageModel(L.LightningModule):
 
     @staticmethod
     def _summed_loss(logits: Tensor, batch: Batch, ahead: int) -> tuple[Tensor, Tensor]:
-        """The cross-entropy of the tokens `ahead` positions on, summed, and how many targets there were.
-
-        A target in another document, or in padding, does not count.
-        """
+        """The cross-entropy of the tokens `ahead` positions on, summed over all that are targets, and their number."""
         n_positions = logits.shape[1]
-        here, there = batch.document_ids[:, :n_positions], batch.document_ids[:, ahead : ahead + n_positions]
-        counts = (here == there) & (there >= 0)
+        counts = are_targets(batch.document_ids, n_positions, ahead)
         targets = batch.tokens[:, ahead : ahead + n_positions].masked_fill(~counts, IGNORED_TARGET)
         loss = F.cross_entropy(
             logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_TARGET, reduction="sum"
@@ -227,3 +234,13 @@ class LanguageModel(L.LightningModule):
         optimizer = self.optimizers()
         assert isinstance(optimizer, torch.optim.Optimizer) or hasattr(optimizer, "param_groups")
         return optimizer.param_groups[0]["lr"]
+
+
+def _added(sums: Sums, more: Sums) -> Sums:
+    """Both together, in FP64."""
+    zero = torch.zeros((), dtype=torch.int64)
+    added = {}
+    for name, (total, count) in more.items():
+        before, n_before = sums.get(name, (zero, zero))
+        added[name] = (before.to(total.device) + total.double(), n_before.to(count.device) + count)
+    return added

@@ -41,8 +41,9 @@ class AnomalyGuard(L.Callback):
     step nevertheless: the learning rate goes on along its schedule, and the data to the next windows. Position,
     schedule and `max_steps` so stay functions of one number, and a skip shifts nothing of what comes after.
 
-    Infinite gradients under FP16's loss scaling are not judged: its scale is searched for by overflows, and such a step
-    is skipped by the scaling itself. A loss that is not finite is judged there too.
+    Single infinite gradients under FP16's loss scaling are not judged: its scale is searched for by overflows, and such
+    a step is skipped by the scaling itself. Scale and overflows are logged, and too many in a row stop the training: no
+    scale helps then. A loss that is not finite is judged there too.
 
     The step's loss and gradient norm are read by the host once an optimizer step: the one wait for a GPU that this
     adds, since whether to step has to be known before the step. Which micro-batch was at fault is only asked once one
@@ -56,6 +57,8 @@ class AnomalyGuard(L.Callback):
         self.config = config
         self.skipped = 0
         self._consecutive = 0
+        self.overflows = 0
+        self._consecutive_overflows = 0
         self._losses: deque[float] = deque(maxlen=config.spike_window)
         self._norms: deque[float] = deque(maxlen=config.spike_window)
         self._batch_idx = 0
@@ -88,6 +91,8 @@ class AnomalyGuard(L.Callback):
             "norms": list(self._norms),
             "skipped": self.skipped,
             "consecutive": self._consecutive,
+            "overflows": self.overflows,
+            "consecutive_overflows": self._consecutive_overflows,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -95,6 +100,8 @@ class AnomalyGuard(L.Callback):
         self._losses.extend(state_dict["losses"])
         self._norms.extend(state_dict["norms"])
         self.skipped, self._consecutive = state_dict["skipped"], state_dict["consecutive"]
+        self.overflows = state_dict.get("overflows", 0)
+        self._consecutive_overflows = state_dict.get("consecutive_overflows", 0)
 
     def _check(self, trainer: L.Trainer, model: LanguageModel, optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
         """Judge the step with this total norm of gradients; drop them if it is skipped.
@@ -110,6 +117,8 @@ class AnomalyGuard(L.Callback):
         overflowed = scales_loss and math.isfinite(loss) and not math.isfinite(total_norm)
         anomaly = None if overflowed else self._judge(loss, total_norm)
         model.step_skipped = overflowed or anomaly is not None
+        if isinstance(trainer.precision_plugin, LossScalingPrecision):
+            self._count_overflow(overflowed, trainer, model, trainer.precision_plugin.scaler.value)
         if anomaly is None:
             if not overflowed:
                 self._accept(loss, total_norm)
@@ -118,6 +127,24 @@ class AnomalyGuard(L.Callback):
             optimizer.zero_grad(set_to_none=True)
         if "skip" in (self.config.nonfinite, self.config.spike):
             model.log("train/skipped_steps", float(self.skipped))
+
+    def _count_overflow(self, overflowed: bool, trainer: L.Trainer, model: LanguageModel, scale: float) -> None:
+        """Log the loss scale of this step, and the overflows so far.
+
+        Raises:
+            AnomalyError: there were too many overflows in a row.
+        """
+        self.overflows += overflowed
+        self._consecutive_overflows = self._consecutive_overflows + 1 if overflowed else 0
+        model.log("train/loss_scale", scale)
+        model.log("train/overflows", float(self.overflows))
+        if self._consecutive_overflows > self.config.max_consecutive_overflows:
+            raise AnomalyError(
+                f"The gradients of optimizer step {trainer.global_step} are not finite, and neither were those of the "
+                f"{self.config.max_consecutive_overflows} steps before it, though the loss scale was halved each time, "
+                f"to {scale:g}. No scale helps against this, and nothing was learnt since. Use precision=bf16 or "
+                "fp32, lower optimizer.lr, or raise trainer.anomalies.max_consecutive_overflows."
+            )
 
     def _take_micro_batches(self, trainer: L.Trainer) -> tuple[list[int], Tensor]:
         """The step's micro-batches by Lightning's count, and their losses [A] on this rank."""

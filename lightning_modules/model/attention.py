@@ -3,6 +3,7 @@
 Suffixes: B batch, T query tokens, S key tokens, H heads, R latent rank, P rotary dimensions.
 """
 
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,8 @@ class AttentionInputs(NamedTuple):
 
     A mask of None means plain causal attention. The keys' angles [1, S, P/2] are there where keys are rotated only
     once they have been expanded from the cache (see `LatentAttention`). Over a cache, `absorb` tells whether to attend
-    over the latent itself or to expand it first; None takes whichever costs less.
+    over the latent itself or to expand it first; None takes whichever costs less. Where `stretches` (row, start, stop)
+    are given, in order, attention runs over each by itself, causally, and yields zeros elsewhere.
     """
 
     cos: Tensor
@@ -31,6 +33,7 @@ class AttentionInputs(NamedTuple):
     key_cos: Tensor | None = None
     key_sin: Tensor | None = None
     absorb: bool | None = None
+    stretches: tuple[tuple[int, int, int], ...] | None = None
 
     def key_angles(self) -> tuple[Tensor, Tensor]:
         """Cosines and sines at the keys' positions: the queries' own where nothing is cached."""
@@ -39,22 +42,42 @@ class AttentionInputs(NamedTuple):
         return self.key_cos, self.key_sin
 
 
-def packed_inputs(config: DecoderConfig, document_ids: Tensor) -> AttentionInputs:
-    """Attention within documents: a token sees earlier tokens of its own document, positions counted from its start.
+def packed_inputs(
+    config: DecoderConfig, document_ids: Tensor, positions: Tensor | None = None, by_stretch: bool = False
+) -> AttentionInputs:
+    """Attention within documents: a token sees earlier tokens of its own document.
 
     Args:
         config: the decoder's architecture.
-        document_ids: [B, T]; equal numbers side by side are one document.
+        document_ids: [B, T]; equal numbers side by side are one document, negative ones padding.
+        positions: [B, T] of each token in its document; None counts from where the document begins in its row.
+        by_stretch: attend to one document after another, whose borders the host then has to know, instead of by a mask:
+            time and memory grow with the documents' squares, and not with the row's.
     """
     index = torch.arange(document_ids.shape[1], device=document_ids.device)
     starts = torch.zeros_like(document_ids, dtype=torch.bool)
     starts[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
     first = torch.where(starts, index, 0).cummax(dim=1).values
-    cos, sin = rotary_cos_sin(index - first, config)
+    cos, sin = rotary_cos_sin(index - first if positions is None else positions, config)
+    if by_stretch:
+        return AttentionInputs(cos, sin, None, stretches=_stretches(document_ids))
     # Two tokens of one document share its first position, even where a document id comes back later in the row.
     same_document = first[:, :, None] == first[:, None, :]
     causal = index[:, None] >= index[None, :]
     return AttentionInputs(cos, sin, (same_document & causal)[:, None])
+
+
+def _stretches(document_ids: Tensor) -> tuple[tuple[int, int, int], ...]:
+    """(row, start, stop) of every document, without padding."""
+    found: list[tuple[int, int, int]] = []
+    for row, ids in enumerate(document_ids.tolist()):
+        start = 0
+        for number, group in groupby(ids):
+            stop = start + sum(1 for _ in group)
+            if number >= 0:
+                found.append((row, start, stop))
+            start = stop
+    return tuple(found)
 
 
 def causal_inputs(config: DecoderConfig, batch_size: int, n_tokens: int, device: torch.device) -> AttentionInputs:
@@ -159,9 +182,29 @@ class LatentAttention(nn.Module):
         shared_key = rope_key[:, None].expand(-1, self.n_heads, -1, -1)
         query = torch.cat((query_nope, query_rope), dim=-1)
         key = torch.cat((key_nope, shared_key), dim=-1)
+        if inputs.stretches is not None:
+            return self._attend_by_stretch(query, key, value, inputs.stretches)
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask=inputs.mask, is_causal=inputs.mask is None, scale=self.scale
         )
+
+    def _attend_by_stretch(
+        self, query: Tensor, key: Tensor, value: Tensor, stretches: tuple[tuple[int, int, int], ...]
+    ) -> Tensor:
+        """Causal attention over each stretch by itself; returns [B, H, T, value_dim], zeros outside of them."""
+        n_rows, n_positions = query.shape[0], query.shape[2]
+        parts: list[list[Tensor]] = [[] for _ in range(n_rows)]
+        ends = [0] * n_rows
+        for row, start, stop in [*stretches, *((row, n_positions, n_positions) for row in range(n_rows))]:
+            if start > ends[row]:
+                parts[row].append(torch.zeros_like(value[row : row + 1, :, ends[row] : start]))
+            if stop > start:
+                one = (slice(row, row + 1), slice(None), slice(start, stop))
+                parts[row].append(
+                    F.scaled_dot_product_attention(query[one], key[one], value[one], is_causal=True, scale=self.scale)
+                )
+            ends[row] = stop
+        return torch.cat([torch.cat(row_parts, dim=2) for row_parts in parts])
 
     def _attend_absorbed(
         self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, mask: Tensor | None

@@ -214,6 +214,19 @@ class DecoderConfig:
             return self
         return replace(self, n_group=1, topk_group=1)
 
+    def check_router_learns(self) -> None:
+        """Raise a ValueError where no loss of a prediction can teach the router: such weights can be used, not trained.
+
+        One expert a token with normalised gates always counts 1, whatever its score.
+        """
+        n_chosen = self.num_experts_per_tok if self.routes_hierarchically else self.num_segments_per_tok
+        has_experts = self.first_k_dense_replace < self.num_hidden_layers or self.num_nextn_predict_layers > 0
+        if has_experts and n_chosen == 1 and self.n_routed_segments > 1 and self.norm_topk_prob:
+            raise ValueError(
+                "model.num_experts_per_tok is 1 with model.norm_topk_prob true: every gate is then 1, and the router "
+                "gets no gradient. Choose at least 2 experts, or set model.norm_topk_prob=false."
+            )
+
     def is_dense(self, layer: int) -> bool:
         """Whether `layer` has a dense feed-forward network in place of experts."""
         return layer < self.first_k_dense_replace

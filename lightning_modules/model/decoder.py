@@ -96,12 +96,14 @@ class Decoder(nn.Module):
 
     Attributes:
         recomputes_activations: whether training drops what is cheap to compute again (see `recomputed`); off at first.
+        attends_by_document: whether attention runs over packed documents one by one instead of by a mask; off at first.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
         self.recomputes_activations = False
+        self.attends_by_document = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, config.is_dense(layer)) for layer in range(config.num_hidden_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -109,13 +111,16 @@ class Decoder(nn.Module):
         self.tie_weights()
         self.mtp = nn.ModuleList(PredictionModule(config) for _ in range(config.num_nextn_predict_layers))
 
-    def forward(self, tokens: Tensor, document_ids: Tensor | None = None) -> DecoderOutput:
+    def forward(
+        self, tokens: Tensor, document_ids: Tensor | None = None, positions: Tensor | None = None
+    ) -> DecoderOutput:
         """Predict every next token, and those further ahead.
 
         Args:
             tokens: [B, T + D] token ids, D the depth of multi-token prediction: predictions are made at the first T
                 positions, and depth k reads the token k further on.
-            document_ids: [B, T] the document of every position; tokens see only their own. None: each row is one.
+            document_ids: [B, T] the document of every token; tokens see only their own. None: each row is one.
+            positions: [B, T] the place of every token in its document; None counts from where it begins in its row.
         """
         depth = len(self.mtp)
         n_positions = tokens.shape[1] - depth
@@ -123,7 +128,7 @@ class Decoder(nn.Module):
         if document_ids is None:
             inputs = causal_inputs(self.config, tokens.shape[0], n_positions, tokens.device)
         else:
-            inputs = packed_inputs(self.config, document_ids)
+            inputs = packed_inputs(self.config, document_ids, positions, self.attends_by_document)
         hidden, routings = self._trunk(embeddings[:, :n_positions], inputs)
         logits = self.lm_head(hidden)
         ahead_logits = []

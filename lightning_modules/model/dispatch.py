@@ -34,10 +34,14 @@ class Dispatcher(Protocol):
         ...
 
 
-def count_rows(indices: Tensor, n_experts: int) -> Tensor:
-    """How many of `indices` (any shape) name each expert [E]; unlike `bincount`, without waiting for a GPU."""
+def count_rows(indices: Tensor, n_experts: int, counted: Tensor | None = None) -> Tensor:
+    """How many of `indices` (any shape) name each expert [E]; unlike `bincount`, without waiting for a GPU.
+
+    `counted`, of the same shape, tells which of them count; None: all.
+    """
     flat = indices.flatten()
-    return torch.zeros(n_experts, dtype=torch.int64, device=flat.device).scatter_add_(0, flat, torch.ones_like(flat))
+    ones = torch.ones_like(flat) if counted is None else counted.flatten().to(flat.dtype)
+    return torch.zeros(n_experts, dtype=torch.int64, device=flat.device).scatter_add_(0, flat, ones)
 
 
 class LocalWay(NamedTuple):

@@ -43,6 +43,14 @@ def grouped_linear(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     if torch.is_autocast_enabled(rows.device.type):
         dtype = torch.get_autocast_dtype(rows.device.type)
         rows, weight = rows.to(dtype), weight.to(dtype)
+    if torch.compiler.is_compiling() and rows.dtype != torch.bfloat16:
+        return _uncompiled_grouped_mm(rows, weight, offsets)
+    return F.grouped_mm(rows, weight.mT, offs=offsets)
+
+
+@torch.compiler.disable
+def _uncompiled_grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+    """What torch's compiler only knows how to do in BF16."""
     return F.grouped_mm(rows, weight.mT, offs=offsets)
 
 

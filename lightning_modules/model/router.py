@@ -18,15 +18,20 @@ EXPERT_LOADS_DECAY = 0.99
 
 
 class Routing(NamedTuple):
-    """Where one layer sent its tokens: chosen experts and gate weights [R, K], all scores [R, E] in FP32."""
+    """Where one layer sent its tokens: chosen experts and gate weights [R, K], all scores [R, E] in FP32.
+
+    `are_real` [R] tells tokens from padding, which no load and no balance loss counts; None: all are tokens.
+    """
 
     indices: Tensor
     gates: Tensor
     scores: Tensor
+    are_real: Tensor | None = None
 
     def load(self) -> Tensor:
         """How many tokens each expert received [E], as FP32 counts."""
-        return count_rows(self.indices, self.scores.shape[1]).float()
+        counted = None if self.are_real is None else self.are_real[:, None].expand_as(self.indices)
+        return count_rows(self.indices, self.scores.shape[1], counted).float()
 
 
 class Router(nn.Module):
@@ -155,22 +160,31 @@ class HierarchicalRouter(Router):
 def sequence_balance_loss(routing: Routing, n_sequences: int) -> Tensor:
     """The complementary sequence-wise balance loss, without its weight α (arXiv 2412.19437, equations 17 to 20).
 
-    For every sequence, Σ_i f_i · P_i: f_i is expert i's share of the choices, scaled so that balance gives 1; P_i its
-    mean normalised score. Balanced routing gives 1, all tokens on K experts about E / K. The mean
-    over sequences is returned.
+    For every sequence, Σ_i f_i · P_i: f_i is expert i's share of the K best scores, scaled so that balance gives 1; P_i
+    its mean normalised score. Balanced scores give 1, all tokens best on K experts about E / K. The mean over sequences
+    is returned.
+
+    Equation 18 counts the best of the scores themselves, where equation 16 chooses by scores and bias: the loss levels
+    what the router says of its own, so that the bias has less to correct.
     """
     n_experts, n_chosen = routing.scores.shape[1], routing.indices.shape[1]
-    chosen = torch.zeros_like(routing.scores).scatter_(1, routing.indices, 1.0)
-    share = chosen.unflatten(0, (n_sequences, -1)).mean(dim=1) * (n_experts / n_chosen)
+    best = routing.scores.detach().topk(n_chosen, dim=-1, sorted=False).indices
+    is_best = torch.zeros_like(routing.scores).scatter_(1, best, 1.0)
     normalised = routing.scores / routing.scores.sum(dim=-1, keepdim=True)
-    mean_score = normalised.unflatten(0, (n_sequences, -1)).mean(dim=1)
+    if routing.are_real is None:
+        weights = normalised.new_ones(n_sequences, normalised.shape[0] // n_sequences)
+    else:
+        weights = routing.are_real.unflatten(0, (n_sequences, -1)).to(normalised.dtype)
+    weights = (weights / weights.sum(dim=1, keepdim=True).clamp_min(1))[:, :, None]
+    share = (is_best.unflatten(0, (n_sequences, -1)) * weights).sum(dim=1) * (n_experts / n_chosen)
+    mean_score = (normalised.unflatten(0, (n_sequences, -1)) * weights).sum(dim=1)
     return (share * mean_score).sum(dim=-1).mean()
 
 
 def switch_balance_loss(routing: Routing) -> Tensor:
     """The auxiliary loss of the Switch Transformer, without its weight (arXiv 2101.03961, equations 4 to 6).
 
-    E · Σ_i f_i · P_i over all tokens of a micro-batch at once: f_i is the fraction of choices that fell on expert i,
+    E · Σ_i f_i · P_i over all tokens of a micro-batch at once: f_i is the fraction of best scores that are expert i's,
     P_i its mean score, normalised over experts as the softmax is there. Balanced routing gives 1. It differs from
     `sequence_balance_loss` in what has to be balanced: the batch, not every sequence of it.
     """

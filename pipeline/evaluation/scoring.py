@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_modules.data_module import Documents
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.packing import Documents
 
 IGNORED_TARGET = -100
 

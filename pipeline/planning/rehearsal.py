@@ -18,8 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
 from torch.distributed.tensor import DTensor
 
+from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
-from lightning_modules.language_model import Batch, LanguageModel
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.precision import scaled_experts
 from lightning_modules.precision.kernels import blockwise as kernels
@@ -108,7 +109,7 @@ def _step(
     """Forward, losses, backward, as the LightningModule and the trainer call them."""
     depth = training.decoder.num_nextn_predict_layers
     size = (training.batch_size, training.sequence_length + 1 + depth)
-    batch = Batch(torch.empty(size, dtype=torch.long), torch.empty(size, dtype=torch.long))
+    batch = Batch.whole_step(torch.empty(size, dtype=torch.long), torch.empty(size, dtype=torch.long), depth)
     with live:
         live.begin("embedding")
         with GpuKernels(attention):

@@ -6,65 +6,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import lightning as L  # noqa: N812
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
-from lightning_modules.data_module import OnePass, PackedDocuments, RankSlices, SpeechTokens
-from lightning_modules.language_model import Batch, LanguageModel
+from lightning_modules.data_module import OnePass, OptimizerSteps, RankSlices, SpeechTokens
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.packing import PackedDocuments
 from lightning_modules.schedule import ScheduleConfig
-
-
-class NumberedDocuments:
-    """Documents whose tokens are all different, so that each can be found again."""
-
-    def __init__(self, lengths: list[int]) -> None:
-        self.lengths = np.array(lengths)
-        ends = np.cumsum(self.lengths)
-        self.documents = [np.arange(end - length, end) for length, end in zip(lengths, ends, strict=True)]
-
-    def __len__(self) -> int:
-        return len(self.documents)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.documents[index]
-
+from tests.lightning_modules.numbered_documents import NumberedDocuments
 
 DOCUMENTS = NumberedDocuments([5, 17, 3, 40, 8, 1, 30])
 N_TOKENS = 104
-
-
-@pytest.mark.parametrize("sequence_length", [4, 16, 104, 200])
-@pytest.mark.parametrize("epoch", [0, 3])
-def test_an_epoch_holds_every_token_once(sequence_length: int, epoch: int) -> None:
-    windows = PackedDocuments(DOCUMENTS, sequence_length, lookahead=2, seed=0)
-    seen = []
-    for index in range(epoch * len(windows), (epoch + 1) * len(windows)):
-        tokens, ids = windows[index]
-        seen += tokens[:sequence_length][ids[:sequence_length] >= 0].tolist()
-    assert sorted(seen) == list(range(N_TOKENS))
-
-
-def test_a_window_looks_ahead_into_the_next_and_keeps_documents_apart() -> None:
-    windows = PackedDocuments(DOCUMENTS, 10, lookahead=2, seed=0)
-    for index in range(len(windows) - 1):
-        (tokens, ids), (next_tokens, next_ids) = windows[index], windows[index + 1]
-        assert torch.equal(tokens[10:], next_tokens[:2])
-        assert torch.equal(ids[10:], next_ids[:2])
-        same = ids[1:] == ids[:-1]
-        assert torch.equal(tokens[1:][same & (ids[1:] >= 0)], tokens[:-1][same & (ids[1:] >= 0)] + 1)
-
-
-def test_order_changes_with_the_epoch_and_repeats_with_the_seed() -> None:
-    windows, again = (PackedDocuments(DOCUMENTS, 16, 1, seed=5) for _ in range(2))
-    first = [windows[i].tokens.tolist() for i in range(len(windows))]
-    second = [windows[i + len(windows)].tokens.tolist() for i in range(len(windows))]
-    assert first != second
-    assert [again[i + len(windows)].tokens.tolist() for i in range(len(windows))] == second
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
@@ -163,16 +120,32 @@ def test_a_checkpoint_without_a_position_goes_on_from_its_step() -> None:
     data = speech_tokens(batch_size=3, n_batches=20)
     data.trainer = fake_trainer(rank=1, world_size=2, accumulate=2, global_step=4)
     assert next(iter(data.train_dataloader().batch_sampler)) == [51, 52, 53]  # type: ignore[arg-type]
-    assert data.state_dict() == {"windows": 48, "sequence_length": 4}
+    assert data.state_dict() == {"windows": 48, "sequence_length": 4, "packing": "best-fit"}
 
 
 def test_a_position_is_taken_up_once() -> None:
     data = speech_tokens(batch_size=3, n_batches=20)
     assert data.state_dict() == {}
-    data.load_state_dict({"windows": 100, "sequence_length": 4})
+    data.load_state_dict({"windows": 100, "sequence_length": 4, "packing": "best-fit"})
     for first in (100, 0):  # the second training with the same object starts anew
         data.trainer = fake_trainer(rank=0, world_size=1)
         assert next(iter(data.train_dataloader().batch_sampler))[0] == first  # type: ignore[arg-type]
+
+
+def test_every_window_knows_the_targets_of_its_whole_step() -> None:
+    windows = speech_tokens(1, 1, sequence_length=16).train_windows
+    first, per_step = 5, 6
+    steps = OptimizerSteps(windows, first, per_step)
+    for step in range(2 * len(windows) // per_step):
+        indices = range(first + step * per_step, first + (step + 1) * per_step)
+        expected = torch.stack([windows[i].n_targets for i in indices]).mean(dim=0)
+        for index in indices:
+            torch.testing.assert_close(steps[index].n_targets, expected)
+
+
+def test_windows_that_were_packed_otherwise_cannot_be_counted_on() -> None:
+    with pytest.raises(ValueError, match=r"packed in another way.*trainer\.start_from"):
+        speech_tokens(1, 1).load_state_dict({"windows": 3, "sequence_length": 4})
 
 
 def test_windows_of_another_length_cannot_be_counted_on() -> None:
@@ -191,10 +164,11 @@ def test_all_ranks_validate_equally_many_batches_and_every_token_once(world_size
     shapes = [[batch.tokens.shape for batch in batches] for batches in loaders]
     assert all(rank_shapes == shapes[0] for rank_shapes in shapes)
     windows = [window for batches in loaders for batch in batches for window in zip(*batch, strict=True)]
-    inputs = torch.cat([tokens[:4][ids[:4] >= 0] for tokens, ids in windows])
+    inputs = torch.cat([tokens[:4][ids[:4] >= 0] for tokens, ids, *_ in windows])
     assert sorted(inputs.tolist()) == list(range(N_TOKENS))
-    n_empty = sum(bool((ids == -1).all()) for _, ids in windows)
-    assert n_empty == -(-26 // world_size) * world_size - 26
+    n_empty = sum(bool((ids == -1).all()) for _, ids, *_ in windows)
+    n_windows = len(speech_tokens(1, 1).validation_windows)
+    assert n_empty == -(-n_windows // world_size) * world_size - n_windows
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -203,9 +177,10 @@ def test_empty_windows_weigh_nothing(tiny_config: DecoderConfig) -> None:
         tiny_config, ObjectiveConfig(1.0, 0.3, 0.0, 0.0), OptimizerConfig(1e-2, (0.9, 0.95), 0.1, 1e-8),
         ScheduleConfig(2, 0.5, 0.1), max_steps=1, seed=1,
     )  # fmt: skip
-    documents = NumberedDocuments([5, 17, 3, 9])  # nine windows
+    documents = NumberedDocuments([5, 17, 3, 9])
     windows = OnePass(PackedDocuments(documents, 4, 2, seed=None))
     losses = []
+    assert len(windows) == 9
     for n_windows in (9, 10, 16):  # all real, one beside a real one, and whole batches of empty ones
         loader = DataLoader(windows, batch_size=2, sampler=range(n_windows))
         trainer = L.Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
@@ -301,8 +276,3 @@ def test_a_real_trainer_goes_on_with_other_batches(
     assert steps == [step for step in range(saved_at, 8) for _ in range(accumulate)]
     assert resumed.validated == [step for step in (4, 6, 8) if step > saved_at]
     assert all(len(batch) == batch_size for _, batch in resumed.trained)
-
-
-def test_no_tokens_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no tokens to train on"):
-        PackedDocuments(NumberedDocuments([]), 4, 1, seed=0)

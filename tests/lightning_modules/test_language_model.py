@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
-from lightning_modules.language_model import Batch, LanguageModel
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.decoder import DecoderOutput
 from lightning_modules.schedule import ScheduleConfig
@@ -27,7 +28,7 @@ def batch_of(depth: int) -> Batch:
     tokens = torch.randint(0, 40, (2, 12 + 1 + depth), generator=generator)
     documents = torch.where(torch.arange(13 + depth) < 7, 4, 9).repeat(2, 1)
     documents[1, -2:] = -1
-    return Batch(tokens, documents)
+    return Batch.whole_step(tokens, documents, depth)
 
 
 def predict(model: LanguageModel, batch: Batch) -> DecoderOutput:
@@ -36,17 +37,18 @@ def predict(model: LanguageModel, batch: Batch) -> DecoderOutput:
 
 
 def losses_by_hand(output: DecoderOutput, batch: Batch) -> list[float]:
-    """The cross-entropy of every depth, in float64, over targets of the same document alone, divided by all places."""
+    """The cross-entropy of every depth, in float64, over targets of the same document alone: their mean."""
     losses = []
     for ahead, logits in enumerate([output.logits, *output.ahead_logits], start=1):
-        total, (n_rows, n_positions) = 0.0, logits.shape[:2]
+        total, n_targets, (n_rows, n_positions) = 0.0, 0, logits.shape[:2]
         for row in range(n_rows):
             for place in range(n_positions):
                 here, there = batch.document_ids[row, place], batch.document_ids[row, place + ahead]
                 if here == there and there >= 0:
                     log_probabilities = logits[row, place].double().log_softmax(dim=0)
                     total -= float(log_probabilities[batch.tokens[row, place + ahead]].detach())
-        losses.append(total / (n_rows * n_positions))
+                    n_targets += 1
+        losses.append(total / n_targets)
     return losses
 
 
@@ -58,9 +60,11 @@ def test_the_loss_weighs_every_depth(tiny_config: DecoderConfig, depth: int) -> 
     output = predict(model, batch)
     main, *ahead = losses_by_hand(output, batch)
     expected = 0.8 * main + sum(w * loss for w, loss in zip(weights, ahead, strict=True)) / max(depth, 1)
-    loss, metrics = model.objective_loss(output, batch, progress=0.0)
+    loss, sums = model.objective_loss(output, batch, progress=0.0)
     assert float(loss) == pytest.approx(expected, rel=1e-6)
-    assert [name for name in metrics if "mtp" in name] == [f"train/mtp_loss_{k}" for k in range(1, depth + 1)]
+    assert [name for name in sums if "mtp" in name] == [f"train/mtp_loss_{k}" for k in range(1, depth + 1)]
+    for (total, count), by_hand in zip(sums.values(), [main, *ahead], strict=True):
+        assert float(total / count) == pytest.approx(by_hand, rel=1e-6)
 
 
 @pytest.mark.parametrize(("progress", "weight"), [(0.0, 0.3), (0.67, 0.3), (0.68, 0.1), (1.0, 0.1)])
@@ -84,9 +88,9 @@ def test_the_switch_loss_is_an_alternative_to_the_sequence_wise_one(tiny_config:
         ("switch_balance_weight", "train/switch_balance_loss"),
         ("sequence_balance_weight", "train/balance_loss"),
     ):
-        loss, metrics = build_model(tiny_config, depth=1, **{name: 0.01}).objective_loss(output, batch, 0.0)
-        assert float(loss - base) == pytest.approx(0.01 * float(metrics[metric]), rel=1e-4)
-        assert sum("balance" in key for key in metrics) == 1
+        loss, sums = build_model(tiny_config, depth=1, **{name: 0.01}).objective_loss(output, batch, 0.0)
+        assert float(loss - base) == pytest.approx(0.01 * float(sums[metric][0]), rel=1e-4)
+        assert sum("balance" in key for key in sums) == 1
 
 
 def test_there_is_a_weight_for_every_depth(tiny_config: DecoderConfig) -> None:

@@ -154,10 +154,15 @@ def test_the_loss_falls_and_equal_seeds_give_equal_runs(tiny_config: DecoderConf
 
 def test_accumulated_micro_batches_equal_one_large_batch(tiny_config: DecoderConfig, tmp_path: Path) -> None:
     # The sequence-wise balance loss is a mean over sequences, so it adds up as well.
-    large, _ = train(tiny_config, trainer_config(batch_size=8, max_steps=6), tmp_path / "large")
-    small, _ = train(
+    large, large_log = train(tiny_config, trainer_config(batch_size=8, max_steps=6), tmp_path / "large")
+    small, small_log = train(
         tiny_config, trainer_config(batch_size=2, accumulate_grad_batches=4, max_steps=6), tmp_path / "small"
     )
+    # What is logged is the step's: the last micro-batch's alone would differ.
+    losses = {key: value for key, value in large_log.values.items() if "loss" in key[0]}
+    assert {name for name, _ in losses} >= {"train/loss", "train/mtp_loss_1", "train/balance_loss", "val/loss"}
+    for key, loss in losses.items():
+        assert small_log.values[key] == pytest.approx(loss, rel=1e-4), key
     for name, tensor in large.state_dict().items():
         torch.testing.assert_close(small.state_dict()[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
         if name.endswith("e_score_correction_bias"):

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import default_collate
 
+from lightning_modules.batch import Batch
 from lightning_modules.callbacks.anomaly import AnomalyError, AnomalyGuard
 from lightning_modules.callbacks.resume import step_checkpoints
 from lightning_modules.configuration import AnomalyConfig, OptimizerConfig, TrainerConfig
-from lightning_modules.data_module import SpeechTokens
-from lightning_modules.language_model import Batch, LanguageModel
+from lightning_modules.data_module import OptimizerSteps, SpeechTokens
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.precision.plugins import build_precision
@@ -162,11 +163,12 @@ def train_without_lightning(decoder: DecoderConfig, skipped_step: int) -> tuple[
             group["lr"] = 1e-2 * model.schedule.ratio(step, N_STEPS)
         optimizer.zero_grad()
         load: Any = 0
+        steps = OptimizerSteps(data.train_windows, 0, 2 * ACCUMULATE)
         for micro_batch in range(ACCUMULATE):
             first = 2 * (ACCUMULATE * step + micro_batch)
-            tokens, ids = default_collate([data.train_windows[first], data.train_windows[first + 1]])
-            output = model.decoder(tokens[:, :-1], ids[:, :16])
-            loss, _ = model.objective_loss(output, Batch(tokens, ids), progress=step / N_STEPS)
+            batch = default_collate([steps[first], steps[first + 1]])
+            output = model._predict(batch)
+            loss, _ = model.objective_loss(output, batch, progress=step / N_STEPS)
             (loss / ACCUMULATE).backward()
             load = load + torch.stack([routing.load() for routing in output.routings])
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -302,6 +304,14 @@ def test_overflows_of_fp16_are_the_loss_scales_affair(tiny_config: DecoderConfig
         fit_scripted(tiny_config, course(6, step_2=(NAN, 1.0)), AnomalyConfig(), precision="fp16")
 
 
+@pytest.mark.parametrize("gradient", [INF, NAN])
+def test_gradients_that_overflow_at_every_scale_stop_training(tiny_config: DecoderConfig, gradient: float) -> None:
+    config = AnomalyConfig(max_consecutive_overflows=3)
+    script = course(12, **{f"step_{step}": (2.0, gradient) for step in (1, 2, 3, 5, 6, 7, 8)})
+    with pytest.raises(AnomalyError, match=r"step 8 are not finite.* 3 steps before it.*precision=bf16"):
+        fit_scripted(tiny_config, script, config, precision="fp16")
+
+
 def test_losses_under_fp16_are_judged_unscaled(tiny_config: DecoderConfig) -> None:
     # The overflow halves the scale; a loss seen through it would fall by half, and a later one not stand out.
     script = course(14, step_8=(2.0, INF), step_12=(3.5, 1.0))
@@ -327,6 +337,7 @@ def test_judgement_goes_on_where_it_was(tiny_config: DecoderConfig) -> None:
         ({"spike_deviations": 0.0}, "trainer.anomalies.spike_deviations"),
         ({"spike_window": 3}, "trainer.anomalies.spike_window"),
         ({"max_consecutive_skips": 0}, "trainer.anomalies.max_consecutive_skips"),
+        ({"max_consecutive_overflows": 0}, "trainer.anomalies.max_consecutive_overflows"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lightning_modules.batch import Batch
 from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.configuration import OptimizerConfig
-from lightning_modules.language_model import Batch, LanguageModel
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
 
@@ -40,7 +41,7 @@ class Clock:
         self.now += seconds
         self.trainer.global_step += steps
         tokens = torch.zeros(windows, sequence_length + 1 + self.depth, dtype=torch.long)
-        self.callback.on_train_batch_end(self.trainer, self.module, {}, Batch(tokens, tokens), 0)
+        self.callback.on_train_batch_end(self.trainer, self.module, {}, Batch.whole_step(tokens, tokens, self.depth), 0)
 
 
 @pytest.mark.parametrize("depth", [0, 2])

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from lightning_modules.model.cache import LatentCache
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.generation import generate
 from lightning_modules.model.sampling import token_probabilities
 from lightning_modules.model.sampling_configuration import SamplingConfig
@@ -134,3 +136,37 @@ def test_sampling_keeps_the_most_probable_tokens() -> None:
 def test_an_impossible_architecture_is_refused(build_decoder, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_decoder(**changes)
+
+
+def test_documents_one_by_one_are_what_a_mask_makes_of_them(tiny_config: DecoderConfig) -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(tiny_config)
+    decoder.initialize_weights(1)
+    depth = tiny_config.num_nextn_predict_layers
+    tokens = torch.randint(0, tiny_config.vocab_size, (3, 24 + depth))
+    ids = torch.tensor([[0] * 9 + [1] * 15, [0] * 24, [0] * 5 + [1] + [2] * 10 + [-1] * 8])
+    positions = torch.arange(24).repeat(3, 1)
+    real = ids >= 0
+    gradients, outputs = [], []
+    for one_by_one in (False, True):
+        decoder.attends_by_document = one_by_one
+        output = decoder(tokens, ids, positions)
+        outputs.append(torch.stack([output.logits, *output.ahead_logits])[:, real])
+        gradients.append(torch.autograd.grad(outputs[-1].square().sum(), list(decoder.parameters()), allow_unused=True))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
+    for masked, direct in zip(*gradients, strict=True):
+        assert (masked is None) == (direct is None)
+        if masked is not None:
+            torch.testing.assert_close(direct, masked, rtol=1e-3, atol=1e-4)
+
+
+def test_only_distances_between_positions_count(tiny_config: DecoderConfig) -> None:
+    """A piece of a long document at its true positions is predicted as it would be at the document's beginning."""
+    decoder = Decoder(tiny_config)
+    decoder.initialize_weights(1)
+    depth = tiny_config.num_nextn_predict_layers
+    tokens, ids = torch.randint(0, tiny_config.vocab_size, (1, 16 + depth)), torch.zeros(1, 16, dtype=torch.long)
+    at_start, further_on, spread = (decoder(tokens, ids, torch.arange(16)[None] * step + first).logits
+                                    for first, step in ((0, 1), (700, 1), (0, 2)))  # fmt: skip
+    torch.testing.assert_close(further_on, at_start, rtol=1e-3, atol=1e-4)
+    assert (spread - at_start).abs().max() > 0.01

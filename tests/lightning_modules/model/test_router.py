@@ -116,14 +116,39 @@ def test_balance_losses_follow_their_closed_forms(tiny_config: DecoderConfig, sc
     routing = router(torch.randn(3 * 20, tiny_config.hidden_size))
     probabilities = routing.scores.double() / routing.scores.double().sum(dim=1, keepdim=True)
 
-    def imbalance(rows: slice) -> float:
-        """E · Σ_i (fraction of choices on i) · (mean probability of i)."""
-        fraction = torch.bincount(routing.indices[rows].flatten(), minlength=8).double() / routing.indices[rows].numel()
+    # Equation 18 takes the best of the scores, without the bias that decided where tokens went.
+    best = routing.scores.topk(2, dim=1).indices
+    assert not torch.equal(best.sort(dim=1).values, routing.indices.sort(dim=1).values)
+
+    def imbalance(rows: slice | list[int]) -> float:
+        """E · Σ_i (fraction of best scores on i) · (mean probability of i)."""
+        fraction = torch.bincount(best[rows].flatten(), minlength=8).double() / best[rows].numel()
         return float(8 * (fraction * probabilities[rows].mean(dim=0)).sum())
 
     assert float(switch_balance_loss(routing)) == pytest.approx(imbalance(slice(None)), rel=1e-6)
     by_sequence = [imbalance(slice(start, start + 20)) for start in (0, 20, 40)]
     assert float(sequence_balance_loss(routing, 3)) == pytest.approx(sum(by_sequence) / 3, rel=1e-6)
+
+    are_real = torch.arange(60) % 20 < torch.tensor([20, 13, 2]).repeat_interleave(20)
+    padded = routing._replace(are_real=are_real)
+    assert float(switch_balance_loss(padded)) == pytest.approx(imbalance(are_real.nonzero()[:, 0].tolist()), rel=1e-6)
+    by_sequence = [imbalance(slice(0, 20)), imbalance(slice(20, 33)), imbalance(slice(40, 42))]
+    assert float(sequence_balance_loss(padded, 3)) == pytest.approx(sum(by_sequence) / 3, rel=1e-6)
+    assert torch.equal(padded.load(), torch.bincount(routing.indices[are_real].flatten(), minlength=8).float())
+
+
+def test_padding_steers_no_balance(tiny_config: DecoderConfig) -> None:
+    """Fourteen tokens and 86 of padding: what the router learns is what the fourteen alone would teach."""
+    router = build_router(tiny_config)
+    tokens, padding = torch.randn(14, tiny_config.hidden_size), torch.randn(86, tiny_config.hidden_size)
+    alone = router(tokens)
+    sequence_balance_loss(alone, 1).backward()
+    (expected,), router.weight.grad = (router.weight.grad,), None
+    padded = router(torch.cat((tokens, padding)))._replace(are_real=torch.arange(100) < 14)
+    sequence_balance_loss(padded, 1).backward()
+    torch.testing.assert_close(router.weight.grad, expected, rtol=1e-4, atol=1e-8)
+    assert torch.equal(padded.load(), alone.load())
+    assert padded.load().sum() == 14 * tiny_config.num_experts_per_tok
 
 
 def test_the_auxiliary_loss_alone_can_balance(tiny_config: DecoderConfig) -> None:

@@ -10,8 +10,9 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity, profile
 
+from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
-from lightning_modules.language_model import Batch, LanguageModel
+from lightning_modules.language_model import LanguageModel
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
@@ -57,7 +58,7 @@ def sharded_model(training: PlannedTraining) -> LanguageModel:
 def step(model: LanguageModel, training: PlannedTraining) -> None:
     depth = training.decoder.num_nextn_predict_layers
     tokens = torch.randint(training.decoder.vocab_size, (training.batch_size, training.sequence_length + 1 + depth))
-    batch = Batch(tokens, torch.zeros_like(tokens))
+    batch = Batch.whole_step(tokens, torch.zeros_like(tokens), depth)
 
     def loss() -> torch.Tensor:
         output = model.decoder(batch.tokens[:, :-1], batch.document_ids[:, : training.sequence_length])
