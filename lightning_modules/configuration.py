@@ -33,7 +33,7 @@ class AnomalyConfig:
     `max_consecutive_overflows` steps in a row whose gradients overflowed under FP16, though each halved the loss scale.
     """
 
-    LARGEST: ClassVar[Mapping[str, float]] = {"spike_window": 10**6}
+    LARGEST: ClassVar[Mapping[str, float]] = {"spike_window": 10**6, "max_consecutive_overflows": 10**6}
 
     nonfinite: str = "stop"
     spike: str = "ignore"
