@@ -98,10 +98,12 @@ def test_experiments_switch_groups_and_leaves(copy: RepositoryCopy) -> None:
     assert "is not what conf/ composes to" not in output
     assert "optimizer.lr" in copy.run("dvc", "params", "diff")
     assert "val/loss" in copy.run("dvc", "metrics", "diff")
-    table = list(csv.DictReader(copy.run("dvc", "exp", "show", "--csv", "--only-changed").splitlines()))
+    table = list(
+        csv.DictReader(copy.run("dvc", "exp", "show", "--csv", "--only-changed", "--drop", "outputs").splitlines())
+    )
     assert "faster" in {row["Experiment"] for row in table}
     assert {"val/loss", "eval/loss", "audio/fd", "optimizer.lr"} <= table[0].keys()
-    assert len(table[0]) < 30
+    assert len(table[0]) < 20
     plots = json.loads(copy.run("dvc", "plots", "show", "--json"))["data"]
     assert plots.keys() == {"Training loss", "Validation loss", "Loss by codebook"}
     drawn = plots["Validation loss"][0]["content"]["data"]["values"]
