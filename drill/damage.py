@@ -9,7 +9,8 @@ from drill.stage import Stage, Trial, fresh, outputs_of, rerun, run, sample
 
 
 def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
+    if not (content := bytearray(path.read_bytes())):
+        return
     content[len(content) // 2] ^= 0x10
     _write(path, bytes(content))
 

@@ -49,6 +49,11 @@ def training_identity(values: Mapping[str, Any], data: Any, world_size: int) -> 
 
 def _content_of(checkpoint: Path) -> str:
     """What tells a checkpoint from others, wherever it lies; every save of a sharded one writes an index of its own."""
+    if not checkpoint.exists():
+        raise FileNotFoundError(
+            f"trainer.start_from: {checkpoint} does not exist; name the checkpoint of an earlier training, as "
+            "outputs/train/checkpoint.ckpt, or null to begin with random weights."
+        )
     if is_sharded(checkpoint):
         return fingerprint(index_digest(checkpoint), digest_of(checkpoint / META_FILE))
     return digest_of(checkpoint)
