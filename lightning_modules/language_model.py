@@ -48,6 +48,7 @@ class LanguageModel(L.LightningModule):
             to stay as well.
         parameter_average: a running mean of the decoder's parameters by name, on the CPU; empty unless
             `ParameterAverage` keeps one. Checkpoints hold it beside the parameters.
+        identity: which training this is, in plain values; checkpoints carry it along.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class LanguageModel(L.LightningModule):
         self.check_gradients: Callable[[torch.optim.Optimizer, Tensor], None] | None = None
         self.step_skipped = False
         self.parameter_average: dict[str, Tensor] = {}
+        self.identity: dict[str, str] = {}
         self._step_sums: Sums = {}
         self._summed_step = -1
         self._validation_sums: Sums = {}
@@ -168,7 +170,9 @@ class LanguageModel(L.LightningModule):
             self.log(name, mean.float(), prog_bar=name == "val/loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the averaged parameters, also where only weights are saved."""
+        """Save which training this is and the averaged parameters, also where only weights are saved."""
+        if self.identity:
+            checkpoint["identity"] = self.identity
         if self.parameter_average:
             checkpoint["parameter_average"] = self.parameter_average
 

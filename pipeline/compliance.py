@@ -10,11 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.configuration.composed import Folders
 from pipeline.entry.command import command
 
 
 @command(groups=("model", "codec", "data", "trainer"), config_name="compliance")
-def main(values: dict[str, Any], outputs: Path) -> None:
+def main(values: dict[str, Any], folders: Folders) -> None:
     """Print the table, or the same as JSON."""
     # Torch takes seconds to import: mistakes are told before.
     from pipeline.architecture.examination import examine

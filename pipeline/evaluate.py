@@ -6,19 +6,19 @@ Reads outputs/export and data/prepared, and writes losses, generated speech and 
   python -m pipeline.evaluate evaluate.temperature=0.8 evaluate.seconds=10
 """
 
-from pathlib import Path
 from typing import Any
 
+from pipeline.configuration.composed import Folders
 from pipeline.entry.command import command
 
 
 @command(groups=("evaluate", "tracking", "debug"), writes=("outputs",))
-def main(values: dict[str, Any], outputs: Path) -> None:
+def main(values: dict[str, Any], folders: Folders) -> None:
     """Write outputs/evaluate from outputs/export and the held-out data."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.evaluation.evaluate import evaluate
 
-    evaluate(values, outputs)
+    evaluate(values, folders)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from pipeline.configuration.composed import Folders
 from pipeline.entry.command import command
 
 
 @command(groups=("model", "gpu", "strategy", "precision", "trainer", "optimizer", "experiment"), config_name="plan")
-def main(values: dict[str, Any], outputs: Path) -> None:
+def main(values: dict[str, Any], folders: Folders) -> None:
     """Print the table, or the same as JSON."""
     # Of torch's, about what it will do otherwise in its next version.
     warnings.filterwarnings("ignore", module="torch.*")

@@ -10,13 +10,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from pipeline.configuration.composed import Folders
 from pipeline.entry.command import command
 
 log = logging.getLogger(__name__)
 
 
 @command(groups=("data", "codec", "debug"), writes=("prepared", "cache"))
-def main(values: dict[str, Any], outputs: Path) -> None:
+def main(values: dict[str, Any], folders: Folders) -> None:
     """Write data/prepared."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.preparation.prepare import prepare

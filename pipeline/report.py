@@ -6,19 +6,19 @@ Reads what the other stages wrote.
   python -m pipeline.report report.title="Six voices" report.n_examples=8
 """
 
-from pathlib import Path
 from typing import Any
 
+from pipeline.configuration.composed import Folders
 from pipeline.entry.command import command
 
 
 @command(groups=("report", "tracking"), writes=("outputs",))
-def main(values: dict[str, Any], outputs: Path) -> None:
+def main(values: dict[str, Any], folders: Folders) -> None:
     """Write outputs/report/index.html from what the other stages wrote."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.reporting.report import report
 
-    report(values, outputs)
+    report(values, folders)
 
 
 if __name__ == "__main__":

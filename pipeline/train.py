@@ -9,9 +9,9 @@ An interrupted training goes on with the same command.
   torchrun --nproc-per-node 8 -m pipeline.train strategy=expert_parallel strategy.ep=8 trainer=gpu precision=bf16
 """
 
-from pathlib import Path
 from typing import Any
 
+from pipeline.configuration.composed import Folders
 from pipeline.entry.command import command
 
 
@@ -22,12 +22,12 @@ from pipeline.entry.command import command
     ),
     writes=("outputs",),
 )  # fmt: skip
-def main(values: dict[str, Any], outputs: Path) -> float:
+def main(values: dict[str, Any], folders: Folders) -> float:
     """Train, and return the best validation loss, which sweeps minimise."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.training.train import train
 
-    return train(values, outputs)
+    return train(values, folders)
 
 
 if __name__ == "__main__":

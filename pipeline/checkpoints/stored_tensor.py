@@ -69,6 +69,7 @@ class CheckpointSource:
         quantisation: what the source says of its FP8 weights.
         notes: what a reader took for granted.
         doubts: what is odd about the source, and no reason to refuse it.
+        identity: what a training's own checkpoint says about which training it is from.
     """
 
     layout: str
@@ -82,6 +83,7 @@ class CheckpointSource:
     unexpected: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     weights: str = "trained"
+    identity: Mapping[str, str] | None = None
     dropped: tuple[str, ...] = ()
     separate: Mapping[str, StoredTensor] = field(default_factory=dict)
     quantisation: Mapping[str, Any] | None = None

@@ -1,5 +1,7 @@
 """The composed configuration, as the stages see it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,18 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
+
+
+def _missing(name: str) -> None:
+    raise MissingMandatoryValue(f"Missing mandatory value: {name}")
+
+
+# A value that has to be given although one of the layers below has a default: OmegaConf merges ??? as "no opinion".
+OmegaConf.register_new_resolver("mandatory", _missing, replace=True)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -19,7 +30,12 @@ def plain(config: DictConfig) -> dict[str, Any]:
     Raises:
         omegaconf.errors.MissingMandatoryValue: naming a value that has to be given, as `data.root` for a folder.
     """
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except InterpolationResolutionError as error:
+        if isinstance(error.__cause__, MissingMandatoryValue):
+            raise error.__cause__ from None
+        raise
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -29,9 +45,23 @@ def is_multirun() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def outputs_folder(config: DictConfig) -> Path:
-    """Where a stage writes: `paths.outputs`, or the job's own folder in a multirun, so that jobs stay apart."""
-    return Path(HydraConfig.get().runtime.output_dir) if is_multirun() else Path(config.paths.outputs)
+@dataclass(frozen=True)
+class Folders:
+    """Where a stage reads and writes.
+
+    Attributes:
+        training: what a training and the stages after it have left: `paths.outputs`.
+        outputs: where this stage writes: the same, or the job's own folder in a multirun, so that jobs stay apart.
+    """
+
+    training: Path
+    outputs: Path
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Folders":
+        """The folders of a stage with this configuration."""
+        usual = Path(values["paths"]["outputs"])
+        return cls(usual, Path(HydraConfig.get().runtime.output_dir) if is_multirun() else usual)
 
 
 def preset(name: str) -> dict[str, Any]:

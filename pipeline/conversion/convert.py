@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.checkpoints.conversion import convert
 from pipeline.checkpoints.registry import open_checkpoint
+from pipeline.configuration.composed import Folders
 from pipeline.conversion.check import FAIL
 from pipeline.conversion.configuration import read_conversion
 from pipeline.conversion.options import composed_architecture, conversion_options, open_options
@@ -16,6 +17,10 @@ from pipeline.conversion.staging import CODEC, Staging, copy_codec
 from pipeline.conversion.verdict import Surroundings, Verdict, examine
 from pipeline.plumbing.files import sweep
 from pipeline.plumbing.stage_runs import child_run
+from pipeline.provenance.digests import digest_of
+from pipeline.provenance.identity import Identity, TrainingIdentity, identify_checkpoint, identity_path, write_identity
+from pipeline.provenance.prepared_data import find_prepared
+from pipeline.provenance.training import CHECKPOINT
 
 log = logging.getLogger(__name__)
 
@@ -23,37 +28,54 @@ log = logging.getLogger(__name__)
 SPEAKING_LAYOUT = "huggingface"
 
 
-def convert_checkpoint(values: Mapping[str, Any], outputs: Path) -> None:
+def convert_checkpoint(values: Mapping[str, Any], folders: Folders) -> None:
     """Write `target` from `source`: by default `export` of the outputs from the best checkpoint of training.
 
     Args:
         values: the composed configuration.
-        outputs: where the stages write.
+        folders: where the training's checkpoint lies, and where to write.
     """
     settings = read_conversion(values)
-    sweep(outputs)
-    prepared, layout, seed = Path(values["paths"]["prepared"]), values["layout"], values["seed"]
-    path = Path(values["source"] or outputs / "train" / "checkpoint.ckpt")
-    architecture = composed_architecture(values, prepared)
+    sweep(folders.outputs)
+    layout, seed = values["layout"], values["seed"]
+    path = Path(values["source"] or folders.training / "train" / CHECKPOINT)
+    architecture = composed_architecture(values, Path(values["paths"]["prepared"]))
     source = open_checkpoint(path, settings.source_layout, open_options(settings, architecture, seed))
-    staging = Staging(Path(values["target"] or outputs / "export"))
+    identity = identify_source(path, source.identity, follows_training=values["source"] is None)
+    staging = Staging(Path(values["target"] or folders.outputs / "export"))
     with progress_bar("converting") as progress:
         conversion = convert(source, staging.path, layout, conversion_options(settings), progress)
 
-    surroundings = Surroundings(prepared, prepared / CODEC, values["model"]["vocab_size"], seed)
-    notes = []
+    surroundings = find_surroundings(values, identity.training)
+    notes = [] if identity.training else [f"{path} does not say which training it is from: a stranger's, or older."]
     if layout == SPEAKING_LAYOUT:
         notes += copy_codec(path, staging.path, surroundings, source.config.vocab_size)
     verdict = examine(source, staging.path, layout, settings, surroundings)
     report = conversion_report(source, conversion, verdict, settings, notes)
     is_accepted = verdict.status != FAIL or settings.accept
+    write_identity(identity_path(staging.path), identity)
     written = staging.accept(report) if is_accepted else staging.reject(report)
-    with child_run(values, outputs, "convert-checkpoint") as run:
+    with child_run(values, folders, "convert-checkpoint", identity.training) as run:
         run.log_parameters({"conversion": values["conversion"], "layout": layout, "source": str(path)})
         run.log_metrics(headline_metrics(verdict, conversion))
         run.set_tags({"conversion.verdict": verdict.status})
         run.log_artifact(written)
         announce(verdict, notes, staging, written, is_accepted)
+
+
+def identify_source(path: Path, inside: Mapping[str, str] | None, follows_training: bool) -> Identity:
+    """Which training a source is from, and whether it is what the training stage has left."""
+    return Identity(identify_checkpoint(path, inside), follows_training)
+
+
+def find_surroundings(values: Mapping[str, Any], training: TrainingIdentity | None) -> Surroundings:
+    """The data and the codec that a source can be heard and scored with: its training's, as far as that is known."""
+    usual, cache, foreign = Path(values["paths"]["prepared"]), Path(values["paths"]["cache"]), ""
+    if training and (found := find_prepared(training.data, training.settings, usual, cache)):
+        usual = found
+    elif training and usual.is_dir() and digest_of(usual / CODEC) != training.codec:
+        foreign = f"{usual} speaks through another codec than the model was trained on"
+    return Surroundings(usual, usual / CODEC, values["model"]["vocab_size"], values["seed"], foreign)
 
 
 def announce(verdict: Verdict, notes: list[str], staging: Staging, report: Path, is_accepted: bool) -> None:

@@ -24,12 +24,14 @@ class Surroundings:
         codec: the folder of the codec that the model speaks through.
         padded_vocab_size: the configured `model.vocab_size`, where that is larger than the tokens need.
         seed: of the speech that is generated.
+        foreign: why the data and the codec are not those of the model, where that is known.
     """
 
     prepared: Path
     codec: Path
     padded_vocab_size: int | None
     seed: int
+    foreign: str = ""
 
 
 class CannotRunError(Exception):
@@ -60,6 +62,8 @@ def open_held_out(surroundings: Surroundings, vocab_size: int, n_tokens: int) ->
     Raises:
         CannotRunError: when there are no such data, or they are in another language than the model's.
     """
+    if surroundings.foreign:
+        raise CannotRunError(surroundings.foreign)
     prepared = surroundings.prepared
     try:
         train, validation, test = (TokenDataset.open(prepared / split) for split in ("train", "validation", "test"))

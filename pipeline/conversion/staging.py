@@ -76,7 +76,10 @@ def copy_codec(source: Path, target: Path, surroundings: Surroundings, vocab_siz
     Returns:
         Why there is none to copy; nothing when it was copied.
     """
-    folder = next((place for place in (source / CODEC, surroundings.codec) if place.is_dir()), None)
+    places = (source / CODEC,) if surroundings.foreign else (source / CODEC, surroundings.codec)
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None and surroundings.foreign:
+        return [f"No codec lies beside the target: {surroundings.foreign}."]
     if folder is None:
         return [f"No codec lies beside the target: there is none in {source}, and no {surroundings.codec}."]
     codec = load_codec(folder)

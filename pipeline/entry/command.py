@@ -11,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pipeline.configuration.composed import CONF, is_multirun, outputs_folder, plain
+from pipeline.configuration.composed import CONF, Folders, is_multirun, plain
 from pipeline.configuration.experiment import check_experiment
 from pipeline.entry.composition import refuse_parts
 from pipeline.entry.ending import Ending
@@ -19,7 +19,7 @@ from pipeline.entry.help import help_text
 from pipeline.entry.places import require_writable
 from pipeline.entry.quiet import quieten
 
-Work = Callable[[dict[str, Any], Path], Any]
+Work = Callable[[dict[str, Any], Folders], Any]
 HELP = ("--help", "-h")
 TRACEBACK = "--traceback"
 
@@ -27,7 +27,7 @@ TRACEBACK = "--traceback"
 def command(
     groups: tuple[str, ...], config_name: str = "config", writes: tuple[str, ...] = ()
 ) -> Callable[[Work], Callable[..., Any]]:
-    """Make a command of a function that takes the checked configuration, and the folder to write to.
+    """Make a command of a function that takes the checked configuration, and the folders to read and write.
 
     Called with a composed configuration the command works on it and lets errors pass; called without, it reads the
     command line, and every error that a user can mend is told in one sentence and ends the process with status 2.
@@ -46,12 +46,12 @@ def command(
                 refuse_parts(HydraConfig.get().runtime.choices)
             values = plain(config)
             check_experiment(values, config_name)
-            outputs = outputs_folder(config)
+            folders = Folders.of(values)
             for name in writes:
-                require_writable(f"paths.{name}", outputs if name == "outputs" else Path(values["paths"][name]))
+                require_writable(f"paths.{name}", folders.outputs if name == "outputs" else Path(values["paths"][name]))
             ending.has_begun = True
             quieten()
-            return work(values, outputs)
+            return work(values, folders)
 
         def job(config: DictConfig) -> Any:
             if is_multirun():

@@ -1,5 +1,6 @@
 """The stage `evaluate`: an export to its loss on held-out speech, and the speech it makes up."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,30 +8,49 @@ from typing import Any
 from lightning_modules.callbacks.expert_balance import balance_metrics
 from pipeline.audio.codecs.storage import load_codec
 from pipeline.checkpoints.loading import load_decoder
+from pipeline.configuration.command_line import command, preparing_command
+from pipeline.configuration.composed import Folders, is_multirun
 from pipeline.evaluation.configuration import read_evaluation
 from pipeline.evaluation.listening import comparison_rows, control_speech, measure_bodies, random_speech, write_clips
 from pipeline.evaluation.metrics import HEADLINE, audio_metrics, loss_metrics, write_tables
 from pipeline.evaluation.scoring import score_documents
 from pipeline.evaluation.speech import speak
-from pipeline.plumbing.files import sweep, write_metrics
+from pipeline.plumbing.files import sweep, write_metrics, write_yaml
+from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.preparation.reference import load_reference
+from pipeline.provenance.digests import digest_of
+from pipeline.provenance.identity import (
+    IDENTITY,
+    Identity,
+    TrainingIdentity,
+    identity_path,
+    read_identity,
+    require_current,
+    write_identity,
+)
+from pipeline.provenance.prepared_data import find_prepared, read_prepared_identity
+from pipeline.provenance.training import CONFIGURATION, latest_training
 from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
 
+log = logging.getLogger(__name__)
 
-def evaluate(values: Mapping[str, Any], outputs: Path) -> None:
-    """Write `evaluate` of the outputs from their `export` and the held-out data.
+
+def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
+    """Write `evaluate` of the outputs from the `export` of a training and the held-out data.
 
     Args:
         values: the composed configuration.
-        outputs: where the stages write.
+        folders: where the export lies, and where to write.
     """
-    prepared, seed = Path(values["paths"]["prepared"]), values["seed"]
-    settings = read_evaluation(values["evaluate"])
-    sweep(outputs)
-    decoder, codec = load_decoder(outputs / "export"), load_codec(outputs / "export" / "codec")
+    seed, settings = values["seed"], read_evaluation(values["evaluate"])
+    sweep(folders.outputs)
+    export, folder = folders.training / "export", folders.outputs / "evaluate"
+    training = identify_export(export, folders.training / "train")
+    prepared = find_data(export, training, values["paths"])
+    decoder, codec = load_decoder(export), load_codec(export / "codec")
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
     train, validation, test = (open_split(prepared / split, vocabulary) for split in ("train", "validation", "test"))
     baselines = NgramBaselines.fit(train, validation)
@@ -52,20 +72,68 @@ def evaluate(values: Mapping[str, Any], outputs: Path) -> None:
     n_frames = sum((length - 2) // vocabulary.n_codebooks for length in test.lengths)
     metrics = {
         **loss_metrics(score, baseline, n_frames / codec.frame_rate),
-        **balance_metrics(score.expert_load),
+        **{f"eval/{name}": value for name, value in balance_metrics(score.expert_load).items()},
         **audio_metrics({row["signal"]: row for row in comparison}, real, settings.flatness_gate),
     }
-    folder = outputs / "evaluate"
+    (folder / IDENTITY).unlink(missing_ok=True)
     write_clips(speech.clips, codec.sample_rate, folder / "audio", folder / "audio.json")
     write_tables(folder, score, baseline, comparison)
     write_metrics(folder, metrics, HEADLINE)
-    with child_run(values, outputs, "evaluate") as run:
+    data, used = read_prepared_identity(prepared), {name: values[name] for name in ("evaluate", "seed")}
+    write_yaml(folder / CONFIGURATION, used)
+    write_identity(folder / IDENTITY, Identity(training, data=data.digest, configuration=fingerprint(used)))
+    with child_run(values, folders, "evaluate", training) as run:
         run.log_parameters({"evaluate": values["evaluate"]})
         run.log_metrics(metrics)
-        run.mirror_to_parent(metrics)
+        # Of several evaluations none is the training's own, and figures on other data are not either.
+        if not is_multirun() and training is not None and data.digest == training.data:
+            run.mirror_to_parent(metrics)
         run.log_artifacts(folder / "audio", "audio")
         for name in ("comparison.csv", "loss_by_codebook.csv", "expert_load.csv"):
             run.log_artifact(folder / name)
+
+
+def identify_export(export: Path, latest: Path) -> TrainingIdentity | None:
+    """Which training an export is from; None where it does not say.
+
+    Args:
+        export: the export's folder.
+        latest: the outputs of a training.
+
+    Raises:
+        ValueError: when it was converted from what lay in `latest` before another training did.
+    """
+    identity = read_identity(identity_path(export))
+    require_current(export, identity, latest_training(latest), command("convert_checkpoint", ("paths",)))
+    if identity is None or identity.training is None:
+        log.warning("%s does not say which training it is from; its figures are those of no training.", export)
+        return None
+    return identity.training
+
+
+def find_data(export: Path, training: TrainingIdentity | None, paths: Mapping[str, str]) -> Path:
+    """The prepared data to evaluate an export on: its training's where they are, else others in its codec's tokens.
+
+    Args:
+        export: the export's folder, with its codec.
+        training: that it is from, if that is known.
+        paths: the configuration's.
+
+    Raises:
+        FileNotFoundError, ValueError: when there are none, or their tokens are of another codec than the export's.
+    """
+    usual, cache = Path(paths["prepared"]), Path(paths["cache"])
+    if training and (found := find_prepared(training.data, training.settings, usual, cache)):
+        return found
+    data = read_prepared_identity(usual, preparing_command())
+    if data.codec != digest_of(export / "codec"):
+        raise ValueError(
+            f"The tokens in {usual} are of another codec than that of {export}: equal numbers mean other sounds. "
+            f"Prepare the data that the model was trained on, or train and convert again: {preparing_command()}"
+        )
+    if training:
+        log.warning("%s are other data than those that %s was trained on.", usual, export)
+    return usual
 
 
 def open_split(folder: Path, vocabulary: Vocabulary) -> TokenDataset:

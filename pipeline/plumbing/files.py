@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 # What is being written, with the id of the process that writes.
 PARTIAL_NAME = re.compile(r"\..+\.(?P<pid>\d+)\.partial(\.\w+)?")
@@ -84,6 +85,24 @@ def write_metrics(folder: Path, metrics: Mapping[str, float], headline: Sequence
     """Write `metrics.json`, and beside it `headline.json` with the few that experiments are compared by."""
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "headline.json", {name: metrics[name] for name in headline if name in metrics})
+
+
+def write_yaml(path: Path | str, value: Any) -> None:
+    """Write `value` as YAML, in its own order."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def read_yaml(path: Path | str) -> Any:
+    """Read a YAML file; a missing or malformed file raises an error that names it."""
+    path = Path(path)
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist; run the stage that writes it first.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not valid YAML ({reason}); delete it and run its stage again.") from None
 
 
 def read_json(path: Path | str) -> Any:

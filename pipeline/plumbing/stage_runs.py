@@ -1,5 +1,6 @@
 """Which tracked run a stage belongs to: a training opens one, the other stages open children of it."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,17 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from pipeline.configuration.composed import REPOSITORY
+from pipeline.configuration.composed import REPOSITORY, Folders, is_multirun
 from pipeline.configuration.settings import read_settings
-from pipeline.plumbing.files import read_json
 from pipeline.plumbing.rank import rank_of_this_process
+from pipeline.provenance.identity import TrainingIdentity
+from pipeline.provenance.training import run_of
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.start import start_run
 from pipeline.tracking.sweep import sweep_parent
+
+log = logging.getLogger(__name__)
 
 
 def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run_id: str | None) -> TrackedRun:
@@ -36,9 +40,26 @@ def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run
     return start_run(config, REPOSITORY, outputs, name, "train", parent, resume_run_id=resume_run_id)
 
 
-def child_run(values: Mapping[str, Any], outputs: Path, stage: str) -> TrackedRun:
-    """Open a run of another stage, as a child of the training whose outputs it works on."""
+def child_run(values: Mapping[str, Any], folders: Folders, stage: str, training: TrainingIdentity | None) -> TrackedRun:
+    """Open a run of another stage, as a child of the training that its results are from.
+
+    Args:
+        values: the configuration.
+        folders: where the training's outputs are, and where the stage writes.
+        stage: the stage's name.
+        training: which training the results are from; of an unknown one the run is nobody's child.
+    """
     config = read_settings(TrackingConfig, values["tracking"], "tracking")
-    training = outputs / "train" / "run.json"
-    parent = read_json(training)["run_id"] if training.exists() else None
-    return start_run(config, REPOSITORY, outputs, stage, stage, parent)
+    name = f"{stage} {HydraConfig.get().job.override_dirname}".strip() if is_multirun() else stage
+    tags = {} if training is None else training.tags()
+    return start_run(config, REPOSITORY, folders.outputs, name, stage, _parent(folders.training, training), tags)
+
+
+def _parent(outputs: Path, training: TrainingIdentity | None) -> str | None:
+    """The run of a training, if it is the one that left its reference in `outputs`."""
+    if training is None:
+        return None
+    reference = run_of(outputs / "train", training)
+    if not reference:
+        log.warning("%s holds no run of %s: this run gets no parent.", outputs / "train", training)
+    return reference.get("run_id")

@@ -32,15 +32,19 @@ from pipeline.preparation.reference import measure_references, save_references
 from pipeline.preparation.refusal import listed_when_refused
 from pipeline.preparation.utterance_reader import UtteranceReader, by_recording
 from pipeline.preparation.watching import warn_of_unwatched
-from pipeline.provenance.prepared_data import fits, prepared_settings, settings_name, write_prepared_identity
+from pipeline.provenance.prepared_data import (
+    combination_folder,
+    fits,
+    prepared_settings,
+    settings_name,
+    write_prepared_identity,
+)
 from pipeline.tokens.shards import TokenDataset, finish_split
 from pipeline.tokens.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
 N_EXAMPLES = 8
-# The folder in the cache that holds the data of sweeps, a folder for each combination of settings.
-COMBINATIONS = "combinations"
 
 
 def prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str, Any]:
@@ -78,7 +82,7 @@ def prepare_combination(values: Mapping[str, Any], usual: Path, cache: Path) -> 
         ValueError: as `prepare` does.
     """
     settings = prepared_settings(values)
-    own = cache / COMBINATIONS / settings_name(settings)
+    own = combination_folder(cache, settings_name(settings))
     for folder in (usual, own):
         if fits(folder, settings):
             return folder

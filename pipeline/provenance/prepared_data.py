@@ -18,6 +18,8 @@ INCIDENTAL = ("data.workers", "data.download", "data.screening.max_rejected_frac
 # Folders, which may be written in more than one way.
 PATHS = ("data.root",)
 ABSENT = "absent"
+# The folder in the cache that holds the data of sweeps, a folder for each combination of settings.
+COMBINATIONS = "combinations"
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,26 @@ def fits(folder: Path, settings: Mapping[str, Any]) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return True
+
+
+def combination_folder(cache: Path, name: str) -> Path:
+    """Where data of the settings of this name lie, which a sweep prepared."""
+    return cache / COMBINATIONS / name
+
+
+def find_prepared(digest: str, name: str, usual: Path, cache: Path) -> Path | None:
+    """The folder that holds certain data; None where there is none.
+
+    Args:
+        digest: of the data.
+        name: of their settings.
+        usual: a folder that is looked into first.
+        cache: where those of sweeps lie.
+    """
+    for folder in (usual, combination_folder(cache, name)):
+        if (folder / IDENTITY).exists() and read_prepared_identity(folder).digest == digest:
+            return folder
+    return None
 
 
 def _digests(folder: Path) -> tuple[str, str]:

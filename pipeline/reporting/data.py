@@ -11,6 +11,9 @@ import numpy as np
 from pipeline.plumbing.files import read_csv, read_json
 from pipeline.reporting.clips import Clip, load_clips
 
+# The parts of a report that the evaluation itself does not write.
+CURVES, CONVERSION, DATA = "curves", "conversion", "data"
+
 
 @dataclass(frozen=True)
 class ReportPaths:
@@ -44,6 +47,8 @@ class ReportData:
     `throughput` how fast it went. `expert_load` maps a layer to the load [E] of its experts; `comparison` maps a
     signal to its measures; `loss_by_codebook` has one row a codebook position. `data_card`, `conversion`, `run`,
     `lineage`, `environment` and `compliance` are shown as they were written.
+    `foreign` says of each part, `CURVES`, `CONVERSION` or `DATA`, that is from another training than the evaluation,
+    from which it is.
 
     `throughput`, `run`, `lineage`, `environment` and `created` differ between equal trainings: they stand on a page
     of their own.
@@ -64,6 +69,7 @@ class ReportData:
     lineage: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     compliance: Mapping[str, Any] = field(default_factory=dict)
+    foreign: Mapping[str, str] = field(default_factory=dict)
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -76,6 +82,8 @@ def collect(
     lineage: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
     compliance: Mapping[str, Any] | None = None,
+    run: Mapping[str, Any] | None = None,
+    foreign: Mapping[str, str] | None = None,
 ) -> ReportData:
     """Read what a report shows.
 
@@ -90,6 +98,8 @@ def collect(
         lineage: what the run was made from (git commit, DVC hashes), shown as given.
         environment: the machine and the versions, shown as given.
         compliance: the model beside the paper and the card, as `python -m pipeline.compliance output=json` prints it.
+        run: what leads to the tracked run of the training that was evaluated.
+        foreign: {part: sentence} of what is from another training, as `disagreements` finds it.
 
     Raises:
         FileNotFoundError: the evaluation's metrics, or an audio file it lists, do not exist.
@@ -109,10 +119,11 @@ def collect(
         clips=load_clips(paths.evaluate, n_examples),
         data_card=_optional_mapping(paths.prepared / "data_card.json"),
         conversion=_optional_mapping(paths.export / "conversion_report.json"),
-        run=_optional_mapping(paths.train / "run.json"),
+        run=run or {},
         lineage=lineage or {},
         environment=environment or {},
         compliance=compliance or {},
+        foreign=foreign or {},
     )
 
 

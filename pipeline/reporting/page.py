@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.plumbing.files import atomic_write
-from pipeline.reporting.data import ReportData
+from pipeline.reporting.data import CURVES, ReportData
 from pipeline.reporting.formatting import as_number, compact, plain
 from pipeline.reporting.sections import CIRCUMSTANCES, CIRCUMSTANCES_PAGE, SECTIONS, Section
 from pipeline.reporting.sections.section import render_template
@@ -61,8 +61,11 @@ def _render(
 def _facts(report: ReportData) -> list[tuple[str, str]]:
     """Name the experiment in a few words: data, codec, model, training."""
 
+    # A masthead that names the settings of one training over the figures of another would pair them.
+    configuration = {} if CURVES in report.foreign else report.configuration
+
     def get(group: str, key: str) -> Any:
-        branch = report.configuration.get(group)
+        branch = configuration.get(group)
         return branch.get(key) if isinstance(branch, dict) else None
 
     facts = []
@@ -78,6 +81,6 @@ def _facts(report: ReportData) -> list[tuple[str, str]]:
         facts.append(("Model", f"{compact(parameters)} parameters"))
     if get("trainer", "max_steps"):
         facts.append(("Training", f"{plain(get('trainer', 'max_steps'))} steps"))
-    if report.configuration.get("seed") is not None:
-        facts.append(("Seed", plain(report.configuration["seed"])))
+    if configuration.get("seed") is not None:
+        facts.append(("Seed", plain(configuration["seed"])))
     return facts

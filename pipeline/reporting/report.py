@@ -8,10 +8,14 @@ from typing import Any
 import yaml
 
 from pipeline.architecture.examination import examine
-from pipeline.configuration.composed import REPOSITORY
+from pipeline.configuration.composed import REPOSITORY, Folders
 from pipeline.plumbing.files import sweep
 from pipeline.plumbing.redaction import redacted_values
 from pipeline.plumbing.stage_runs import child_run
+from pipeline.provenance.identity import IDENTITY, Identity, read_identity
+from pipeline.provenance.prepared_data import find_prepared
+from pipeline.provenance.training import recorded_configuration, run_of
+from pipeline.reporting.agreement import disagreements
 from pipeline.reporting.data import ReportPaths, collect
 from pipeline.reporting.page import write_report
 from pipeline.reporting.sections.headline import report_verdict
@@ -22,29 +26,45 @@ log = logging.getLogger(__name__)
 DVC_LOCK = "dvc.lock"
 
 
-def report(values: Mapping[str, Any], outputs: Path) -> None:
+def report(values: Mapping[str, Any], folders: Folders) -> None:
     """Write `report` of the outputs from what the other stages wrote.
 
     Args:
         values: the composed configuration.
-        outputs: where the stages write.
+        folders: where the results of the other stages lie, and where to write.
     """
-    prepared = Path(values["paths"]["prepared"])
-    sweep(outputs)
+    sweep(folders.outputs)
+    evaluation = read_identity(folders.training / "evaluate" / IDENTITY)
+    paths = ReportPaths.under(find_data(values["paths"], evaluation), folders.training)
+    foreign = disagreements(paths)
+    for sentence in foreign.values():
+        log.warning("%s", sentence)
+    training = evaluation.training if evaluation else None
+    shown = dict(values) | recorded_configuration(paths.train) | recorded_configuration(paths.evaluate)
     content = collect(
-        ReportPaths.under(prepared, outputs),
-        redacted_values(values),
+        paths,
+        redacted_values(shown),
         title=values["report"]["title"],
         n_examples=values["report"]["n_examples"],
         lineage=redacted_values(source_tags(REPOSITORY)) | dvc_hashes(Path(DVC_LOCK)),
         environment=environment(),
-        compliance=examine(values, prepared),
+        compliance=examine(shown, paths.prepared),
+        run=run_of(paths.train, training),
+        foreign=foreign,
     )
-    page = write_report(content, outputs / "report")
+    page = write_report(content, folders.outputs / "report")
     verdict = report_verdict(content)
     log.info("%s: %s Open %s in a browser.", verdict.stamp, verdict.judgements[0].sentence, page.resolve().as_uri())
-    with child_run(values, outputs, "report") as run:
+    with child_run(values, folders, "report", training) as run:
         run.log_artifacts(page.parent, "report")
+
+
+def find_data(paths: Mapping[str, str], evaluation: Identity | None) -> Path:
+    """The prepared data that were evaluated on, where they are; else the usual ones."""
+    usual, cache = Path(paths["prepared"]), Path(paths["cache"])
+    if evaluation is None or evaluation.training is None:
+        return usual
+    return find_prepared(evaluation.data, evaluation.training.settings, usual, cache) or usual
 
 
 def dvc_hashes(lock: Path) -> dict[str, str]:

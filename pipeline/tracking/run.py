@@ -175,8 +175,9 @@ class RecordedRun:
             self._record("metrics", self._numbers(metrics), run_id=self.parent_run_id)
 
     def log_objective(self, value: float) -> None:
-        """Log the value that a sweep compares its jobs by."""
-        self.log_metrics({OBJECTIVE: value})
+        """Log the value that a sweep compares its jobs by; on other runs it would mean nothing."""
+        if self._sweep:
+            self.log_metrics({OBJECTIVE: value})
 
     def __enter__(self) -> Self:
         return self

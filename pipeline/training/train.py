@@ -27,19 +27,24 @@ from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer, model_device, n_ranks
 from pipeline.configuration.command_line import preparing_command
-from pipeline.configuration.composed import is_multirun
+from pipeline.configuration.composed import Folders, is_multirun
 from pipeline.configuration.model import read_model
 from pipeline.configuration.settings import read_settings
 from pipeline.configuration.strategy import read_strategy
 from pipeline.planning.admission import memory_of_a_rank, refuse_what_cannot_fit
 from pipeline.planning.composed import read_training
 from pipeline.planning.settings import Layout
-from pipeline.plumbing.files import atomic_folder, atomic_write, read_json, sweep, write_json, write_metrics
-from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.files import atomic_folder, atomic_write, read_json, sweep, write_metrics
 from pipeline.plumbing.lock import exclusive
 from pipeline.plumbing.stage_runs import training_run
 from pipeline.preparation.prepare import prepare_combination
-from pipeline.provenance.prepared_data import prepared_settings, require_prepared
+from pipeline.provenance.prepared_data import (
+    PreparedIdentity,
+    prepared_settings,
+    read_prepared_identity,
+    require_prepared,
+)
+from pipeline.provenance.training import begin_outputs, finish_outputs, identify_training
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger, last_values, write_history_tables
 from pipeline.tracking.run import TrackedRun
@@ -54,14 +59,14 @@ log = logging.getLogger(__name__)
 HEADLINE = ("train/loss", "val/loss")
 
 
-def train(values: Mapping[str, Any], outputs: Path) -> float:
+def train(values: Mapping[str, Any], folders: Folders) -> float:
     """Train, and return the best validation loss, which sweeps minimise; the first rank alone writes and returns it.
 
     Args:
         values: the composed configuration.
-        outputs: where the stages write.
+        folders: where to write.
     """
-    seed, prepared = values["seed"], find_data(values)
+    outputs, seed, prepared = folders.outputs, values["seed"], find_data(values)
     values = {**values, "paths": {**values["paths"], "prepared": str(prepared)}}
     train_tokens, validation_tokens = (TokenDataset.open(prepared / split) for split in ("train", "validation"))
     trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
@@ -69,9 +74,11 @@ def train(values: Mapping[str, Any], outputs: Path) -> float:
     check_memory(values, prepared, strategy, trainer_config.accelerator)
     L.seed_everything(seed, verbose=False)
     model = build_model(values, train_tokens.vocabulary.size, trainer_config, strategy)
-    index = [read_json(prepared / split / "index.json") for split in ("train", "validation")]
-    identity = training_identity(values, index, n_ranks(strategy, trainer_config.accelerator))
-    ranks, resume = Ranks(), ResumeFolder(outputs / "resume", identity, run_name(values))
+    data_identity = read_prepared_identity(prepared)
+    determinants = training_identity(values, data_identity.digest, n_ranks(strategy, trainer_config.accelerator))
+    identity = identify_training(data_identity, determinants)
+    model.identity = identity.inside()
+    ranks, resume = Ranks(), ResumeFolder(outputs / "resume", determinants, run_name(values))
     data = SpeechTokens(
         train_tokens,
         validation_tokens,
@@ -92,9 +99,16 @@ def train(values: Mapping[str, Any], outputs: Path) -> float:
             if ranks.is_first:
                 begin(resume, point, run, trainer, outputs)
             run.log_parameters(dict(values) | {"n_parameters": sum(p.numel() for p in model.parameters())})
-            log_data(run, prepared, values, train_tokens)
+            log_data(run, prepared, values, data_identity)
+            run.set_tags(identity.tags())
             fit(trainer, model, data, point.checkpoint if point else None)
-            return write_outputs(outputs / "train", resume, run, trainer) if ranks.is_first else math.nan
+            if not ranks.is_first:
+                return math.nan
+            begin_outputs(outputs / "train")
+            best = write_outputs(outputs / "train", resume, run, trainer)
+            finish_outputs(outputs / "train", values, identity, run)
+            resume.remove()
+            return best
 
 
 def find_data(values: Mapping[str, Any]) -> Path:
@@ -210,13 +224,11 @@ def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun, trainer: 
     tables = write_history_tables(rows, folder)
     copy_checkpoint(resume.best(best_step(trainer)), folder / "checkpoint.ckpt")
     write_metrics(folder, metrics, HEADLINE)
-    write_json(folder / "run.json", run.reference())
     run.log_metrics({"val/loss_best": best})
     run.log_objective(best)
     for table in tables:
         run.log_artifact(table)
     run.log_artifact(folder / "metrics.json")
-    resume.remove()
     return best
 
 
@@ -247,11 +259,10 @@ def link_or_copy(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def log_data(run: TrackedRun, prepared: Path, values: Mapping[str, Any], train: TokenDataset) -> None:
+def log_data(run: TrackedRun, prepared: Path, values: Mapping[str, Any], identity: PreparedIdentity) -> None:
     """Note which data the run trains on."""
-    digest = fingerprint(read_json(train.folder / "index.json"))[:16]
     card = read_json(prepared / "data_card.json")
-    run.log_dataset(values["data"]["kind"], digest, str(prepared), profile=json.dumps(card["splits"]))
+    run.log_dataset(values["data"]["kind"], identity.digest, str(prepared), profile=json.dumps(card["splits"]))
     run.log_artifact(prepared / "data_card.md")
 
 

@@ -13,7 +13,7 @@ from tests.repository_copy import STAGES, RepositoryCopy, copy_repeats_others, s
 UP_TO_DATE = "Data and pipelines are up to date."
 STABLE_METRICS = {
     "eval/loss", "eval/loss_uniform", "eval/loss_unigram", "eval/loss_bigram", "eval/bits_per_second",
-    "moe/max_violation/layer_1", "moe/load_cv/layer_1", "audio/flatness", "audio/flatness_db",
+    "eval/moe/max_violation/layer_1", "eval/moe/load_cv/layer_1", "audio/flatness", "audio/flatness_db",
     "audio/flatness_reference", "audio/flatness_gate", "audio/fd", "audio/fd_reference", "audio/fd_unigram_random",
     "audio/mel_flux_db", "audio/modulation_depth",
 }  # fmt: skip

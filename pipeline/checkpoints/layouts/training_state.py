@@ -1,7 +1,7 @@
 """What Lightning's single files and sharded folders have in common: the decoder's own names, its stacks, its values."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ AVERAGE = "parameter_average"
 # The decoder's place in the LightningModule.
 PREFIX = "decoder."
 # What a conversion carries over, or writes anew.
-_CARRIED = {WEIGHTS, "hyper_parameters", "global_step", "epoch", "pytorch-lightning_version"}
+_CARRIED = {WEIGHTS, "hyper_parameters", "global_step", "epoch", "pytorch-lightning_version", "identity"}
 
 
 def names(config: DecoderConfig) -> dict[str, str]:
@@ -72,7 +72,8 @@ def training_source(
         tensors = {**tensors, **_averaged(tensors, average, config, path)}
     found = split_own({name.removeprefix(PREFIX): stored for name, stored in tensors.items()}, config, path)
     left_behind = tuple(sorted(set(values) - _CARRIED))
-    return complete(found, config, layout, path, options, step=step, left_behind=left_behind, averaged=averaged)
+    source = complete(found, config, layout, path, options, step=step, left_behind=left_behind, averaged=averaged)
+    return replace(source, identity=values.get("identity"))
 
 
 def _averaged(

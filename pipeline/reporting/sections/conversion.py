@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.reporting.data import ReportData
+from pipeline.reporting.data import CONVERSION, ReportData
 from pipeline.reporting.formatting import as_mapping, as_number, plain
 from pipeline.reporting.sections.section import Section, absent, render_template
 
@@ -41,7 +41,7 @@ def conversion(report: ReportData) -> Section:
         ],
         "rounded": _most_rounded(as_mapping(found.get("quantisation"))),
     }
-    return Section(title, render_template("conversion.html.jinja", context))
+    return Section(title, render_template("conversion.html.jinja", context), report.foreign.get(CONVERSION, ""))
 
 
 def _verdict(verdict: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.reporting.data import ReportData
+from pipeline.reporting.data import CURVES, ReportData
 from pipeline.reporting.figures.balance import load_heat_map, relative_load
 from pipeline.reporting.figures.curves import training_curves
 from pipeline.reporting.sections.section import Section, absent, render_template
@@ -43,13 +43,13 @@ def expert_balance(report: ReportData) -> Section:
         return absent(title, "No expert load was found: the model routes no tokens, or the evaluation did not count.")
     heat_map = load_heat_map(report.expert_load) if report.expert_load else None
     context = {"heat_map": heat_map, "layers": layers, "figures": evolutions}
-    return Section(title, render_template("experts.html.jinja", context))
+    return Section(title, render_template("experts.html.jinja", context), report.foreign.get(CURVES, ""))
 
 
 def _layers(metrics: Mapping[str, float], load: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Summarise each layer: the evaluation's own numbers, and the extremes of its load where that was written."""
     measured = [
-        match[1] for key in metrics if (match := re.fullmatch(r"moe/(?:max_violation|load_cv)/layer_(.+)", key))
+        match[1] for key in metrics if (match := re.fullmatch(r"eval/moe/(?:max_violation|load_cv)/layer_(.+)", key))
     ]
     return [_layer(name, metrics, load.get(name)) for name in dict.fromkeys([*load, *measured])]
 
@@ -57,8 +57,8 @@ def _layers(metrics: Mapping[str, float], load: Mapping[str, np.ndarray]) -> lis
 def _layer(name: str, metrics: Mapping[str, float], load: np.ndarray | None) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "name": name,
-        "max_violation": metrics.get(f"moe/max_violation/layer_{name}", math.nan),
-        "load_cv": metrics.get(f"moe/load_cv/layer_{name}", math.nan),
+        "max_violation": metrics.get(f"eval/moe/max_violation/layer_{name}", math.nan),
+        "load_cv": metrics.get(f"eval/moe/load_cv/layer_{name}", math.nan),
         "extremes": None,
     }
     if load is None:

@@ -66,7 +66,7 @@ def headline(report: ReportData) -> Section:
         "verdict": report_verdict(report),
         "tiles": [_loss(report), _frechet(report), _flatness(report), _bits(report)],
     }
-    return Section("Verdict", render_template("headline.html.jinja", context))
+    return Section("Verdict", render_template("headline.html.jinja", context), " ".join(report.foreign.values()))
 
 
 def report_verdict(report: ReportData) -> Verdict:

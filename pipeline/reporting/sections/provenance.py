@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.reporting.data import ReportData
+from pipeline.reporting.data import CURVES, DATA, ReportData
 from pipeline.reporting.formatting import as_mapping, as_number, flatten
 from pipeline.reporting.sections.metrics import MEASURES
 from pipeline.reporting.sections.section import Section, absent, render_template
@@ -35,7 +35,7 @@ def data(report: ReportData) -> Section:
         "rejected_count": max(len(rejected), _whole(card.get("rejected_count"))),
         "recordings": as_number(card.get("recordings")),
     }
-    return Section(title, render_template("data.html.jinja", context))
+    return Section(title, render_template("data.html.jinja", context), report.foreign.get(DATA, ""))
 
 
 def _whole(value: Any) -> int:
@@ -76,7 +76,7 @@ def configuration(report: ReportData) -> Section:
     groups = {str(key): list(flatten(value)) for key, value in report.configuration.items() if as_mapping(value)}
     single = {key: value for key, value in report.configuration.items() if not as_mapping(value)}
     context = {"groups": groups, "top": list(flatten(single))}
-    return Section(title, render_template("configuration.html.jinja", context))
+    return Section(title, render_template("configuration.html.jinja", context), report.foreign.get(CURVES, ""))
 
 
 def lineage(report: ReportData) -> Section:

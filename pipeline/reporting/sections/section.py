@@ -29,10 +29,11 @@ TEMPLATES.filters.update(
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the page: its heading and its content as safe HTML."""
+    """One section of the page: its heading, its content as safe HTML, and what has to be known before reading it."""
 
     title: str
     html: Markup
+    note: str = ""
 
     @property
     def anchor(self) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.reporting.data import Curve, ReportData
+from pipeline.reporting.data import CURVES, Curve, ReportData
 from pipeline.reporting.figures.curves import training_curves
 from pipeline.reporting.sections.section import Section, absent, render_template
 
@@ -62,6 +62,7 @@ SPEED_PANELS = (
 def training(report: ReportData) -> Section:
     """Draw loss, multi-token prediction, learning rate and gradient norm over steps, as far as they were logged."""
     title = "Training"
+    foreign = report.foreign.get(CURVES, "")
     if not report.history:
         return absent(title, "No training history was found: this model was trained elsewhere, or logging was off.")
     baselines = {
@@ -69,10 +70,11 @@ def training(report: ReportData) -> Section:
         for name in ("uniform", "unigram", "bigram")
         if not math.isnan(report.metrics.get(f"eval/loss_{name}", math.nan))
     }
-    figures = _figures(PANELS, report.history, baselines)
+    # Beside the curves of another training the baselines of this evaluation would say nothing.
+    figures = _figures(PANELS, report.history, {} if foreign else baselines)
     if not figures:
         return absent(title, "The training history holds none of the curves shown here.")
-    return Section(title, render_template("figures.html.jinja", {"figures": figures}))
+    return Section(title, render_template("figures.html.jinja", {"figures": figures}), foreign)
 
 
 def speed(report: ReportData) -> Section:
@@ -81,7 +83,7 @@ def speed(report: ReportData) -> Section:
     figures = _figures(SPEED_PANELS, report.throughput, {})
     if not figures:
         return absent(title, "No throughput was found: this model was trained elsewhere.")
-    return Section(title, render_template("figures.html.jinja", {"figures": figures}))
+    return Section(title, render_template("figures.html.jinja", {"figures": figures}), report.foreign.get(CURVES, ""))
 
 
 def _figures(

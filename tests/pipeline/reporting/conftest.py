@@ -98,8 +98,8 @@ def metrics() -> dict[str, float]:
     }
     for layer in LAYERS:
         relative = np.array([row["load"] for row in expert_load() if row["layer"] == layer]) * N_EXPERTS
-        values[f"moe/max_violation/layer_{layer}"] = float(relative.max() - 1)
-        values[f"moe/load_cv/layer_{layer}"] = float(relative.std())
+        values[f"eval/moe/max_violation/layer_{layer}"] = float(relative.max() - 1)
+        values[f"eval/moe/load_cv/layer_{layer}"] = float(relative.std())
     return values | {f"eval/loss/codebook_{q}": 2.9 + 0.35 * q for q in range(4)}
 
 

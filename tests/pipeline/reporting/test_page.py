@@ -156,7 +156,7 @@ def test_hostile_text_from_every_file_is_escaped(paths, configuration):
     converted |= {"verdict": {"status": HOSTILE, "sentence": HOSTILE}, "checks": [{"name": HOSTILE, "status": HOSTILE}]}
     write_json(paths.export / "conversion_report.json", converted)
     write_json(paths.train / "run.json", {"run_id": HOSTILE})
-    metrics = read_json(paths.evaluate / "metrics.json") | {f"moe/load_cv/layer_{HOSTILE}": 0.1}
+    metrics = read_json(paths.evaluate / "metrics.json") | {f"eval/moe/load_cv/layer_{HOSTILE}": 0.1}
     write_json(paths.evaluate / "metrics.json", metrics)
     quoted = '"' + HOSTILE.replace('"', '""') + '"'
     (paths.evaluate / "comparison.csv").write_text(f"signal,fd,flatness\nreal,17,0.2\n{quoted},30,0.1\n")

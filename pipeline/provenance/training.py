@@ -1,0 +1,70 @@
+"""What the training stage says of its outputs: which training they are from, its settings, and its run."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.plumbing.files import read_json, read_yaml, write_json, write_yaml
+from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.redaction import redacted_values
+from pipeline.provenance.digests import digest_of
+from pipeline.provenance.identity import IDENTITY, Identity, TrainingIdentity, read_identity, write_identity
+from pipeline.provenance.prepared_data import PreparedIdentity
+from pipeline.tracking.run import TrackedRun
+
+CHECKPOINT = "checkpoint.ckpt"
+CONFIGURATION = "config.yaml"
+# The run's name in the store, which is random: no digest of outputs may depend on it, so it has a file of its own.
+RUN = "run.json"
+GROUPS = ("data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "seed")
+
+
+def identify_training(data: PreparedIdentity, determinants: Mapping[str, Any]) -> TrainingIdentity:
+    """Which training this is, before it has a checkpoint.
+
+    Args:
+        data: that it trains on.
+        determinants: everything that its result depends on.
+    """
+    return TrainingIdentity(data.digest, data.codec, data.name, fingerprint(determinants))
+
+
+def begin_outputs(folder: Path) -> None:
+    """Take away what the outputs say of themselves, before the first of them changes."""
+    (folder / IDENTITY).unlink(missing_ok=True)
+
+
+def finish_outputs(folder: Path, values: Mapping[str, Any], identity: TrainingIdentity, run: TrackedRun) -> None:
+    """Say which training the outputs are from, once all of them are in their places.
+
+    Args:
+        folder: where the checkpoint and metrics lie.
+        values: the composed configuration.
+        identity: as `identify_training` gives it.
+        run: the training's.
+    """
+    identity = replace(identity, checkpoint=digest_of(folder / CHECKPOINT))
+    write_yaml(folder / CONFIGURATION, redacted_values({group: values[group] for group in GROUPS}))
+    write_json(folder / RUN, {**run.reference(), "checkpoint": identity.checkpoint})
+    run.set_tags(identity.tags())
+    run.log_artifact(folder / CONFIGURATION)
+    write_identity(folder / IDENTITY, Identity(identity))
+
+
+def latest_training(folder: Path) -> Identity | None:
+    """Which training the outputs in `folder` are from; None where there are none, or they do not say."""
+    return read_identity(folder / IDENTITY)
+
+
+def recorded_configuration(folder: Path) -> dict[str, Any]:
+    """The settings that the outputs in `folder` were trained with; empty where they do not say."""
+    path = folder / CONFIGURATION
+    return dict(read_yaml(path)) if path.exists() else {}
+
+
+def run_of(folder: Path, training: TrainingIdentity | None) -> dict[str, Any]:
+    """What leads to the run of a training; empty unless its own outputs, or their reference to it, lie in `folder`."""
+    path = folder / RUN
+    reference = dict(read_json(path)) if path.exists() else {}
+    return reference if training is not None and reference.get("checkpoint") == training.checkpoint else {}
