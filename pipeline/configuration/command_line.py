@@ -2,9 +2,12 @@
 
 import re
 import shlex
+from pathlib import Path
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 # What prepared data may depend on: their own groups, where they lie, and choices that may set any of these.
 PREPARING = ("data", "codec", "seed", "paths", "experiment", "cluster", "debug")
@@ -22,6 +25,15 @@ def command(stage: str, groups: tuple[str, ...]) -> str:
         hydra = HydraConfig.get()
         words += [*_source(hydra), *(o for o in hydra.overrides.task if _root(o) in groups)]
     return shlex.join(words)
+
+
+def swept_overrides(hydra: HydraConf | DictConfig) -> str:
+    """What tells this job of a multirun from the others: its overrides but for those that all jobs share."""
+    path = Path(hydra.sweep.dir, "multirun.yaml")
+    asked = OmegaConf.load(path).hydra.overrides.task if path.is_file() else []
+    parsed = OverridesParser.create().parse_overrides(list(asked))
+    shared = {override.get_key_element() for override in parsed if not override.is_sweep_override()}
+    return ", ".join(o for o in hydra.overrides.task if o.partition("=")[0] not in shared)
 
 
 def preparing_command() -> str:

@@ -2,19 +2,21 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from pipeline.configuration.command_line import swept_overrides
 from pipeline.configuration.composed import REPOSITORY, Folders, is_multirun
 from pipeline.configuration.settings import read_settings
 from pipeline.plumbing.rank import rank_of_this_process
 from pipeline.provenance.identity import TrainingIdentity
 from pipeline.provenance.training import run_of
 from pipeline.tracking.config import TrackingConfig
-from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.run import FAILURE_NOTE, TrackedRun
 from pipeline.tracking.start import start_run
 from pipeline.tracking.sweep import sweep_parent
 
@@ -36,8 +38,24 @@ def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run
     if hydra.mode == RunMode.MULTIRUN and rank_of_this_process() == 0:
         sweep_folder = Path(hydra.sweep.dir)
         parent = sweep_parent(config, REPOSITORY, sweep_folder, f"sweep {sweep_folder.parent.name} {sweep_folder.name}")
-        name = hydra.job.override_dirname or name
+        name = swept_overrides(hydra) or name
     return start_run(config, REPOSITORY, outputs, name, "train", parent, resume_run_id=resume_run_id)
+
+
+def failed_training_run(values: Mapping[str, Any], outputs: Path, error: Exception) -> None:
+    """Leave a run, marked FAILED with the reason, of a job that failed before its training could open one.
+
+    Raises:
+        ConnectionError, ValueError: when there is no store for it.
+    """
+    with suppress(type(error)), training_run(values, outputs, "failed", None) as run:
+        run.log_parameters(values)
+        raise error
+
+
+def has_a_run(error: Exception) -> bool:
+    """Whether an error has passed through a tracked run, which is marked FAILED for it."""
+    return any(note.startswith(FAILURE_NOTE) for note in getattr(error, "__notes__", ()))
 
 
 def child_run(values: Mapping[str, Any], folders: Folders, stage: str, training: TrainingIdentity | None) -> TrackedRun:
@@ -50,7 +68,7 @@ def child_run(values: Mapping[str, Any], folders: Folders, stage: str, training:
         training: which training the results are from; of an unknown one the run is nobody's child.
     """
     config = read_settings(TrackingConfig, values["tracking"], "tracking")
-    name = f"{stage} {HydraConfig.get().job.override_dirname}".strip() if is_multirun() else stage
+    name = f"{stage} {swept_overrides(HydraConfig.get())}".strip() if is_multirun() else stage
     tags = {} if training is None else training.tags()
     return start_run(config, REPOSITORY, folders.outputs, name, stage, _parent(folders.training, training), tags)
 

@@ -15,6 +15,8 @@ from pipeline.tracking.limits import DIGEST_LENGTH, flatten, valid_key, valid_ta
 log = logging.getLogger(__name__)
 
 OBJECTIVE = "sweep/objective"
+# How the note begins that a failed run adds to the error which it failed with.
+FAILURE_NOTE = "Tracked as run"
 
 
 class TrackedRun(Protocol):
@@ -191,6 +193,7 @@ class RecordedRun:
             # Lightning turns Ctrl-C, and the signal of a preempted job, into SystemExit.
             status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
             self.set_tags({"failure": f"{type(error).__name__}: {error}"})
+            error.add_note(f"{FAILURE_NOTE} {self.run_id}.")
         self._record("status", {"status": status})
         if self._sweep and self.parent_run_id is not None:
             self._record("sweep", {}, run_id=self.parent_run_id)

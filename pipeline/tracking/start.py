@@ -43,7 +43,7 @@ def start_run(
     Raises:
         pipeline.tracking.store.StoreUnavailableError: within about ten seconds, when the store cannot be used.
     """
-    if config.kind == "none" or not _is_first_process():
+    if config.kind == "none" or not is_first_process():
         return NullRun()
     if config.uri is not None and redacted(config.uri) != config.uri:
         log.warning(
@@ -61,7 +61,8 @@ def start_run(
     )
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
+    """Whether this process, of those that a launcher started, is the one that records."""
     for variable in RANK_VARIABLES:
         if variable in os.environ:
             return os.environ[variable] == "0"

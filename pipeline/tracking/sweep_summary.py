@@ -15,7 +15,10 @@ def is_sweep(run: Run) -> bool:
 
 
 def update_sweep(store: Store, run_id: str) -> None:
-    """Summarise the jobs so far on the parent run, and mark it FINISHED: nobody knows which job will be the last."""
+    """Summarise the jobs so far on the parent run, and mark it FINISHED, or FAILED once any job has failed.
+
+    Nobody knows which job will be the last.
+    """
     parent = store.client.get_run(run_id)
     jobs = store.client.search_runs([parent.info.experiment_id], f"tags.`{PARENT_TAG}` = '{run_id}'")
     states = [job.info.status for job in jobs]
@@ -27,4 +30,5 @@ def update_sweep(store: Store, run_id: str) -> None:
         summary["sweep.best_name"] = best.info.run_name
         store.client.log_metric(run_id, "sweep/best_objective", best.data.metrics[OBJECTIVE], step=len(finished))
     store.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in summary.items()], synchronous=True)
-    store.client.set_terminated(run_id, "FINISHED")
+    failed = {"FAILED", "KILLED"} & set(states)
+    store.client.set_terminated(run_id, "FAILED" if failed else "FINISHED")

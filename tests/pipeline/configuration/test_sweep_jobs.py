@@ -1,0 +1,29 @@
+"""How the jobs of a sweep ended, in words."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.configuration.sweep_jobs import Job, summary
+
+JOBS = [
+    Job(0, "optimizer.lr=-1", "/sweep/0", None, "ValueError: optimizer.lr must be positive.", None),
+    Job(1, "optimizer.lr=1e-3", "/sweep/1", 3.25, "", "abc"),
+    Job(2, "optimizer.lr=2e-3", "/sweep/2", 3.125, "", "def"),
+    Job(3, "optimizer.lr=9", "/sweep/3", float("nan"), "", None),
+]
+
+
+def test_the_best_job_is_named_with_its_folder_and_run() -> None:
+    lines = summary(JOBS).splitlines()
+    assert lines == [
+        "3 of 4 jobs finished, 1 failed:",
+        "  Job 0 (optimizer.lr=-1): ValueError: optimizer.lr must be positive.",
+        "Best: Job 2 (optimizer.lr=2e-3), 3.1250, in /sweep/2, run def.",
+    ]
+
+
+def test_a_stage_without_an_objective_has_no_best_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert summary([Job(0, "evaluate.temperature=0.7", "/sweep/0", None, "", None)]) == "1 of 1 jobs finished."
+    monkeypatch.chdir(tmp_path)
+    assert "in multirun/0." in summary([Job(0, "", f"{tmp_path}/multirun/0", 1.0, "", None)])
