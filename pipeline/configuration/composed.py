@@ -33,8 +33,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except InterpolationResolutionError as error:
-        if isinstance(error.__cause__, MissingMandatoryValue):
-            raise error.__cause__ from None
+        # OmegaConf keeps nothing of the resolver's own error but its name and message.
+        if str(error).startswith(MissingMandatoryValue.__name__):
+            raise MissingMandatoryValue(f"Missing mandatory value: {error.full_key}") from None
         raise
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

@@ -36,7 +36,7 @@ def mandatory(group: str, option: str) -> list[str]:
     assert isinstance(values, dict)
     prefix = "" if "@package _global_" in text else f"{group}."
     found = [f"{prefix}{name}" for name, value in leaves(values) if str(value).startswith(MANDATORY)]
-    for base in values.get("defaults", []):
+    for base in values.get("defaults", ()):
         if isinstance(base, str) and base != "_self_" and (CONF / group / f"{base}.yaml").exists():
             found += mandatory(group, base)
     return found
