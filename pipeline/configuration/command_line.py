@@ -7,10 +7,15 @@ from pathlib import Path
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+
+from pipeline.plumbing.files import read_json, write_json
 
 # What prepared data may depend on: their own groups, where they lie, and choices that may set any of these.
 PREPARING = ("data", "codec", "seed", "paths", "experiment", "cluster", "debug")
+
+# In a sweep's folder: the keys of the overrides that all its jobs share.
+SHARED = "shared_overrides.json"
 
 
 def command(stage: str, groups: tuple[str, ...]) -> str:
@@ -27,12 +32,17 @@ def command(stage: str, groups: tuple[str, ...]) -> str:
     return shlex.join(words)
 
 
+def write_shared_overrides(hydra: HydraConf | DictConfig) -> None:
+    """Note, before the first job of a multirun, which settings all jobs share."""
+    parsed = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    keys = [override.get_key_element() for override in parsed if not override.is_sweep_override()]
+    write_json(Path(hydra.sweep.dir, SHARED), keys)
+
+
 def swept_overrides(hydra: HydraConf | DictConfig) -> str:
     """What tells this job of a multirun from the others: its overrides but for those that all jobs share."""
-    path = Path(hydra.sweep.dir, "multirun.yaml")
-    asked = OmegaConf.load(path).hydra.overrides.task if path.is_file() else []
-    parsed = OverridesParser.create().parse_overrides(list(asked))
-    shared = {override.get_key_element() for override in parsed if not override.is_sweep_override()}
+    path = Path(hydra.sweep.dir, SHARED)
+    shared = read_json(path) if path.is_file() else []
     return ", ".join(o for o in hydra.overrides.task if o.partition("=")[0] not in shared)
 
 

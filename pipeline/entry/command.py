@@ -11,6 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from pipeline.configuration.command_line import swept_overrides
 from pipeline.configuration.composed import CONF, Folders, is_multirun, plain
 from pipeline.configuration.experiment import check_experiment
 from pipeline.entry.composition import refuse_parts
@@ -55,7 +56,7 @@ def command(
 
         def job(config: DictConfig) -> Any:
             if is_multirun():
-                with ending.of_job_among_others(str(HydraConfig.get().job.override_dirname)):
+                with ending.of_job_among_others(swept_overrides(HydraConfig.get())):
                     return task(config)
             with ending.of_job():
                 return task(config)

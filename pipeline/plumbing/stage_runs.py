@@ -1,6 +1,5 @@
 """Which tracked run a stage belongs to: a training opens one, the other stages open children of it."""
 
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +18,6 @@ from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.run import FAILURE_NOTE, TrackedRun
 from pipeline.tracking.start import start_run
 from pipeline.tracking.sweep import sweep_parent
-
-log = logging.getLogger(__name__)
 
 
 def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run_id: str | None) -> TrackedRun:
@@ -70,14 +67,5 @@ def child_run(values: Mapping[str, Any], folders: Folders, stage: str, training:
     config = read_settings(TrackingConfig, values["tracking"], "tracking")
     name = f"{stage} {swept_overrides(HydraConfig.get())}".strip() if is_multirun() else stage
     tags = {} if training is None else training.tags()
-    return start_run(config, REPOSITORY, folders.outputs, name, stage, _parent(folders.training, training), tags)
-
-
-def _parent(outputs: Path, training: TrainingIdentity | None) -> str | None:
-    """The run of a training, if it is the one that left its reference in `outputs`."""
-    if training is None:
-        return None
-    reference = run_of(outputs / "train", training)
-    if not reference:
-        log.warning("%s holds no run of %s: this run gets no parent.", outputs / "train", training)
-    return reference.get("run_id")
+    parent = run_of(folders.training / "train", training).get("run_id")
+    return start_run(config, REPOSITORY, folders.outputs, name, stage, parent, tags, parent_tags=tags)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.provenance.identity import Identity, TrainingIdentity, write_identity
-from pipeline.reporting import ReportPaths, collect
 from pipeline.reporting.agreement import disagreements
+from pipeline.reporting.data import ReportPaths, collect
 from pipeline.reporting.page import render
 from tests.pipeline.reporting.conftest import build_outputs
 from tests.prepared_tokens import write_prepared_tokens

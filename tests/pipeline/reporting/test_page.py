@@ -63,7 +63,14 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def report(shared_paths, configuration) -> ReportData:
-    return collect(shared_paths, configuration, title="Melisma", n_examples=2, lineage={"git": {"commit": "cc97c55"}})
+    return collect(
+        shared_paths,
+        configuration,
+        title="Melisma",
+        n_examples=2,
+        lineage={"git": {"commit": "cc97c55"}},
+        run=read_json(shared_paths.train / "run.json"),
+    )
 
 
 @pytest.fixture(scope="module")

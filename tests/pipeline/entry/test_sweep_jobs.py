@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.configuration.sweep_jobs import Job, summary
+from pipeline.entry.sweep_jobs import Job, summary
 
 JOBS = [
     Job(0, "optimizer.lr=-1", "/sweep/0", None, "ValueError: optimizer.lr must be positive.", None),

@@ -12,7 +12,9 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.configuration.command_line import swept_overrides
+from pipeline.configuration.command_line import swept_overrides, write_shared_overrides
+from pipeline.entry.ending import JobFailedError
+from pipeline.entry.errors import sentence_of
 from pipeline.plumbing.files import read_json, write_json, write_yaml
 from pipeline.plumbing.redaction import redacted, redacted_values
 
@@ -50,6 +52,7 @@ class SweepJobs(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the jobs summed up, also where Hydra ends with the error of one of them."""
+        write_shared_overrides(config.hydra)
         folder = Path(config.hydra.sweep.dir).resolve()
         atexit.register(say_summary, folder)
 
@@ -65,9 +68,11 @@ class SweepJobs(Callback):
         """Say and keep how the job ended; a training that failed before it had a run gets one all the same."""
         if not _is_written_here(config):
             return
-        job, error = _describe(config, job_return), job_return._return_value
-        if job_return.status == JobStatus.FAILED and isinstance(error, Exception):
-            log.error("%s failed: %s", job, job.failure)
+        error = job_return._return_value if job_return.status == JobStatus.FAILED else None
+        if isinstance(error, JobFailedError):
+            error = error.__cause__
+        job = _describe(config, None if error else job_return.return_value, error)
+        if isinstance(error, Exception):
             if config.hydra.job.name == "train":
                 _record_failure(config, error)
         elif job.objective is not None:
@@ -98,9 +103,9 @@ def summary(jobs: list[Job]) -> str:
     return "\n".join(lines)
 
 
-def _describe(config: DictConfig, job_return: JobReturn) -> Job:
-    hydra, value = config.hydra, job_return._return_value
-    failure = redacted(f"{type(value).__name__}: {value}") if isinstance(value, Exception) else ""
+def _describe(config: DictConfig, value: Any, error: BaseException | None) -> Job:
+    hydra = config.hydra
+    failure = redacted((sentence_of(error) or f"{type(error).__name__}: {error}") if error else "")
     run = Path(hydra.runtime.output_dir, "train", "run.json")
     return Job(
         number=int(hydra.job.num),
