@@ -88,6 +88,9 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
         n_batches=trainer_config.n_batches,
         seed=seed,
     )
+    reach = None if trainer_config.attend_across_documents else data.train_windows.describe_reach()
+    if ranks.is_first and reach is not None:
+        log.warning("%s", reach)
     trainer = build_trainer(
         trainer_config, strategy, values["precision"]["kind"], DummyLogger(), resume.path, [HistoryCheckpoint()]
     )

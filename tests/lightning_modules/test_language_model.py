@@ -93,6 +93,17 @@ def test_the_switch_loss_is_an_alternative_to_the_sequence_wise_one(tiny_config:
         assert sum("balance" in key for key in sums) == 1
 
 
+def test_a_router_without_gradient_is_not_trained(tiny_config: DecoderConfig) -> None:
+    alone = replace(tiny_config, num_experts_per_tok=1)
+    with pytest.raises(ValueError, match="router gets no gradient.*norm_topk_prob=false"):
+        build_model(alone, depth=1)
+    model = build_model(replace(alone, norm_topk_prob=False), depth=1)
+    batch = batch_of(1)
+    loss, _ = model.objective_loss(predict(model, batch), batch, 0.0)
+    loss.backward()
+    assert all(router.weight.grad.abs().sum() > 0 for router in model.decoder.routers())
+
+
 def test_there_is_a_weight_for_every_depth(tiny_config: DecoderConfig) -> None:
     with pytest.raises(
         ValueError, match="mtp_weights holds 2 weights, but model.num_nextn_predict_layers is 3; give one"

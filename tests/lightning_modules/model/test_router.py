@@ -7,7 +7,7 @@ import torch
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.dispatch import LocalDispatcher
-from lightning_modules.model.experts import GroupedExperts
+from lightning_modules.model.experts import GroupedExperts, grouped_linear
 from lightning_modules.model.router import Router, sequence_balance_loss, switch_balance_loss
 
 
@@ -169,6 +169,14 @@ def test_the_auxiliary_loss_alone_can_balance(tiny_config: DecoderConfig) -> Non
         optimizer.step()
     assert ratios[0] > 3
     assert ratios[-1] < 1.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_experts_can_be_compiled(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    rows, weight, ends = torch.randn(6, 8, dtype=dtype), torch.randn(2, 8, 8, dtype=dtype), torch.tensor([2, 6]).int()
+    compiled = torch.compile(grouped_linear, backend="eager")
+    torch.testing.assert_close(compiled(rows, weight, ends), grouped_linear(rows, weight, ends))
 
 
 def test_grouped_experts_equal_a_loop_over_tokens() -> None:
