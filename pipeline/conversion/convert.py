@@ -45,6 +45,9 @@ def convert_checkpoint(values: Mapping[str, Any], folders: Folders) -> None:
     staging = Staging(Path(values["target"] or folders.outputs / "export"))
     with progress_bar("converting") as progress:
         conversion = convert(source, staging.path, layout, conversion_options(settings), progress)
+    if conversion.resumed_files:
+        # Not in the report, which is the same however often a conversion was interrupted.
+        log.info("%d files were whole already, from a conversion that was interrupted.", conversion.resumed_files)
 
     surroundings = find_surroundings(values, identity.training)
     notes = [] if identity.training else [f"{path} does not say which training it is from: a stranger's, or older."]

@@ -32,7 +32,6 @@ def conversion_report(
         "parameters": sum(math.prod(stored.shape) for stored in source.tensors.values()),
         "tensors": conversion.n_tensors,
         "bytes": conversion.n_bytes,
-        "resumed_files": conversion.resumed_files,
         "files": [asdict(file) for file in conversion.files],
         "repaired": [list(pair) for pair in source.renamed],
         "renamed": [list(pair) for pair in conversion.renamed],

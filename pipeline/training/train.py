@@ -105,6 +105,8 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
             log_data(run, prepared, values, data_identity)
             run.set_tags(identity.tags())
             fit(trainer, model, data, point.checkpoint if point else None)
+            for tokens in (train_tokens, validation_tokens):
+                tokens.verify()
             if not ranks.is_first:
                 return math.nan
             begin_outputs(outputs / "train")
