@@ -46,6 +46,12 @@ def swept_overrides(hydra: HydraConf | DictConfig) -> str:
     return ", ".join(o for o in hydra.overrides.task if o.partition("=")[0] not in shared)
 
 
+def next_command(stage: str, outputs: Path) -> str:
+    """The command that goes on with what a stage has left in `outputs`."""
+    words = ["python", "-m", f"pipeline.{stage}"]
+    return shlex.join(words if outputs == Path("outputs") else [*words, f"paths.outputs={outputs}"])
+
+
 def preparing_command() -> str:
     """The command that prepares the data which this configuration asks for."""
     return command("prepare_data", PREPARING)

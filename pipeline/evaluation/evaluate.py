@@ -8,7 +8,7 @@ from typing import Any
 from lightning_modules.callbacks.expert_balance import balance_metrics
 from pipeline.audio.codecs.storage import load_codec
 from pipeline.checkpoints.loading import load_decoder
-from pipeline.configuration.command_line import command, preparing_command
+from pipeline.configuration.command_line import command, next_command, preparing_command
 from pipeline.configuration.composed import Folders, is_multirun
 from pipeline.evaluation.configuration import read_evaluation
 from pipeline.evaluation.listening import comparison_rows, control_speech, measure_bodies, random_speech, write_clips
@@ -82,6 +82,15 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
     data, used = read_prepared_identity(prepared), {name: values[name] for name in ("evaluate", "seed")}
     write_yaml(folder / CONFIGURATION, used)
     write_identity(folder / IDENTITY, Identity(training, data=data.digest, configuration=fingerprint(used)))
+    log.info(
+        "Test loss: %.3f nats a token (bigram %.3f, guessing %.3f); Fréchet distance %.0f. See %s. Next: %s",
+        metrics["eval/loss"],
+        metrics["eval/loss_bigram"],
+        metrics["eval/loss_uniform"],
+        metrics["audio/fd"],
+        folder,
+        next_command("report", folders.outputs),
+    )
     with child_run(values, folders, "evaluate", training) as run:
         run.log_parameters({"evaluate": values["evaluate"]})
         run.log_metrics(metrics)

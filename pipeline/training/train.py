@@ -26,7 +26,7 @@ from lightning_modules.parallel.checkpoint_loading import load_weights, read_des
 from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer, model_device, n_ranks
-from pipeline.configuration.command_line import preparing_command
+from pipeline.configuration.command_line import next_command, preparing_command
 from pipeline.configuration.composed import Folders, is_multirun
 from pipeline.configuration.model import read_model
 from pipeline.configuration.settings import read_settings
@@ -44,7 +44,7 @@ from pipeline.provenance.prepared_data import (
     read_prepared_identity,
     require_prepared,
 )
-from pipeline.provenance.training import begin_outputs, finish_outputs, identify_training
+from pipeline.provenance.training import CHECKPOINT, begin_outputs, finish_outputs, identify_training
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger, last_values, write_history_tables
 from pipeline.tracking.run import TrackedRun
@@ -113,7 +113,22 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
             best = write_outputs(outputs / "train", resume, run, trainer)
             finish_outputs(outputs / "train", values, identity, run)
             resume.remove()
+            say_result(outputs, best, train_tokens, run)
             return best
+
+
+def say_result(outputs: Path, loss: float, tokens: TokenDataset, run: TrackedRun) -> None:
+    """Say how the training ended, where it left what, and how to go on."""
+    guessing = math.log(tokens.vocabulary.codebook_size)
+    log.info(
+        "Best validation loss: %.3f nats a token, %s guessing (%.3f). Checkpoint: %s. %sNext: %s",
+        loss,
+        "below" if loss < guessing else "no better than",
+        guessing,
+        outputs / "train" / CHECKPOINT,
+        f"Run: {run.run_id}. " if run.run_id else "",
+        next_command("convert_checkpoint", outputs),
+    )
 
 
 def find_data(values: Mapping[str, Any]) -> Path:

@@ -140,5 +140,13 @@ def test_a_sweep_keeps_its_jobs_apart_and_survives_a_failing_one(copy: Repositor
     runs = copy.runs()
     parent = next(run for run in runs if run.info.run_name.startswith("sweep"))
     jobs = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert sorted(run.info.status for run in jobs) == ["FINISHED", "FINISHED"]
+    assert sorted(run.info.status for run in jobs) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
+    failures = [run.data.tags["failure"] for run in jobs if run.info.status == "FAILED"]
+    assert all("optimizer.lr" in failure for failure in failures)
+    assert parent.info.status == "FAILED"
+    assert "2 of 4 jobs finished, 2 failed:" in output
+    finished = [run for run in jobs if run.info.status == "FINISHED"]
+    best = min(finished, key=lambda run: run.data.metrics["sweep/objective"])
+    assert f", run {best.info.run_id}." in output
+    assert all((copy.root / "sweep" / str(number) / "config.yaml").exists() for number in range(4))
     assert parent.data.metrics["sweep/best_objective"] == pytest.approx(min(losses))
