@@ -16,6 +16,8 @@ from pipeline.checkpoints.stored_tensor import DamagedCheckpointError, StoredTen
 
 # Rounding makes a few FP32 copies of what is read at a time.
 CHUNK_NUMBERS = 8 * 2**20
+# What is compared is read into memory that is used again: larger pieces get new pages from the system each time.
+COMPARED_NUMBERS = 2**20
 # So many at a time stay in a processor's cache between one step and the next.
 CACHED_NUMBERS = 2**17
 
@@ -136,7 +138,9 @@ def same_numbers(left: StoredTensor, right: StoredTensor) -> bool:
         return False
     if left.read_rows is None or right.read_rows is None:
         return same_bits(left.read(), right.read())
-    return all(same_bits(chunk, read_rows(right, start, start + len(chunk))) for start, chunk in chunks(left))
+    return all(
+        same_bits(chunk, read_rows(right, start, start + len(chunk))) for start, chunk in chunks(left, COMPARED_NUMBERS)
+    )
 
 
 def same_bits(left: Tensor, right: Tensor) -> bool:

@@ -193,6 +193,19 @@ def test_by_default_what_training_wrote_becomes_the_export(folder: Path, checkpo
     assert [path.name for path in export.parent.iterdir() if "export" in path.name] == ["export"], "nothing is left"
 
 
+def test_the_running_mean_is_exported_where_training_kept_one(convert, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no running mean of its weights"):
+        convert(checkpoint, "conversion.weights=ema")
+    values = torch.load(checkpoint, weights_only=True)
+    left_out = ("e_score_correction_bias", "expert_loads")
+    weights = {name.removeprefix("decoder."): tensor for name, tensor in values["state_dict"].items()}
+    mean = {name: 0.9 * tensor for name, tensor in weights.items() if not name.endswith(left_out)}
+    torch.save(values | {"parameter_average": mean}, tmp_path / "averaged.ckpt")
+    target, report = convert(tmp_path / "averaged.ckpt", "conversion.weights=ema", "conversion.accept=true")
+    assert report["weights"] == "ema"
+    assert torch.equal(load_decoder(target).norm.weight, mean["norm.weight"])
+
+
 @pytest.mark.parametrize("layout", ["lightning", "distributed", "deepseek"])
 def test_every_layout_is_judged_by_the_same_checks(convert, checkpoint: Path, layout: str) -> None:
     drop = ["conversion.drop=[expert_loads]"] if layout == "deepseek" else []
