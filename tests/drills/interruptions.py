@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.drills.injection import Fault, in_another_process
 from tests.drills.stages import STAGES, Workplace
-from tests.drills.tally import Family, LostError, Tally
+from tests.drills.tally import Family, LostError, Tally, table
 
 REFUSALS = {"full disk": errno.ENOSPC, "folder without permission": errno.EACCES, "read-only disk": errno.EROFS}
 
@@ -35,6 +35,7 @@ def interruptions(root: Path, chance: random.Random, seconds: float, stages: tup
             what, fault = _refusal(chance, counts[stage])
             refusals.attempt(what, partial(_interrupt, workplace, stage, fault))
         tallies += [kills.tally, refusals.tally]
+        print(table(tallies[-2:]), flush=True)
     shutil.rmtree(workplace.root)
     shutil.rmtree(workplace.reference)
     return tallies

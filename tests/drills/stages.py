@@ -11,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.configuration.composed import CONF
+from pipeline.configuration.composed import CONF, Folders
 from tests.drills.injection import Fault, in_another_process
 from tests.drills.tally import LostError
 
@@ -24,6 +24,7 @@ SMALL = [
     "conversion.clip_seconds=0.3", "conversion.held_out_tokens=100", "data.split.validation=0.2", "data.split.test=0.2",
 ]  # fmt: skip
 # Speeds and dates, which no two runs share.
+UNSHARED = ("cache/", "outputs/report/", "outputs/train/throughput.csv")
 PASSING = ("throughput", "tokens_per_second", "seconds", "model_flops", "created", "time", "path", "date")
 
 
@@ -96,7 +97,7 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 
 def _run(stage: str, values: Mapping[str, Any], root: Path) -> object:
-    outputs = root / "outputs"
+    folders = Folders(root / "outputs", root / "outputs")
     if stage == "prepare":
         from pipeline.preparation.prepare import prepare
 
@@ -104,18 +105,18 @@ def _run(stage: str, values: Mapping[str, Any], root: Path) -> object:
     if stage == "train":
         from pipeline.training.train import train
 
-        return train(values, outputs)
+        return train(values, folders)
     if stage == "convert":
         from pipeline.conversion.convert import convert_checkpoint
 
-        return convert_checkpoint(values, outputs)
+        return convert_checkpoint(values, folders)
     if stage == "evaluate":
         from pipeline.evaluation.evaluate import evaluate
 
-        return evaluate(values, outputs)
+        return evaluate(values, folders)
     from pipeline.reporting.report import report
 
-    return report(values, outputs)
+    return report(values, folders)
 
 
 def import_everything() -> None:
@@ -132,7 +133,7 @@ def contents(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not name.startswith(("cache/", "outputs/report/")) and not name.endswith(".lock"):
+        if path.is_file() and not name.startswith(UNSHARED) and path.suffix != ".lock":
             digests[name] = hashlib.sha256(_comparable(path)).hexdigest()
     return digests
 
