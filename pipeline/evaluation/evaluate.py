@@ -83,13 +83,14 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
     write_yaml(folder / CONFIGURATION, used)
     write_identity(folder / IDENTITY, Identity(training, data=data.digest, configuration=fingerprint(used)))
     log.info(
-        "Test loss: %.3f nats a token (bigram %.3f, guessing %.3f); Fréchet distance %.0f. See %s. Next: %s",
+        "Test loss: %.3f nats a token (bigram %.3f, guessing %.3f); Fréchet distance %.0f. See %s.%s",
         metrics["eval/loss"],
         metrics["eval/loss_bigram"],
         metrics["eval/loss_uniform"],
         metrics["audio/fd"],
         folder,
-        next_command("report", folders.outputs),
+        # A job of a multirun has no training in its folder to be reported.
+        "" if is_multirun() else f" Next: {next_command('report', folders.outputs)}",
     )
     with child_run(values, folders, "evaluate", training) as run:
         run.log_parameters({"evaluate": values["evaluate"]})
