@@ -110,7 +110,7 @@ class Losses(L.Callback):
         self.losses[step] = self.losses.get(step, 0.0) + float(share)
 
 
-def train(case: Case, layout: ParallelConfig | None, folder: Path) -> dict[str, Any]:
+def train(case: Case, layout: ParallelConfig | None, folder: Path, precision: str = "fp32") -> dict[str, Any]:
     """Train, validate once more by itself, and return everything that came of it."""
     batch_size = GLOBAL_BATCH // (1 if layout is None else N_RANKS)
     config = TrainerConfig(
@@ -131,7 +131,7 @@ def train(case: Case, layout: ParallelConfig | None, folder: Path) -> dict[str, 
     # Validation windows do not divide over the ranks.
     data = SpeechTokens(Documents(60, 1), Documents(9, 2), SEQUENCE, 2, batch_size, config.n_batches, seed=3)
     logger, losses = Rows(), Losses()
-    trainer = build_trainer(config, layout, "fp32", logger, folder)
+    trainer = build_trainer(config, layout, precision, logger, folder)
     trainer.callbacks.insert(0, losses)
     trainer.fit(model, data)
     validated = trainer.validate(model, data, verbose=False)[0]
