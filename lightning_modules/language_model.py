@@ -85,7 +85,7 @@ class LanguageModel(L.LightningModule):
         self.check_gradients: Callable[[torch.optim.Optimizer, Tensor], None] | None = None
         self.step_skipped = False
         self.parameter_average: dict[str, Tensor] = {}
-        self.identity: dict[str, str] = {}
+        self.identity: dict[str, str | int] = {}
         self._step_sums: Sums = {}
         self._summed_step = -1
         self._validation_sums: Sums = {}

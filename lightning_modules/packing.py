@@ -121,21 +121,25 @@ class PackedDocuments(Dataset[Batch]):
         """Documents that are longer than a window."""
         return int((self.documents.lengths > self.sequence_length).sum())
 
-    def describe_reach(self) -> str | None:
-        """What of the documents attention cannot learn in these windows, in a sentence; None: nothing is lost."""
-        if self.n_cut:
-            return (
-                f"{self.n_cut:,} of {len(self.documents):,} documents are longer than trainer.sequence_length "
-                f"({self.sequence_length}) and are cut: no distance beyond it is trained, and speech or scores beyond "
-                "it stand on none. Raise trainer.sequence_length, or lower data.utterances.max_seconds."
-            )
-        if 2 * self.longest_stretch < self.sequence_length:
-            return (
-                f"The longest document has {self.longest_stretch:,} tokens, and trainer.sequence_length is "
-                f"{self.sequence_length:,}: nothing beyond the former is trained. Prepare longer documents "
-                "(data.utterances.join_seconds, data.utterances.max_seconds), or lower trainer.sequence_length."
-            )
-        return None
+    def describe_cuts(self) -> str | None:
+        """How many documents no window holds, in a sentence; None: none."""
+        if not self.n_cut:
+            return None
+        return (
+            f"{self.n_cut:,} of {len(self.documents):,} documents are longer than trainer.sequence_length "
+            f"({self.sequence_length}) and are cut: no distance beyond it is trained, and evaluation sees longer ones "
+            "through windows of that length."
+        )
+
+    def describe_shortness(self) -> str | None:
+        """What no window can teach, in a sentence, where all documents are far shorter; None: nothing."""
+        if 2 * self.longest_stretch >= self.sequence_length:
+            return None
+        return (
+            f"The longest document has {self.longest_stretch:,} tokens, and trainer.sequence_length is "
+            f"{self.sequence_length:,}: nothing beyond the former is trained. Prepare longer documents "
+            "(data.utterances.join_seconds, data.utterances.max_seconds), or lower trainer.sequence_length."
+        )
 
     def __len__(self) -> int:
         """Windows of one epoch."""

@@ -131,3 +131,23 @@ class LatentCache:
         else:
             self.lengths.copy_(torch.minimum(self.lengths, lengths.to(self.lengths.device)))
             self._longest = int(self.lengths.max())
+
+    def replace_rows(self, rows: Tensor, other: "LatentCache") -> None:
+        """Let the numbered `rows` hold what the rows of `other`, a shorter cache of the same kind, hold."""
+        tensors = [(self.latent, other.latent), (self.rope_key, other.rope_key)]
+        if self.latent_scale is not None and other.latent_scale is not None:
+            tensors.append((self.latent_scale, other.latent_scale))
+        for mine, theirs in tensors:
+            mine[:, rows, : other.capacity] = theirs
+        self.lengths[rows] = other.lengths
+        self._longest = int(self.lengths.max())
+
+    def like(self, config: DecoderConfig, batch_size: int, capacity: int) -> "LatentCache":
+        """An empty cache of the same kind, for other rows."""
+        is_fp8 = self.latent_scale is not None
+        return LatentCache(config, batch_size, capacity, self.rope_key.dtype, self.rope_key.device, is_fp8)
+
+    @property
+    def longest(self) -> int:
+        """The greatest length, known without asking the device."""
+        return self._longest

@@ -9,6 +9,7 @@ from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.sampling import allow, sample
 from lightning_modules.model.sampling_configuration import SamplingConfig
+from lightning_modules.model.sliding import window_start
 
 
 @torch.inference_mode()
@@ -70,6 +71,7 @@ def generate(
     prompt_lengths: Tensor | None = None,
     cache: LatentCache | None = None,
     prefill_chunk_size: int | None = None,
+    context: int | None = None,
 ) -> Iterator[Tensor]:
     """Yield new tokens [B] one step at a time.
 
@@ -87,8 +89,20 @@ def generate(
         cache: what the prompts continue: an empty one, for instance in FP8, or one that holds the rows' beginnings.
             None allocates one in the activations' dtype.
         prefill_chunk_size: tokens of the prompt computed at a time; None takes all at once.
+        context: tokens that the model has learnt to look back over: longer rows are seen through windows of so many
+            (see `window_start`). None: rows look back over everything.
+
+    Raises:
+        ValueError: `context` is below 2, or a cache or chunks come with it.
     """
     if max_new_tokens < 1:
+        return
+    if context is not None:
+        if context < 2 or cache is not None or prefill_chunk_size is not None:
+            raise ValueError(f"context is {context}; it takes 2 or more, and neither a cache nor chunks beside it.")
+        yield from _generate_sliding(
+            decoder, prompt, max_new_tokens, sampling, allowed, end_token, generator, prompt_lengths, context
+        )
         return
     batch_size, prompt_length = prompt.shape
     if cache is None:
@@ -110,3 +124,50 @@ def generate(
         if step + 1 == max_new_tokens or ended.all():
             return
         logits = decoder.extend(drawn[:, None], cache)[:, -1]
+
+
+def _generate_sliding(
+    decoder: Decoder,
+    prompt: Tensor,
+    max_new_tokens: int,
+    sampling: SamplingConfig,
+    allowed: Tensor | None,
+    end_token: int | None,
+    generator: torch.Generator | None,
+    prompt_lengths: Tensor | None,
+    context: int,
+) -> Iterator[Tensor]:
+    """`generate` where rows forget: the cache never holds more than `context` tokens of a row."""
+    batch_size, width = prompt.shape
+    rows = torch.arange(batch_size, device=prompt.device)
+    lengths = torch.full((batch_size,), width) if prompt_lengths is None else prompt_lengths
+    lengths = lengths.to(prompt.device)
+    tokens = torch.cat((prompt, prompt.new_zeros(batch_size, max_new_tokens)), dim=1)
+    cache = LatentCache(decoder.config, batch_size, context + 1, decoder.embed_tokens.weight.dtype, prompt.device)
+    seen, n_seen = _from(window_start(lengths - 1, context), tokens, lengths)
+    logits = prefill(decoder, seen, cache, prompt_lengths=n_seen)
+    ended = torch.zeros(batch_size, dtype=torch.bool, device=prompt.device)
+    for step in range(max_new_tokens):
+        drawn = sample(allow(logits, allowed, lengths), sampling, generator)
+        if end_token is not None:
+            drawn = drawn.masked_fill(ended, end_token)
+            ended |= drawn == end_token
+        yield drawn
+        if step + 1 == max_new_tokens or ended.all():
+            return
+        if cache.longest >= context:
+            full = rows[cache.lengths >= context]
+            seen, n_seen = _from(window_start(lengths[full], context), tokens[full], lengths[full])
+            moved = cache.like(decoder.config, len(full), seen.shape[1])
+            prefill(decoder, seen, moved, prompt_lengths=n_seen)
+            cache.replace_rows(full, moved)
+        tokens[rows, lengths] = drawn
+        lengths = lengths + 1
+        logits = decoder.extend(drawn[:, None], cache)[:, -1]
+
+
+def _from(starts: Tensor, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """What rows of `tokens` [B, T], `lengths` [B] long, hold from `starts` [B] on, and how many each."""
+    kept = lengths - starts
+    index = starts[:, None] + torch.arange(int(kept.max()), device=tokens.device)
+    return tokens.gather(1, index.clamp_max(tokens.shape[1] - 1)), kept

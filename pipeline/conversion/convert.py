@@ -66,7 +66,7 @@ def convert_checkpoint(values: Mapping[str, Any], folders: Folders) -> None:
         announce(verdict, notes, staging, written, is_accepted)
 
 
-def identify_source(path: Path, inside: Mapping[str, str] | None, follows_training: bool) -> Identity:
+def identify_source(path: Path, inside: Mapping[str, Any] | None, follows_training: bool) -> Identity:
     """Which training a source is from, and whether it is what the training stage has left."""
     return Identity(identify_checkpoint(path, inside), follows_training)
 
@@ -78,7 +78,14 @@ def find_surroundings(values: Mapping[str, Any], training: TrainingIdentity | No
         usual = found
     elif training and usual.is_dir() and digest_of(usual / CODEC) != training.codec:
         foreign = f"{usual} speaks through another codec than the model was trained on"
-    return Surroundings(usual, usual / CODEC, values["model"]["vocab_size"], values["seed"], foreign)
+    return Surroundings(
+        usual,
+        usual / CODEC,
+        values["model"]["vocab_size"],
+        values["seed"],
+        training.context if training else None,
+        foreign,
+    )
 
 
 def announce(verdict: Verdict, notes: list[str], staging: Staging, report: Path, is_accepted: bool) -> None:

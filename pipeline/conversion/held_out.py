@@ -24,6 +24,7 @@ class Surroundings:
         codec: the folder of the codec that the model speaks through.
         padded_vocab_size: the configured `model.vocab_size`, where that is larger than the tokens need.
         seed: of the speech that is generated.
+        context: tokens that the model has learnt to look back over; None: nobody knows.
         foreign: why the data and the codec are not those of the model, where that is known.
     """
 
@@ -31,6 +32,7 @@ class Surroundings:
     codec: Path
     padded_vocab_size: int | None
     seed: int
+    context: int | None = None
     foreign: str = ""
 
 

@@ -11,10 +11,12 @@ from pipeline.tokens.ngram import Losses
 NAME = "held-out loss"
 
 
-def check_likelihood(decoder: Decoder, held_out: HeldOut, is_trained: bool, has_random_parts: bool) -> Check:
+def check_likelihood(
+    decoder: Decoder, held_out: HeldOut, is_trained: bool, has_random_parts: bool, context: int | None = None
+) -> Check:
     """Score held-out speech, and hold the loss against what counting predicts of the same tokens (see `judge`)."""
     n_codebooks = held_out.documents.vocabulary.n_codebooks
-    loss = score_documents(decoder, held_out.documents, n_codebooks).loss
+    loss = score_documents(decoder, held_out.documents, n_codebooks, context=context).loss
     return judge(loss, held_out.baselines.evaluate(held_out.documents), is_trained, has_random_parts)
 
 

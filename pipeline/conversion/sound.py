@@ -30,6 +30,7 @@ def check_sound(
     seconds: float,
     seed: int,
     is_trained: bool,
+    context: int | None = None,
 ) -> Check:
     """Let the target speak from nothing, and hold it against real speech and against codes drawn at random.
 
@@ -50,7 +51,7 @@ def check_sound(
         raise CannotRunError(f"{codec_folder} is not the codec that the prepared data speak through")
     n_frames = round(seconds * codec.frame_rate)
     nothing = [torch.zeros(0, codec.n_codebooks, dtype=torch.int64)] * n_clips
-    codes = generate_codes(decoder, vocabulary, nothing, n_frames, SAMPLING, seed, n_clips)
+    codes = generate_codes(decoder, vocabulary, nothing, n_frames, SAMPLING, seed, n_clips, context)
     generator = torch.Generator().manual_seed(seed)
     random = [held_out.baselines.sample_unigram(len(clip), generator) for clip in codes]
     spoken, drawn = (

@@ -85,7 +85,7 @@ def run(
         return [Check(name, SKIPPED, str(error)) for name in RUNNING]
     return [
         logits.check_logits(before, logits.predict(decoder, held_out.documents), facts),
-        likelihood.check_likelihood(decoder, held_out, is_trained, random_parts),
+        likelihood.check_likelihood(decoder, held_out, is_trained, random_parts, surroundings.context),
         listen(decoder, held_out, is_trained, settings, surroundings),
     ]
 
@@ -105,6 +105,7 @@ def listen(
             settings.clip_seconds,
             surroundings.seed,
             is_trained,
+            surroundings.context,
         )
     except CannotRunError as error:
         return Check(sound.NAME, SKIPPED, str(error))

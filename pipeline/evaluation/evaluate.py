@@ -54,12 +54,15 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
     train, validation, test = (open_split(prepared / split, vocabulary) for split in ("train", "validation", "test"))
     baselines = NgramBaselines.fit(train, validation)
-    score, baseline = score_documents(decoder, test, vocabulary.n_codebooks), baselines.evaluate(test)
+    context = training.context if training else None
+    say_reach(test, context, decoder.config.max_position_embeddings, settings.speech.seconds * codec.frame_rate)
+    score = score_documents(decoder, test, vocabulary.n_codebooks, context=context)
+    baseline = baselines.evaluate(test)
 
     reference = load_reference(prepared / "reference", "train_codec").measures
     undecoded = load_reference(prepared / "reference", "train_real").measures
     real = load_reference(prepared / "reference", "validation_real").measures
-    speech = speak(decoder, codec, test, prepared / "examples", settings.speech, settings.sampling, seed)
+    speech = speak(decoder, codec, test, prepared / "examples", settings.speech, settings.sampling, seed, context)
     seconds = settings.speech.seconds - settings.speech.prompt_seconds
     bodies = {
         **speech.bodies,
@@ -119,6 +122,32 @@ def identify_export(export: Path, latest: Path) -> TrainingIdentity | None:
         log.warning("%s does not say which training it is from; its figures are those of no training.", export)
         return None
     return identity.training
+
+
+def say_reach(test: TokenDataset, context: int | None, max_positions: int, n_frames: float) -> None:
+    """Say where tokens stand further on than the model was trained to look back.
+
+    Args:
+        test: what is scored.
+        context: tokens of the training's windows; None: nobody knows.
+        max_positions: `max_position_embeddings` of the model.
+        n_frames: of the longest utterance that is generated.
+    """
+    longest = max(int(test.lengths.max()), round(n_frames * test.vocabulary.n_codebooks) + 1)
+    if context is not None and longest > context:
+        log.info(
+            "Utterances of up to %d tokens, windows of %d in training: what lies beyond is scored and spoken through "
+            "windows that move on by half.",
+            longest,
+            context,
+        )
+    elif context is None and longest > max_positions:
+        log.warning(
+            "Utterances have up to %d tokens, and the model is made for %d (max_position_embeddings): what lies beyond "
+            "says little of it. Evaluate shorter utterances.",
+            longest,
+            max_positions,
+        )
 
 
 def find_data(export: Path, training: TrainingIdentity | None, paths: Mapping[str, str]) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.sliding import window_start
 from lightning_modules.packing import Documents
 
 IGNORED_TARGET = -100
@@ -32,30 +34,49 @@ class Score:
     expert_load: dict[int, Tensor]
 
 
+class Window(NamedTuple):
+    """A stretch of a document that is computed at once: inputs from `start` up to `stop`, scored from `first` on."""
+
+    document: int
+    start: int
+    first: int
+    stop: int
+
+
 @torch.inference_mode()
-def score_documents(decoder: Decoder, documents: Documents, n_codebooks: int, tokens_per_batch: int = 8192) -> Score:
+def score_documents(
+    decoder: Decoder,
+    documents: Documents,
+    n_codebooks: int,
+    tokens_per_batch: int = 8192,
+    context: int | None = None,
+) -> Score:
     """Score every document on its own, from its first token to its last.
 
     Args:
         decoder: the model.
         documents: what to score.
         n_codebooks: Q, positions that come round in turn.
-        tokens_per_batch: padded tokens computed at a time; a longer document makes a batch of its own.
+        tokens_per_batch: padded tokens computed at a time; a longer window makes a batch of its own.
+        context: tokens that the model has learnt to look back over: longer documents are seen through windows of so
+            many (see `window_start`). None: tokens look back over everything.
     """
     decoder.eval()
     sums = torch.zeros(n_codebooks, dtype=torch.float64)
     counts = torch.zeros(n_codebooks, dtype=torch.float64)
     layers = [layer for layer in decoder.expert_layers() if layer < decoder.config.num_hidden_layers]
     loads = torch.zeros(len(layers), decoder.config.n_routed_segments)
-    batches = list(_batches_by_length(documents.lengths, tokens_per_batch))
-    for indices in tqdm(batches, desc="scoring", unit="batch"):
-        tokens, targets = _pad([documents[i] for i in indices])
+    windows = [window for document, n in enumerate(documents.lengths) for window in _windows(document, int(n), context)]
+    batches = list(_batches_by_length(windows, tokens_per_batch))
+    for batch in tqdm(batches, desc="scoring", unit="batch"):
+        tokens, targets = _pad([(documents[window.document], window) for window in batch])
         logits, routings = decoder.next_token_logits(tokens)
         losses = F.cross_entropy(
             logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED_TARGET, reduction="none"
         ).double()
         real = targets != IGNORED_TARGET
-        position = (torch.arange(targets.shape[1]) % n_codebooks).expand_as(targets)
+        starts = torch.tensor([window.start for window in batch])
+        position = (starts[:, None] + torch.arange(targets.shape[1])) % n_codebooks
         sums += torch.bincount(position.flatten(), weights=losses, minlength=n_codebooks)
         counts += torch.bincount(position[real], minlength=n_codebooks)
         for load, routing in zip(loads, routings, strict=True):
@@ -69,26 +90,36 @@ def score_documents(decoder: Decoder, documents: Documents, n_codebooks: int, to
     )
 
 
-def _batches_by_length(lengths: np.ndarray, tokens_per_batch: int) -> Iterator[list[int]]:
-    """Group documents of similar length, so that little of a batch is padding."""
-    batch: list[int] = []
-    for index in np.argsort(lengths, kind="stable"):
+def _windows(document: int, length: int, context: int | None) -> Iterator[Window]:
+    """The windows that a document of this length is seen through."""
+    start = first = 0
+    while first < length - 1:
+        stop = length - 1 if context is None else min(start + context, length - 1)
+        yield Window(document, start, first, stop)
+        first = stop
+        start = window_start(first, context) if context is not None else 0
+
+
+def _batches_by_length(windows: Sequence[Window], tokens_per_batch: int) -> Iterator[list[Window]]:
+    """Group windows of similar length, so that little of a batch is padding."""
+    batch: list[Window] = []
+    for window in sorted(windows, key=lambda window: window.stop - window.start):
         # Lengths rise: the newest is the one the whole batch is padded to.
-        if batch and (len(batch) + 1) * lengths[index] > tokens_per_batch:
+        if batch and (len(batch) + 1) * (window.stop - window.start + 1) > tokens_per_batch:
             yield batch
             batch = []
-        batch.append(int(index))
+        batch.append(window)
     if batch:
         yield batch
 
 
-def _pad(documents: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+def _pad(pieces: Sequence[tuple[np.ndarray, Window]]) -> tuple[Tensor, Tensor]:
     """Inputs and targets [B, T], padded at the end, where causal attention does not look."""
-    length = max(len(document) for document in documents) - 1
-    tokens = torch.zeros(len(documents), length, dtype=torch.long)
-    targets = torch.full((len(documents), length), IGNORED_TARGET)
-    for row, document in enumerate(documents):
-        values = torch.from_numpy(np.asarray(document, dtype=np.int64))
-        tokens[row, : len(values) - 1] = values[:-1]
-        targets[row, : len(values) - 1] = values[1:]
+    length = max(window.stop - window.start for _, window in pieces)
+    tokens = torch.zeros(len(pieces), length, dtype=torch.long)
+    targets = torch.full((len(pieces), length), IGNORED_TARGET)
+    for row, (document, (_, start, first, stop)) in enumerate(pieces):
+        values = torch.from_numpy(np.asarray(document[start : stop + 1], dtype=np.int64))
+        tokens[row, : stop - start] = values[:-1]
+        targets[row, first - start : stop - start] = values[first - start + 1 :]
     return tokens, targets

@@ -41,16 +41,17 @@ def speak(
     config: SpeechConfig,
     sampling: SamplingConfig,
     seed: int,
+    context: int | None = None,
 ) -> Generated:
-    """Continue held-out utterances, and speak from nothing."""
+    """Continue held-out utterances, and speak from nothing; `context` is as `generate` takes it."""
     frames, prompt_frames = (round(s * codec.frame_rate) for s in (config.seconds, config.prompt_seconds))
     recorded = {row["document"]: row for row in read_json(examples / "examples.json")}
     prompts = choose_prompts(test, list(recorded), config.n_prompted, prompt_frames, seed)
     vocabulary = test.vocabulary
     starts = [prompt.codes[:prompt_frames] for prompt in prompts]
-    continued = generate_codes(decoder, vocabulary, starts, frames, sampling, seed, config.batch_size)
+    continued = generate_codes(decoder, vocabulary, starts, frames, sampling, seed, config.batch_size, context)
     nothing = [prompts[0].codes[:0]] * config.n_unprompted
-    unprompted = generate_codes(decoder, vocabulary, nothing, frames, sampling, seed + 1, config.batch_size)
+    unprompted = generate_codes(decoder, vocabulary, nothing, frames, sampling, seed + 1, config.batch_size, context)
     through_codec = decode_all(codec, [prompt.codes for prompt in prompts], "decoding real")
     continuations = decode_all(codec, continued, "decoding continuations")
     spoken = decode_all(codec, unprompted, "decoding unprompted")

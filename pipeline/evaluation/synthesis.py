@@ -26,6 +26,7 @@ def generate_codes(
     sampling: SamplingConfig,
     seed: int,
     batch_size: int,
+    context: int | None = None,
 ) -> list[Tensor]:
     """Continue every prompt until its utterance ends, or `n_frames` frames are reached.
 
@@ -37,6 +38,7 @@ def generate_codes(
         sampling: how tokens are drawn.
         seed: the same seed gives the same codes.
         batch_size: utterances generated side by side.
+        context: tokens that the model has learnt to look back over, as `generate` takes it.
 
     Returns:
         Codes [F, Q] of each utterance, its prompt included.
@@ -50,7 +52,9 @@ def generate_codes(
         lengths = torch.tensor([len(tokens) for tokens in batch])
         padded = pad_sequence(batch, batch_first=True, padding_value=Special.PAD)
         n_new = n_frames * vocabulary.n_codebooks + 1 - int(lengths.min())
-        steps = list(generate(decoder, padded, n_new, sampling, allowed, Special.EOS, generator, lengths))
+        steps = list(
+            generate(decoder, padded, n_new, sampling, allowed, Special.EOS, generator, lengths, context=context)
+        )
         new = torch.stack(steps, dim=1) if steps else padded[:, :0]
         rows = [torch.cat((tokens, drawn)) for tokens, drawn in zip(batch, new, strict=True)]
         utterances += [vocabulary.tokens_to_codes(row)[:n_frames] for row in rows]

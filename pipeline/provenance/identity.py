@@ -24,6 +24,7 @@ class TrainingIdentity:
         codec: of the codec alone.
         settings: the name of the settings that the data were prepared with.
         configuration: of everything that determines the training.
+        sequence_length: tokens of its windows: no token has learnt to look further back. 0: unknown.
         checkpoint: of the checkpoint's bytes; empty inside the checkpoint itself.
     """
 
@@ -31,18 +32,24 @@ class TrainingIdentity:
     codec: str
     settings: str
     configuration: str
+    sequence_length: int = 0
     checkpoint: str = ""
+
+    @property
+    def context(self) -> int | None:
+        """What scoring and generation let a token look back over; None: everything."""
+        return self.sequence_length or None
 
     def __str__(self) -> str:
         return f"checkpoint {self.checkpoint[:SHORT]}"
 
-    def inside(self) -> dict[str, str]:
+    def inside(self) -> dict[str, str | int]:
         """What the training's checkpoints say: everything but their own digest."""
         return asdict(replace(self, checkpoint=""))
 
     def tags(self) -> dict[str, str]:
         """Tags by which a tracked run is found from a file."""
-        return {f"identity.{name}": value for name, value in asdict(self).items() if value}
+        return {f"identity.{name}": str(value) for name, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,17 @@ RUN = "run.json"
 GROUPS = ("data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "seed")
 
 
-def identify_training(data: PreparedIdentity, determinants: Mapping[str, Any]) -> TrainingIdentity:
+def identify_training(
+    data: PreparedIdentity, determinants: Mapping[str, Any], sequence_length: int
+) -> TrainingIdentity:
     """Which training this is, before it has a checkpoint.
 
     Args:
         data: that it trains on.
         determinants: everything that its result depends on.
+        sequence_length: tokens of its windows.
     """
-    return TrainingIdentity(data.digest, data.codec, data.name, fingerprint(determinants))
+    return TrainingIdentity(data.digest, data.codec, data.name, fingerprint(determinants), sequence_length)
 
 
 def begin_outputs(folder: Path) -> None:

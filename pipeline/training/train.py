@@ -21,6 +21,7 @@ from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.packing import PackedDocuments
 from lightning_modules.parallel.checkpoint_folder import remove
 from lightning_modules.parallel.checkpoint_loading import load_weights, read_description
 from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
@@ -76,7 +77,7 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     model = build_model(values, train_tokens.vocabulary.size, trainer_config, strategy)
     data_identity = read_prepared_identity(prepared)
     determinants = training_identity(values, data_identity.digest, n_ranks(strategy, trainer_config.accelerator))
-    identity = identify_training(data_identity, determinants)
+    identity = identify_training(data_identity, determinants, trainer_config.sequence_length)
     model.identity = identity.inside()
     ranks, resume = Ranks(), ResumeFolder(outputs / "resume", determinants, run_name(values))
     data = SpeechTokens(
@@ -88,9 +89,8 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
         n_batches=trainer_config.n_batches,
         seed=seed,
     )
-    reach = None if trainer_config.attend_across_documents else data.train_windows.describe_reach()
-    if ranks.is_first and reach is not None:
-        log.warning("%s", reach)
+    if ranks.is_first and not trainer_config.attend_across_documents:
+        say_reach(data.train_windows)
     trainer = build_trainer(
         trainer_config, strategy, values["precision"]["kind"], DummyLogger(), resume.path, [HistoryCheckpoint()]
     )
@@ -129,6 +129,14 @@ def say_result(outputs: Path, loss: float, tokens: TokenDataset, run: TrackedRun
         f"Run: {run.run_id}. " if run.run_id else "",
         next_command("convert_checkpoint", outputs),
     )
+
+
+def say_reach(windows: PackedDocuments) -> None:
+    """Say where windows and documents do not fit each other."""
+    if (cuts := windows.describe_cuts()) is not None:
+        log.info("%s", cuts)
+    if (shortness := windows.describe_shortness()) is not None:
+        log.warning("%s", shortness)
 
 
 def find_data(values: Mapping[str, Any]) -> Path:

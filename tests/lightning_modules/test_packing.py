@@ -70,12 +70,13 @@ def test_an_epoch_holds_every_token_once_and_cuts_nothing_that_fits(sequence_len
 
 
 def test_what_windows_cannot_teach_is_said() -> None:
-    cut, long, fitting = (PackedDocuments(DOCUMENTS, length, 1, seed=0).describe_reach() for length in (16, 1000, 64))
-    assert cut is not None
-    assert "3 of 7 documents are longer than trainer.sequence_length (16)" in cut
-    assert long is not None
-    assert "The longest document has 40 tokens, and trainer.sequence_length is 1,000" in long
-    assert fitting is None
+    cut, long, fitting = (PackedDocuments(DOCUMENTS, length, 1, seed=0) for length in (16, 1000, 64))
+    assert "3 of 7 documents are longer than trainer.sequence_length (16)" in str(cut.describe_cuts())
+    assert cut.describe_shortness() is None
+    sentence = str(long.describe_shortness())
+    assert "The longest document has 40 tokens, and trainer.sequence_length is 1,000" in sentence
+    assert long.describe_cuts() is None
+    assert fitting.describe_cuts() is fitting.describe_shortness() is None
 
 
 def test_a_piece_looks_ahead_to_the_targets_beyond_its_window() -> None:

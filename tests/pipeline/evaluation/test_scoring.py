@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.router import Routing
+from lightning_modules.model.sliding import window_start
 from pipeline.evaluation.scoring import score_documents
 from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
@@ -41,6 +42,29 @@ def test_every_document_is_scored_as_if_it_were_alone(build_decoder, random_spli
     assert score.loss == pytest.approx(float(torch.cat(losses).mean()), abs=1e-5)
     assert score.by_codebook == pytest.approx([float(position.mean()) for position in losses], abs=1e-5)
     assert list(score.expert_load) == [1, 2]
+    for load, counter in zip(score.expert_load.values(), chosen, strict=True):
+        assert load.tolist() == [counter[expert] for expert in range(8)]
+
+
+@pytest.mark.parametrize("context", [4, 7, 1000])
+def test_long_documents_are_seen_through_windows_and_every_token_counts_once(
+    build_decoder, random_split, context: int
+) -> None:
+    decoder, documents = build_decoder(), random_split("test", FRAMES)
+    losses: list[list[float]] = [[], []]
+    chosen = [Counter(), Counter()]
+    with torch.no_grad():
+        for index in range(len(documents)):
+            tokens = torch.from_numpy(documents[index])
+            for place, target in enumerate(tokens[1:]):
+                window = tokens[window_start(place, context) : place + 1]
+                logits, routings = decoder.next_token_logits(window[None])
+                losses[place % 2].append(float(F.cross_entropy(logits[0, -1].double(), target)))
+                for counter, routing in zip(chosen, routings, strict=True):
+                    counter.update(routing.indices[-1].tolist())
+    score = score_documents(decoder, documents, 2, tokens_per_batch=50, context=context)
+    assert score.n_tokens == len(losses[0]) + len(losses[1])
+    assert score.by_codebook == pytest.approx([sum(losses[q]) / len(losses[q]) for q in (0, 1)], abs=1e-5)
     for load, counter in zip(score.expert_load.values(), chosen, strict=True):
         assert load.tolist() == [counter[expert] for expert in range(8)]
 
