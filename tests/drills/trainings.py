@@ -3,9 +3,9 @@
 import random
 from pathlib import Path
 
-from drill.damage import damage_what_was_left
-from drill.kills import kill_at_random_moments
-from drill.stage import Stage, Trial
+from tests.drills.interrupted.damage import damage_what_was_left
+from tests.drills.interrupted.kills import kill_at_random_moments
+from tests.drills.interrupted.stage import Stage, Trial
 from tests.drills.tally import Family, LostError, Tally
 from tests.prepared_tokens import write_prepared_tokens
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from drill.stage import Stage, Trial, fresh, outputs_of, rerun, run, sample
+from tests.drills.interrupted.stage import Stage, Trial, fresh, outputs_of, rerun, run, sample
 
 
 def kill_at_file_operations(stage: Stage, folder: Path, n: int | None = None, seed: int = 1) -> Iterator[Trial]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from drill.damage import damage_what_was_left
-from drill.kills import kill_at_file_operations
-from drill.stage import Stage, compare
+from tests.drills.interrupted.damage import damage_what_was_left
+from tests.drills.interrupted.kills import kill_at_file_operations
+from tests.drills.interrupted.stage import Stage, compare
 from tests.prepared_tokens import write_prepared_tokens
 
 TRAINING = (

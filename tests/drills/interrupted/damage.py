@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from drill.stage import Stage, Trial, fresh, outputs_of, rerun, run, sample
+from tests.drills.interrupted.stage import Stage, Trial, fresh, outputs_of, rerun, run, sample
 
 
 def _flip(path: Path) -> None:
