@@ -233,7 +233,8 @@ def test_what_cannot_be_run_is_skipped_with_the_reason(convert, checkpoint: Path
         assert found[name]["status"] == "skipped"
         assert "no prepared data" in found[name]["sentence"]
     assert report["notes"] == [
-        f"No codec lies beside the target: there is none in {checkpoint}, and no {tmp_path / 'none/codec'}."
+        f"{checkpoint} does not say which training it is from: a stranger's, or older.",
+        f"No codec lies beside the target: there is none in {checkpoint}, and no {tmp_path / 'none/codec'}.",
     ]
     _, small = convert(checkpoint, "conversion.max_run_gib=1e-6", name="small")
     assert "conversion.max_run_gib allows" in checks(small)["logits"]["sentence"]

@@ -31,7 +31,7 @@ def test_the_parent_sums_up_its_jobs(root, client, start):
     with pytest.raises(ValueError, match="diverged"), start("lr 3", parent_run_id=parent) as failed:
         raise ValueError("diverged")
     stored = client.get_run(parent)
-    assert stored.info.status == "FINISHED"
+    assert stored.info.status == "FAILED"
     assert client.get_run(failed.run_id).info.status == "FAILED"
     assert stored.data.tags["sweep.finished"] == "2"
     assert stored.data.tags["sweep.failed"] == "1"
