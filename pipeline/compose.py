@@ -9,7 +9,6 @@ DVC never composes on `dvc repro`, and runs the check before its stages: an edit
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from pipeline.configuration.composed import CONF
 from pipeline.configuration.model import check_model
 from pipeline.entry.ending import Ending
 from pipeline.plumbing.files import atomic_write
+from pipeline.plumbing.nested import leaves
 
 PARAMS = Path("params.yaml")
 REMEDY = (
@@ -91,21 +91,13 @@ def stale_values(path: Path) -> list[str]:
     if not path.exists():
         return [f"{path} does not exist"]
     # Plain values: a config object refuses to show one that has yet to be given.
-    written, composed = dict(_leaves(OmegaConf.to_container(OmegaConf.load(path)))), dict(_leaves(compose()))
+    written, composed = dict(leaves(OmegaConf.to_container(OmegaConf.load(path)))), dict(leaves(compose()))
     absent = "absent"
     return [
         f"{key} is {written.get(key, absent)!r} in {path}, {composed.get(key, absent)!r} in conf/"
         for key in sorted(written.keys() | composed.keys())
         if written.get(key, absent) != composed.get(key, absent)
     ]
-
-
-def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(values, Mapping) and values:
-        for key, value in values.items():
-            yield from _leaves(value, f"{prefix}{key}.")
-    else:
-        yield prefix.removesuffix("."), values
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What prepared data say of themselves, and whether they are what a configuration asks for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.audio.splitting import SPLITS
 from pipeline.plumbing.files import read_json, write_json
 from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.nested import leaves
 from pipeline.provenance.digests import digest_of
 
 IDENTITY = "identity.json"
@@ -44,8 +45,8 @@ class PreparedIdentity:
 
 def prepared_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a configuration that decide on the bytes of prepared data, {dotted name: value}."""
-    leaves = dict(_leaves({group: values[group] for group in GROUPS}))
-    return {name: value for name, value in sorted(leaves.items()) if name not in INCIDENTAL}
+    settings = dict(leaves({group: values[group] for group in GROUPS}))
+    return {name: value for name, value in sorted(settings.items()) if name not in INCIDENTAL}
 
 
 def settings_name(settings: Mapping[str, Any]) -> str:
@@ -168,11 +169,3 @@ def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
         name: str(Path(value).resolve()) if name in PATHS and isinstance(value, str) else value
         for name, value in settings.items()
     }
-
-
-def _leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from _leaves(value, f"{prefix}{key}.")
-    else:
-        yield prefix.removesuffix("."), list(values) if isinstance(values, tuple) else values

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from pipeline.plumbing.nested import leaves
 from pipeline.plumbing.redaction import redacted
 
 KEY_LENGTH = 250
@@ -37,20 +38,12 @@ def flatten(values: Mapping[str, Any]) -> dict[str, str]:
 
     Lists, booleans and None are written as JSON.
     """
-    return {valid_key(key): shortened(_text(value), PARAMETER_LENGTH) for key, value in _leaves(values, "")}
+    return {valid_key(key): shortened(_text(value), PARAMETER_LENGTH) for key, value in leaves(values)}
 
 
 def valid_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags with names and values that MLflow accepts, without secrets."""
     return {valid_key(key): shortened(redacted(str(value)), TAG_LENGTH) for key, value in tags.items()}
-
-
-def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _text(value: Any) -> str:

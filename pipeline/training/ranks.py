@@ -1,13 +1,16 @@
 """What the processes of one training agree on before they are connected: who writes, and what the others go by."""
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from torch.distributed import PrefixStore, Store, rendezvous
 
+from pipeline.plumbing.nested import leaves
 from pipeline.plumbing.rank import rank_of_this_process
 
 # Where the first process leaves its answer for those that it starts.
@@ -35,10 +38,14 @@ class Ranks:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def settle(self, decide: Callable[[], str]) -> str:
+    def settle(self, decide: Callable[[Mapping[int, str]], str], claim: str = "") -> str:
         """Let the first rank `decide`, while the others wait, and return its answer on all.
 
         Processes that the first one starts later find the answer in their environment.
+
+        Args:
+            decide: called on the first rank with what the others claim, by rank.
+            claim: what the first should know of this process.
 
         Raises:
             RuntimeError: on the others, when the first failed; it raises its own error.
@@ -47,13 +54,14 @@ class Ranks:
         if not self.is_first:
             if self._store is None:
                 return os.environ[ANSWER_VARIABLE]
+            self._store.set(_claimed(self.rank), claim)
             said = self._store.get(key).decode()
             self._store.set(_heard(self.rank), "")
             if said.startswith(FAILED):
                 raise RuntimeError(f"Rank 0 could not begin: {said.removeprefix(FAILED)}")
             return said.removeprefix(ANSWERED)
         try:
-            answer = decide()
+            answer = decide(self._claims())
         except BaseException as error:
             # What goes wrong here must not hide what went wrong before.
             with suppress(RuntimeError):
@@ -63,11 +71,42 @@ class Ranks:
         os.environ[ANSWER_VARIABLE] = answer
         return answer
 
+    def _claims(self) -> dict[int, str]:
+        """What the other ranks say of themselves, once all have."""
+        if self._store is None:
+            return {}
+        return {rank: self._store.get(_claimed(rank)).decode() for rank in range(1, self._world_size)}
+
     def _tell(self, key: str, answer: str, patience: timedelta) -> None:
         """Give the others the answer, and stay until all have it: the store they ask may end with this process."""
         if self._store is not None:
             self._store.set(key, answer)
             self._store.wait([_heard(rank) for rank in range(1, self._world_size)], patience)
+
+
+def require_alike(first: Mapping[str, Any], other: Mapping[str, Any], rank: int) -> None:
+    """Refuse ranks with other settings than the first one's: they would share weights, and train neither.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    # As it comes out of JSON, where a tuple is a list.
+    ours, theirs = dict(leaves(json.loads(json.dumps(first)))), dict(leaves(other))
+    absent = "absent"
+    differing = [
+        f"{name} is {theirs.get(name, absent)} there and {ours.get(name, absent)} here"
+        for name in sorted(theirs.keys() | ours.keys())
+        if theirs.get(name, absent) != ours.get(name, absent)
+    ]
+    if differing:
+        raise ValueError(
+            f"Rank {rank} is configured otherwise than rank 0: {'; '.join(differing)}. Start every rank with the same "
+            "command, on the same data and the same version."
+        )
+
+
+def _claimed(rank: int) -> str:
+    return f"rank {rank} claims"
 
 
 def _heard(rank: int) -> str:

@@ -51,7 +51,7 @@ from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger, last_val
 from pipeline.tracking.run import TrackedRun
 from pipeline.training.identity import training_identity
 from pipeline.training.interrupted import LOCK
-from pipeline.training.ranks import Ranks
+from pipeline.training.ranks import Ranks, require_alike
 from pipeline.training.resume_folder import ResumeFolder, ResumePoint
 
 log = logging.getLogger(__name__)
@@ -167,15 +167,17 @@ def check_memory(values: Mapping[str, Any], prepared: Path, strategy: ParallelCo
 def settle_point(resume: ResumeFolder, outputs: Path, ranks: Ranks, held: ExitStack) -> ResumePoint | None:
     """Keep other trainings from `outputs` until `held` is left, find where to go on, if anywhere, and tell all ranks.
 
-    The first rank does so; what it is refused, the others are told.
+    The first rank does so; what it is refused, the others are told. It refuses ranks that are configured otherwise.
     """
 
-    def decide() -> str:
+    def decide(claims: Mapping[int, str]) -> str:
+        for rank, claim in claims.items():
+            require_alike(resume.identity, json.loads(claim), rank)
         held.enter_context(exclusive(resume.root / LOCK, f"Training {resume.name}", outputs))
         point = resume.find()
         return json.dumps(point and [point.step, str(point.checkpoint), point.run_id])
 
-    settled = json.loads(ranks.settle(decide))
+    settled = json.loads(ranks.settle(decide, json.dumps(resume.identity)))
     return ResumePoint(settled[0], Path(settled[1]), settled[2]) if settled else None
 
 

@@ -15,16 +15,16 @@ DIVERGING = ["optimizer.lr=1e30", "trainer.gradient_clip_val=null"]
 
 def ranks(root: Path, chance: random.Random, seconds: float) -> list[Tally]:
     """Let something happen to one of two ranks; both end, and one device finishes what they began."""
-    family = Family("rank dead, stopped, told to leave or diverging", chance, seconds)
-    faults = [*INTERRUPTIONS, "diverging"]
+    family = Family("rank dead, stopped, told to leave, diverging or configured otherwise", chance, seconds)
+    survivals = dict.fromkeys(INTERRUPTIONS, _interrupt) | {"diverging": _diverge, "configured otherwise": _refuse}
+    faults = list(survivals)
     chance.shuffle(faults)
     for number, fault in enumerate(faults):
         if not family.has_time and family.tally.tries:
             break
         workplace = root / f"ranks-{number}"
         write_prepared_tokens(workplace / "prepared")
-        survive = _diverge if fault == "diverging" else _interrupt
-        family.attempt(fault, lambda: survive(workplace, fault))  # noqa: B023 - called now
+        family.attempt(fault, lambda: survivals[fault](workplace, fault))  # noqa: B023 - called now
     return [family.tally]
 
 
@@ -43,3 +43,11 @@ def _diverge(workplace: Path, _: str) -> None:
         raise LostError(f"ranks whose loss is no number ended with {codes}")
     if "ERROR: " not in printed:
         raise LostError(f"nobody says why: {printed[-500:]}")
+
+
+def _refuse(workplace: Path, _: str) -> None:
+    codes, printed = launch(workplace, [*TWO_RANKS, *PATIENCE], of_last=("optimizer.lr=0.5",))
+    if None in codes or 0 in codes:
+        raise LostError(f"ranks with different settings ended with {codes}")
+    if "optimizer.lr is 0.5 there" not in printed:
+        raise LostError(f"nobody says which setting differs: {printed[-500:]}")

@@ -29,10 +29,12 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def launch(workplace: Path, overrides: list[str], n_ranks: int = 2, interruption: str = "") -> tuple[list[int], str]:
+def launch(
+    workplace: Path, overrides: list[str], n_ranks: int = 2, interruption: str = "", of_last: tuple[str, ...] = ()
+) -> tuple[list[int], str]:
     """Start ranks as torchrun does, the last of which something happens to; return their codes and what they printed.
 
-    The others are not ended from outside: they have to notice.
+    `of_last` are overrides of the last one alone. The others are not ended from outside: they have to notice.
     """
     (output := workplace / "output.txt").unlink(missing_ok=True)
     paths = [f"paths.prepared={workplace}/prepared", f"paths.outputs={workplace}/outputs"]
@@ -42,10 +44,13 @@ def launch(workplace: Path, overrides: list[str], n_ranks: int = 2, interruption
     }  # fmt: skip
     processes = []
     for rank in range(n_ranks):
+        is_last = rank == n_ranks - 1
         arguments = (
-            [*COMMON, *overrides, *paths], common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, output,
-            interruption if rank == n_ranks - 1 else "",
-        )  # fmt: skip
+            [*COMMON, *overrides, *paths, *(of_last if is_last else ())],
+            common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            output,
+            interruption if is_last else "",
+        )
         processes.append(fork_server().Process(target=interrupted_training.run, args=arguments, daemon=True))
         processes[-1].start()
     for process in processes:
@@ -105,3 +110,11 @@ def test_a_training_outlives_kills_a_preemption_and_its_machines(workplace: Path
     best = train / "checkpoint.ckpt"
     description = torch.load(best / "meta.pt" if best.is_dir() else best, weights_only=True)
     assert description["global_step"] in (5, 10)
+
+
+def test_a_rank_that_is_configured_otherwise_is_refused_by_name(workplace: Path) -> None:
+    codes, printed = launch(workplace, TWO_RANKS, of_last=("optimizer.lr=0.5",))
+    assert 0 not in codes
+    assert None not in codes
+    assert "Rank 1 is configured otherwise than rank 0: optimizer.lr is 0.5 there and 0.002 here." in printed
+    assert not (workplace / "outputs" / "train").exists()

@@ -1,6 +1,7 @@
 """What processes that are not connected yet agree on."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,14 @@ LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "MASTER_ADDR", 
 def settle(rank: int, folder: Path, fails: bool) -> None:
     """Write down what this rank was told, or how it failed."""
 
-    def decide() -> str:
+    def decide(claims: Mapping[int, str]) -> str:
         time.sleep(0.2)
         if fails:
             raise OSError("the disk is full")
-        return f"decided by {rank}"
+        return f"decided by {rank}, who heard {dict(claims)}"
 
     try:
-        result = Ranks().settle(decide)
+        result = Ranks().settle(decide, f"claim {rank}")
     except (OSError, RuntimeError) as error:
         result = f"{type(error).__name__}: {error}"
     (folder / str(rank)).write_text(result)
@@ -37,7 +38,7 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("fails", "told"),
     [
-        (False, ["decided by 0", "decided by 0"]),
+        (False, ["decided by 0, who heard {1: 'claim 1'}"] * 2),
         (True, ["OSError: the disk is full", "RuntimeError: Rank 0 could not begin: OSError: the disk is full"]),
     ],
 )
@@ -49,11 +50,11 @@ def test_all_ranks_get_the_first_ones_answer_or_fail_with_it(tmp_path: Path, fai
 def test_a_process_that_the_first_starts_later_gets_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     first = Ranks()
     assert first.is_first
-    assert first.settle(lambda: "step 4") == "step 4"
+    assert first.settle(lambda claims: "step 4") == "step 4"
     monkeypatch.setenv("LOCAL_RANK", "3")
     later = Ranks()
     assert not later.is_first
-    assert later.settle(lambda: "not asked") == "step 4"
+    assert later.settle(lambda claims: "not asked") == "step 4"
 
 
 @pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
