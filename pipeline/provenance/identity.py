@@ -24,16 +24,16 @@ class TrainingIdentity:
         codec: of the codec alone.
         settings: the name of the settings that the data were prepared with.
         configuration: of everything that determines the training.
-        sequence_length: tokens of its windows: no token has learnt to look further back. 0: unknown.
         checkpoint: of the checkpoint's bytes; empty inside the checkpoint itself.
+        sequence_length: tokens of its windows: no token has learnt to look further back. 0: unknown.
     """
 
     data: str
     codec: str
     settings: str
     configuration: str
-    sequence_length: int = 0
     checkpoint: str = ""
+    sequence_length: int = 0
 
     @property
     def context(self) -> int | None:

@@ -30,7 +30,9 @@ def identify_training(
         determinants: everything that its result depends on.
         sequence_length: tokens of its windows.
     """
-    return TrainingIdentity(data.digest, data.codec, data.name, fingerprint(determinants), sequence_length)
+    return TrainingIdentity(
+        data.digest, data.codec, data.name, fingerprint(determinants), sequence_length=sequence_length
+    )
 
 
 def begin_outputs(folder: Path) -> None:

@@ -59,6 +59,7 @@ def test_no_kernels_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(blockwise.importlib.util, "find_spec", lambda name: name)
     assert blockwise.available("cuda:6")
     monkeypatch.setattr(blockwise.importlib.util, "find_spec", lambda name: None)
     assert not blockwise.available("cuda:7")  # a device of its own, for answers are remembered
