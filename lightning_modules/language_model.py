@@ -11,11 +11,13 @@ from torch import Tensor
 
 from lightning_modules.batch import Batch, are_targets
 from lightning_modules.configuration import OptimizerConfig
+from lightning_modules.fused_adamw import FusedAdamW
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.decoder import Decoder, DecoderOutput
 from lightning_modules.model.router import sequence_balance_loss, switch_balance_loss
 from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
+from lightning_modules.precision.working_weights import WorkingWeights
 from lightning_modules.schedule import ScheduleConfig
 
 IGNORED_TARGET = -100
@@ -46,6 +48,8 @@ class LanguageModel(L.LightningModule):
             the optimizer steps; it may drop them.
         step_skipped: whether the last optimizer step left the weights as they were; what follows the weights then has
             to stay as well.
+        working_weights: rounded weights that compute in place of the decoder's own while training; a strategy builds
+            them where the precision asks for them.
         parameter_average: a running mean of the decoder's parameters by name, on the CPU; empty unless
             `ParameterAverage` keeps one. Checkpoints hold it beside the parameters.
         identity: which training this is, in plain values; checkpoints carry it along.
@@ -85,6 +89,7 @@ class LanguageModel(L.LightningModule):
         self.check_gradients: Callable[[torch.optim.Optimizer, Tensor], None] | None = None
         self.step_skipped = False
         self.parameter_average: dict[str, Tensor] = {}
+        self.working_weights: WorkingWeights | None = None
         self.identity: dict[str, str | int] = {}
         self._step_sums: Sums = {}
         self._summed_step = -1
@@ -104,6 +109,21 @@ class LanguageModel(L.LightningModule):
         if self.load_first_weights is not None:
             self.load_first_weights(self.decoder)
 
+    @property
+    def running_decoder(self) -> Decoder:
+        """What computes: the decoder, or the one of its working weights."""
+        return self.decoder if self.working_weights is None else self.working_weights.decoder
+
+    def on_train_start(self) -> None:
+        """Round what a checkpoint has brought."""
+        if self.working_weights is not None:
+            self.working_weights.refresh()
+
+    def on_after_backward(self) -> None:
+        """Let the trained weights have the gradients of those that computed."""
+        if self.working_weights is not None:
+            self.working_weights.hand_over_gradients(accumulates=self.trainer.accumulate_grad_batches > 1)
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of one micro-batch, and the tokens each expert received [layers, E].
 
@@ -116,7 +136,6 @@ class LanguageModel(L.LightningModule):
         self._step_sums = _added(self._step_sums, sums)
         metrics = {name: mean.float() for name, mean in self._global_means(self._step_sums).items()}
         self.log_dict(metrics)
-        self.log("loss", metrics["train/loss"], prog_bar=True, logger=False)
         self.log("train/learning_rate", self._learning_rate())
         loads = [routing.load() for routing in output.routings]
         return {"loss": loss, "expert_load": torch.stack(loads) if loads else loss.new_zeros(0, 0)}
@@ -186,7 +205,7 @@ class LanguageModel(L.LightningModule):
         vectors = [p for p in self.parameters() if p.ndim < 2]
         config = self.optimizer_config
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        optimizer = build_optimizer(groups, config.lr, config.betas, config.eps, config.moments)
+        optimizer = build_optimizer(groups, config.lr, config.betas, config.eps, config.moments, self.working_weights)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.ratio(step, self.max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -198,7 +217,8 @@ class LanguageModel(L.LightningModule):
     ) -> None:
         """Clip the total norm of all gradients, log what it was before, and have it checked."""
         limit = float("inf") if gradient_clip_val is None else float(gradient_clip_val)
-        norm = clip_gradients(self.parameters(), limit)
+        fused = getattr(optimizer, "optimizer", optimizer)
+        norm = fused.clip(limit) if isinstance(fused, FusedAdamW) else clip_gradients(self.parameters(), limit)
         self.log("train/gradient_norm", norm)
         if self.check_gradients is not None:
             self.check_gradients(optimizer, norm)
@@ -206,13 +226,13 @@ class LanguageModel(L.LightningModule):
     def _predict(self, batch: Batch) -> DecoderOutput:
         tokens = batch.tokens[:, :-1]
         n_positions = tokens.shape[1] - self.decoder.config.num_nextn_predict_layers
-        document_ids = batch.document_ids[:, :n_positions]
+        decoder, document_ids = self.running_decoder, batch.document_ids[:, :n_positions]
         if self.attend_across_documents:
-            output = self.decoder(tokens)
+            output = decoder(tokens)
         else:
             # Borders that differ from batch to batch would have blocks compiled anew, and a GPU wait for the host.
-            self.decoder.attends_by_document = document_ids.device.type == "cpu" and not self.compiles_blocks
-            output = self.decoder(tokens, document_ids, batch.positions[:, :n_positions])
+            decoder.attends_by_document = document_ids.device.type == "cpu" and not self.compiles_blocks
+            output = decoder(tokens, document_ids, batch.positions[:, :n_positions])
         are_real = (document_ids >= 0).flatten()
         return output._replace(routings=[routing._replace(are_real=are_real) for routing in output.routings])
 

@@ -8,16 +8,27 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lightning_modules.configuration import check_moments
+from lightning_modules.fused_adamw import FusedAdamW
+from lightning_modules.precision.working_weights import WorkingWeights
 
 
 def build_optimizer(
-    groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float, moments: str
+    groups: list[dict[str, Any]],
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    moments: str,
+    working_weights: WorkingWeights | None = None,
 ) -> torch.optim.Optimizer:
     """AdamW over `groups` of parameters, each with its own `weight_decay` (arXiv 1711.05101).
 
-    FP32 moments are torch's own AdamW, fused on a GPU.
+    Parameters that have working weights step with them, in one kernel. Else FP32 moments are torch's own AdamW, fused
+    on a GPU.
     """
     check_moments(moments, betas)
+    if working_weights is not None:
+        dtype = torch.bfloat16 if moments == "bf16" else torch.float32
+        return FusedAdamW(groups, lr, betas, eps, dtype, working_weights)
     if moments == "bf16":
         return BF16MomentsAdamW(groups, lr, betas, eps)
     parameters = [parameter for group in groups for parameter in group["params"]]

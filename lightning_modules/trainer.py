@@ -21,6 +21,7 @@ from lightning_modules.configuration import TrainerConfig
 from lightning_modules.parallel.checkpoint_io import CheckpointFiles
 from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.parallel.launch import Processes, find_processes, refuse_other_processes
+from lightning_modules.parallel.one_device import OneDeviceStrategy
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.precision.plugins import build_precision
 from lightning_modules.precision.recipes import RECIPES
@@ -71,7 +72,7 @@ def build_trainer(
         accelerator=config.accelerator,
         devices=processes.per_node,
         num_nodes=processes.nodes,
-        strategy="auto" if strategy is None else ExpertParallelStrategy(strategy),
+        strategy=_one_device(config.accelerator) if strategy is None else ExpertParallelStrategy(strategy),
         plugins=[build_precision(precision, sharded=strategy is not None), CheckpointFiles()],
         max_steps=config.max_steps,
         max_epochs=-1,
@@ -114,6 +115,10 @@ def _check_compilable(precision: str, accelerator: str) -> None:
             f"trainer.compile is true, but precision={precision} is emulated on this device ({device.type}), which "
             "cannot be compiled; set trainer.compile=false, or choose precision=bf16."
         )
+
+
+def _one_device(accelerator: str) -> OneDeviceStrategy:
+    return OneDeviceStrategy(torch.device("cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda:0"))
 
 
 def _processes(strategy: ParallelConfig | None, accelerator: str) -> Processes:

@@ -9,28 +9,41 @@ import torch
 from torch import Tensor
 
 
+class Dispatched(NamedTuple):
+    """Rows that came to the experts living here.
+
+    Attributes:
+        rows: [R, D] in order of experts.
+        gates: [R] what each row's output counts, FP32.
+        rows_per_expert: how many rows each expert here received.
+        way_back: for `combine`.
+    """
+
+    rows: Tensor
+    gates: Tensor
+    rows_per_expert: Tensor
+    way_back: Any
+
+
 class Dispatcher(Protocol):
     """Brings tokens to wherever their experts live, and back. No token is dropped.
 
     The three methods are called in order: `plan` starts what can run beside other work, such as telling other ranks how
     many rows they will receive; what it returns is for `dispatch` alone, as `way_back` is for `combine`.
+
+    Gates travel with the rows: an expert weighs what enters its last projection, which is narrower than what leaves it.
     """
 
     def plan(self, indices: Tensor) -> Any:
         """Begin to send every token to the experts `indices` [N, K]."""
         ...
 
-    def dispatch(self, tokens: Tensor, gates: Tensor, plan: Any) -> tuple[Tensor, Tensor, Any]:
-        """Copy `tokens` [N, D] to their experts, each of which will count by its share of `gates` [N, K].
-
-        Returns:
-            The rows [R, D] that came to the experts living here, in order of experts; how many each of these received;
-            and the way back.
-        """
+    def dispatch(self, tokens: Tensor, gates: Tensor, plan: Any) -> Dispatched:
+        """Copy `tokens` [N, D] to their experts, each of which will count by its share of `gates` [N, K]."""
         ...
 
     def combine(self, rows: Tensor, way_back: Any) -> Tensor:
-        """Bring the experts' rows [R, D] back, and sum them into tokens [N, D], weighted by the gates."""
+        """Bring the experts' weighted rows [R, D] back, and sum them into tokens [N, D]."""
         ...
 
 
@@ -44,11 +57,81 @@ def count_rows(indices: Tensor, n_experts: int, counted: Tensor | None = None) -
     return torch.zeros(n_experts, dtype=torch.int64, device=flat.device).scatter_add_(0, flat, ones)
 
 
-class LocalWay(NamedTuple):
-    """How rows were sorted: the choices in order of experts [N·K], and the gates [N, K]."""
+class Permutation(NamedTuple):
+    """How the choices of tokens, N · K in all, are sorted.
+
+    Attributes:
+        order: [N·K] which choice each row is: row r carries token order[r] // K.
+        places: [N, K] which row carries each choice: the inverse.
+    """
 
     order: Tensor
-    gates: Tensor
+    places: Tensor
+
+    @classmethod
+    def sorting(cls, indices: Tensor) -> "Permutation":
+        """The stable order of the experts `indices` [N, K] that tokens chose."""
+        order = indices.flatten().argsort(stable=True)
+        numbers = torch.arange(order.numel(), device=order.device)
+        return cls(order, torch.empty_like(order).scatter_(0, order, numbers).view_as(indices))
+
+    def rows_of(self, tokens: Tensor) -> Tensor:
+        """A copy of `tokens` [N, D] for every choice, in order [N·K, D]."""
+        return _Spread.apply(tokens, *self)
+
+    def gates_of(self, gates: Tensor) -> Tensor:
+        """The gates [N, K] in order [N·K]."""
+        choices = self.order.numel()
+        rows = _Spread.apply(gates.reshape(choices, 1), self.order, self.places.view(choices, 1))
+        return rows.flatten()
+
+    def sum_of(self, rows: Tensor) -> Tensor:
+        """The rows [N·K, D] summed into their tokens [N, D]."""
+        return _Gathered.apply(rows, *self)
+
+
+class _Spread(torch.autograd.Function):
+    """Rows gathered from tokens. By itself torch would add gradients up by scattering them into zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, order: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(order, places)
+        return _spread(tokens, order, places.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        _, places = ctx.saved_tensors
+        return _sum(gradients[0], places), None, None
+
+
+class _Gathered(torch.autograd.Function):
+    """Tokens summed from rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, order: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(order, places)
+        return _sum(rows, places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        order, places = ctx.saved_tensors
+        return _spread(gradients[0], order, places.shape[1]), None, None
+
+
+def _spread(tokens: Tensor, order: Tensor, n_chosen: int) -> Tensor:
+    if tokens.is_cuda:
+        from lightning_modules.model.kernels.permutation import spread_rows
+
+        return spread_rows(tokens, order, n_chosen)
+    return tokens[order // n_chosen]
+
+
+def _sum(rows: Tensor, places: Tensor) -> Tensor:
+    if rows.is_cuda:
+        from lightning_modules.model.kernels.permutation import sum_rows
+
+        return sum_rows(rows, places)
+    return rows[places].sum(dim=1)
 
 
 class LocalDispatcher:
@@ -61,18 +144,12 @@ class LocalDispatcher:
         """Nothing has to be known before: the plan is the choice itself [N, K]."""
         return indices
 
-    def dispatch(self, tokens: Tensor, gates: Tensor, plan: Tensor) -> tuple[Tensor, Tensor, LocalWay]:
-        """Copy `tokens` [N, D] to the experts that `plan` [N, K] chose for them.
+    def dispatch(self, tokens: Tensor, gates: Tensor, plan: Tensor) -> Dispatched:
+        """Copy `tokens` [N, D] to the experts that `plan` [N, K] chose for them."""
+        permutation = Permutation.sorting(plan)
+        rows, row_gates = permutation.rows_of(tokens), permutation.gates_of(gates)
+        return Dispatched(rows, row_gates, count_rows(plan, self.n_experts), permutation)
 
-        Returns:
-            Rows [N·K, D] in order of experts, rows per expert [E], and the way back for `combine`.
-        """
-        order = plan.flatten().argsort(stable=True)
-        return tokens[order // plan.shape[1]], count_rows(plan, self.n_experts), LocalWay(order, gates)
-
-    def combine(self, rows: Tensor, way_back: LocalWay) -> Tensor:
-        """Sum the experts' rows [N·K, D] into tokens [N, D], weighted by the gates."""
-        gates = way_back.gates
-        unsorted = torch.empty_like(rows).index_copy(0, way_back.order, rows)
-        weighted = unsorted.unflatten(0, tuple(gates.shape)) * gates.to(rows.dtype).unsqueeze(-1)
-        return weighted.sum(dim=1)
+    def combine(self, rows: Tensor, way_back: Permutation) -> Tensor:
+        """Sum the experts' rows [N·K, D] into tokens [N, D]."""
+        return way_back.sum_of(rows)

@@ -71,17 +71,22 @@ class GroupedExperts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(n_experts, hidden_size, intermediate_size))
         self.grouped_mm: Callable[[Tensor, Tensor, Tensor], Tensor] = grouped_linear
 
-    def forward(self, rows: Tensor, rows_per_expert: Tensor) -> Tensor:
-        """Apply expert e to its `rows_per_expert[e]` rows of `rows` [R, D], which lie in order of experts."""
+    def forward(self, rows: Tensor, gates: Tensor, rows_per_expert: Tensor) -> Tensor:
+        """Apply expert e to its `rows_per_expert[e]` rows of `rows` [R, D], which lie in order of experts.
+
+        Each output counts `gates` [R] times: weighed before the down projection, which is linear, it costs a pass over
+        I numbers a row that is made anyway, where D are to be moved behind it.
+        """
         n_rows = rows.shape[0]
         if n_rows == 0:
             # A grouped matmul of no rows has no backward pass. A row of zeros gives the weights a gradient of zero,
             # without which the ranks that share them would wait for this one forever.
-            rows = F.pad(rows, (0, 0, 0, 1))
+            rows, gates = F.pad(rows, (0, 0, 0, 1)), F.pad(gates, (0, 1))
             rows_per_expert = F.pad(rows_per_expert[1:], (1, 0), value=1)
         offsets = rows_per_expert.cumsum(0).to(torch.int32)
         gate, up = self.grouped_mm(rows, _local(self.gate_up_proj), offsets).chunk(2, dim=-1)
-        return self.grouped_mm(F.silu(gate) * up, _local(self.down_proj), offsets)[:n_rows]
+        weighted = F.silu(gate) * up * gates.unsqueeze(-1).to(up.dtype)
+        return self.grouped_mm(weighted, _local(self.down_proj), offsets)[:n_rows]
 
 
 def _local(weight: Tensor) -> Tensor:
@@ -100,17 +105,16 @@ class SegmentedExperts(nn.Module):
         super().__init__()
         self.segments = nn.ModuleList(GroupedExperts(n_experts, hidden_size, size) for size in segment_sizes)
 
-    def forward(self, rows: Tensor, rows_per_segment: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, gates: Tensor, rows_per_segment: Tensor) -> Tensor:
         """Apply every segment to its `rows_per_segment` rows of `rows` [R, D], which lie in order of their numbers."""
         n_segments = len(self.segments)
         numbers = torch.arange(len(rows_per_segment), device=rows.device)
         places = (numbers % n_segments).repeat_interleave(rows_per_segment, output_size=rows.shape[0])
         order = places.argsort(stable=True)
         counts_SE = rows_per_segment.unflatten(0, (-1, n_segments)).T  # noqa: N806
-        parts = rows[order].split(counts_SE.sum(dim=1).tolist())
-        joined = torch.cat(
-            [segment(part, counts) for segment, part, counts in zip(self.segments, parts, counts_SE, strict=True)]
-        )
+        sizes = counts_SE.sum(dim=1).tolist()
+        parts = zip(self.segments, rows[order].split(sizes), gates[order].split(sizes), counts_SE, strict=True)
+        joined = torch.cat([segment(part, part_gates, counts) for segment, part, part_gates, counts in parts])
         return torch.empty_like(joined).index_copy(0, order, joined)
 
 
@@ -143,7 +147,7 @@ class MixtureOfExperts(nn.Module):
         plan = self.dispatcher.plan(routing.indices)
         # The shared experts run while the plan travels.
         shared = None if self.shared_experts is None else self.shared_experts(hidden)
-        rows, rows_per_expert, way_back = self.dispatcher.dispatch(tokens, routing.gates, plan)
-        output = self.dispatcher.combine(self.experts(rows, rows_per_expert), way_back)
+        rows, gates, rows_per_expert, way_back = self.dispatcher.dispatch(tokens, routing.gates, plan)
+        output = self.dispatcher.combine(self.experts(rows, gates, rows_per_expert), way_back)
         output = output.view_as(hidden)
         return output if shared is None else output + shared, routing

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.dispatch import count_rows
+from lightning_modules.model.exact_product import exact_linear
 
 # The decay of `expert_loads`: an average over about the last hundred optimizer steps.
 EXPERT_LOADS_DECAY = 0.99
@@ -65,18 +66,27 @@ class Router(nn.Module):
     def forward(self, hidden: Tensor) -> Routing:
         """Route tokens `hidden` [R, D]. Scores are FP32 even under autocast: a rounded score changes the choice."""
         with torch.autocast(hidden.device.type, enabled=False):
-            scores = self._score(F.linear(hidden.float(), self.weight.float()))
+            scores = self._score(self._logits(hidden))
         indices = self._choose(scores.detach() + self.e_score_correction_bias)
         gates = scores.gather(1, indices)
         if self.normalises_gates:
             gates = gates / (gates.sum(dim=-1, keepdim=True) + 1e-20)
         return Routing(indices, gates * self.scaling_factor, scores)
 
+    def _logits(self, hidden: Tensor) -> Tensor:
+        if hidden.is_cuda and hidden.dtype == torch.bfloat16 and self.weight.dtype == torch.float32:
+            return exact_linear(hidden, self.weight)
+        return F.linear(hidden.float(), self.weight.float())
+
     def _score(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.scoring_func == "sigmoid" else logits.softmax(dim=-1)
 
     def _choose(self, biased_scores: Tensor) -> Tensor:
         """The best K experts [R, K] among those of the best groups; a group counts as the sum of its two best."""
+        if biased_scores.is_cuda:
+            from lightning_modules.model.kernels.expert_choice import choose_experts
+
+            return choose_experts(biased_scores, self.n_groups, self.n_groups_kept, self.n_chosen)
         if self.n_groups > 1:
             grouped = biased_scores.unflatten(1, (self.n_groups, -1))
             group_scores = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(dim=-1)

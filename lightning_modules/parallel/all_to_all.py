@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed._functional_collectives import all_to_all_single, wait_tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from lightning_modules.model.dispatch import Dispatcher, LocalDispatcher, LocalWay, count_rows
+from lightning_modules.model.dispatch import Dispatched, Dispatcher, LocalDispatcher, Permutation, count_rows
 
 
 def all_to_all_dispatcher(n_experts: int, ep_mesh: DeviceMesh) -> Dispatcher:
@@ -26,15 +26,13 @@ class Plan(NamedTuple):
     """Rows about to travel.
 
     Attributes:
-        order: [N·K] the token's choices in order of experts.
-        n_chosen: K.
+        choices: how the tokens' choices are sorted by expert.
         received: [P, L] rows that each rank sends to each expert here.
         sizes: [2, P] on the host: rows sent to, and received from, every rank; filled once `copied` has happened.
         copied: the end of the copy to the host; None where that does not take a device's time.
     """
 
-    order: Tensor
-    n_chosen: int
+    choices: Permutation
     received: Tensor
     sizes: Tensor
     copied: torch.cuda.Event | None
@@ -44,14 +42,14 @@ class WayBack(NamedTuple):
     """How rows came here.
 
     Attributes:
-        local: how they were sorted before they left, and their gates.
-        by_expert: [R] the received rows in order of experts.
+        choices: how they were sorted before they left.
+        by_expert: how the received rows are sorted by expert.
         sent: rows sent to each rank.
         received: rows received from each.
     """
 
-    local: LocalWay
-    by_expert: Tensor
+    choices: Permutation
+    by_expert: Permutation
     sent: list[int]
     received: list[int]
 
@@ -77,47 +75,42 @@ class AllToAllDispatcher:
         self.n_experts = n_experts
         self.group = group
         self.n_ranks = n_ranks
-        self._local = LocalDispatcher(n_experts)
 
     @torch.no_grad()
     def plan(self, indices: Tensor) -> Plan:
         """Tell every rank how many rows it will receive, while the choices `indices` [N, K] are sorted."""
         counts = count_rows(indices, self.n_experts).view(self.n_ranks, -1)
         under_way = all_to_all_single(counts, None, None, self.group)
-        order = indices.flatten().argsort(stable=True)
+        choices = Permutation.sorting(indices)
         received = wait_tensor(under_way)
         sizes = torch.stack((counts.sum(dim=1), received.sum(dim=1)))
         if sizes.device.type != "cuda":
-            return Plan(order, indices.shape[1], received, sizes, None)
+            return Plan(choices, received, sizes, None)
         on_host = torch.empty_like(sizes, device="cpu", pin_memory=True)
         on_host.copy_(sizes, non_blocking=True)
         copied = torch.cuda.Event()
         copied.record()
-        return Plan(order, indices.shape[1], received, on_host, copied)
+        return Plan(choices, received, on_host, copied)
 
-    def dispatch(self, tokens: Tensor, gates: Tensor, plan: Plan) -> tuple[Tensor, Tensor, WayBack]:
-        """Send `tokens` [N, D] to their experts, and receive those of the experts here.
-
-        Returns:
-            Rows [R, D] in order of the experts here, rows per expert [L], and the way back for `combine`.
-        """
-        rows = tokens[plan.order // plan.n_chosen]
+    def dispatch(self, tokens: Tensor, gates: Tensor, plan: Plan) -> Dispatched:
+        """Send `tokens` [N, D] to their experts, and receive those of the experts here."""
+        rows, row_gates = plan.choices.rows_of(tokens), plan.choices.gates_of(gates).unsqueeze(-1)
         if plan.copied is not None:
             plan.copied.synchronize()
         sent, received = plan.sizes.tolist()
-        rows = _exchange(rows, sent, received, self.group)
+        rows, row_gates = (_exchange(sending, sent, received, self.group) for sending in (rows, row_gates))
         # Rows came by rank, and by expert within a rank: [P, L] runs.
         expert = torch.arange(plan.received.shape[1], device=rows.device).repeat(self.n_ranks)
         expert = expert.repeat_interleave(plan.received.flatten(), output_size=rows.shape[0])
-        by_expert = expert.argsort(stable=True)
-        way_back = WayBack(LocalWay(plan.order, gates), by_expert, sent, received)
-        return rows[by_expert], plan.received.sum(dim=0), way_back
+        by_expert = Permutation.sorting(expert.unsqueeze(-1))
+        way_back = WayBack(plan.choices, by_expert, sent, received)
+        return Dispatched(by_expert.rows_of(rows), by_expert.gates_of(row_gates), plan.received.sum(dim=0), way_back)
 
     def combine(self, rows: Tensor, way_back: WayBack) -> Tensor:
-        """Send the experts' rows [R, D] back, and sum them into tokens [N, D], weighted by the gates."""
-        by_rank = torch.empty_like(rows).index_copy(0, way_back.by_expert, rows)
+        """Send the experts' rows [R, D] back, and sum them into tokens [N, D]."""
+        by_rank = way_back.by_expert.sum_of(rows)
         returned = _exchange(by_rank, way_back.received, way_back.sent, self.group)
-        return self._local.combine(returned, way_back.local)
+        return way_back.choices.sum_of(returned)
 
 
 class _Exchange(torch.autograd.Function):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_modules.model.dispatch import Dispatched
 from lightning_modules.parallel.deep_ep_transports import Payload, Transport
 
 QUANTISATION_BLOCK = 128
@@ -24,13 +25,11 @@ class WayBack(NamedTuple):
 
     Attributes:
         tokens: [R] the received token that each row is a copy of.
-        gates: [R] the weight of each row in its token's sum.
         n_tokens: T.
         handle: the transport's own.
     """
 
     tokens: Tensor
-    gates: Tensor
     n_tokens: int
     handle: Any
 
@@ -38,8 +37,8 @@ class WayBack(NamedTuple):
 class DeepEPDispatcher:
     """Experts are spread evenly over ranks, and DeepEP moves their tokens.
 
-    A token travels once to each rank that holds any of its experts, where it is copied for each of them; their outputs
-    are weighted and summed there, in FP32, and one BF16 row a rank travels back. Rows are BF16 on all ways; with
+    A token travels once to each rank that holds any of its experts, where it is copied for each of them; their weighted
+    outputs are summed there, in FP32, and one BF16 row a rank travels back. Rows are BF16 on all ways; with
     `quantise` they are FP8 on the way to the experts, and gradients do not see the rounding.
 
     Args:
@@ -58,11 +57,8 @@ class DeepEPDispatcher:
         """The choice itself [N, K]: DeepEP tells the ranks their numbers along with the tokens."""
         return indices
 
-    def dispatch(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> tuple[Tensor, Tensor, WayBack]:
+    def dispatch(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Dispatched:
         """Send `tokens` [N, D] to the experts `indices` [N, K] chose for them, with their gate weights [N, K].
-
-        Returns:
-            Rows [R, D] in order of the experts of this rank, rows per expert [L], and the way back for `combine`.
 
         Raises:
             TypeError: the tokens are not BF16.
@@ -83,13 +79,14 @@ class DeepEPDispatcher:
         counts = torch.zeros(self.n_local_experts + 1, dtype=torch.int64, device=experts.device)
         counts = counts.scatter_add_(0, experts, torch.ones_like(experts))[:-1]
         sources = order // local_indices.shape[1]
-        way_back = WayBack(sources, local_gates.flatten().index_select(0, order), received.shape[0], handle)
-        return received.index_select(0, sources), counts, way_back
+        row_gates = local_gates.flatten().index_select(0, order)
+        way_back = WayBack(sources, received.shape[0], handle)
+        return Dispatched(received.index_select(0, sources), row_gates, counts, way_back)
 
     def combine(self, rows: Tensor, way_back: WayBack) -> Tensor:
-        """Weigh the experts' rows [R, D], sum them, and return the tokens [N, D] they came from."""
-        weighted = rows.float() * way_back.gates.unsqueeze(-1)
-        summed = weighted.new_zeros(way_back.n_tokens, rows.shape[1]).index_add(0, way_back.tokens, weighted)
+        """Sum the experts' rows [R, D], and return the tokens [N, D] they came from."""
+        summed = torch.zeros(way_back.n_tokens, rows.shape[1], device=rows.device)
+        summed = summed.index_add(0, way_back.tokens, rows.float())
         combined = _Combine.apply(summed.to(torch.bfloat16), self.transport, way_back.handle)
         assert isinstance(combined, Tensor)
         return combined.to(rows.dtype)

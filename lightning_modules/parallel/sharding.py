@@ -31,6 +31,8 @@ def parallelise(
     are copies. A block's parameters are gathered whole when it runs, one block ahead, and dropped after it. Gradients
     are summed over ranks, not averaged: each rank's loss has to be its share of the global mean.
 
+    Where `policy` casts nothing, what a single rank would hold stays as it is: gathering it would only copy it.
+
     Args:
         decoder: whose parameters are whole so far.
         mesh: over dp_replicate, dp_shard, ep, and dp_shard_ep.
@@ -46,27 +48,38 @@ def parallelise(
     dense_mesh, expert_mesh = _data_parallel_mesh(mesh, "dp_shard_ep"), _data_parallel_mesh(mesh, "dp_shard")
     # One for all layers: a dispatcher may hold a buffer.
     dispatcher = make_dispatcher(decoder.config.n_routed_segments, mesh["ep"])
-    units = []
+    shards_dense, shards_experts = (_is_sharded(m, policy) for m in (dense_mesh, expert_mesh))
+    units, whole = [], set()
     for block in decoder.blocks():
         assert isinstance(block, Block | PredictionModule)
         mixture = (block.block if isinstance(block, PredictionModule) else block).mlp
         unit: list[nn.Module] = [block]
         if isinstance(mixture, MixtureOfExperts):
             mixture.dispatcher = dispatcher
-            _split_experts(mixture.experts, mesh["ep"])
+            if mesh["ep"].size() > 1 or shards_experts:
+                _split_experts(mixture.experts, mesh["ep"])
             # One unit even where the experts are segmented: a rank whose tokens leave out a segment joins in its
             # collectives all the same.
-            fully_shard(mixture.experts, mesh=expert_mesh, mp_policy=policy, shard_placement_fn=_second_dimension)
-            unit.append(mixture.experts)
+            if shards_experts:
+                fully_shard(mixture.experts, mesh=expert_mesh, mp_policy=policy, shard_placement_fn=_second_dimension)
+                unit.append(mixture.experts)
+            else:
+                whole |= set(mixture.experts.parameters())
             if policy.param_dtype not in (None, torch.float32):
                 # A rounded score changes the choice of experts: routers stay FP32 (arXiv 2412.19437, section 3.3.1).
                 fully_shard(mixture.gate, mesh=dense_mesh, mp_policy=replace(policy, param_dtype=torch.float32))
                 unit.append(mixture.gate)
-        fully_shard(block, mesh=dense_mesh, mp_policy=policy)
+        if shards_dense:
+            fully_shard(block, mesh=dense_mesh, mp_policy=policy, ignored_params=whole)
         units.append(unit)
-    fully_shard(decoder, mesh=dense_mesh, mp_policy=policy)
-    _sum_gradients(decoder)
-    _prefetch(decoder, units)
+    if shards_dense:
+        fully_shard(decoder, mesh=dense_mesh, mp_policy=policy, ignored_params=whole)
+        _sum_gradients(decoder)
+        _prefetch(decoder, units)
+
+
+def _is_sharded(mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> bool:
+    return mesh.size() > 1 or policy.param_dtype is not None
 
 
 def check_divisible(config: DecoderConfig, mesh: DeviceMesh) -> None:

@@ -29,12 +29,15 @@ from lightning_modules.parallel.dispatch_choice import choose_dispatcher
 from lightning_modules.parallel.heartbeat import Heartbeat
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
+from lightning_modules.precision.plugins import has_working_weights
+from lightning_modules.precision.working_weights import WorkingWeights
 
 
 class HasDecoder(Protocol):
     """What the strategy needs of a LightningModule."""
 
     decoder: Decoder
+    working_weights: WorkingWeights | None
 
     def initialize_weights(self) -> None:
         """Fill the decoder, whose parameters are sharded and empty."""
@@ -58,6 +61,7 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         self.config = config
         self._writer = CheckpointWriter()
         self._heartbeat: Heartbeat | None = None
+        self._is_parallel = False
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
@@ -111,17 +115,15 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         assert self.accelerator is not None
         assert self.model is not None
         self.accelerator.setup(trainer)
-        decoder = self.decoder
-        if not isinstance(decoder, FSDPModule):
-            self.model = self.precision_plugin.convert_module(self.model)
-            policy = getattr(self.precision_plugin, "fsdp_policy", MixedPrecisionPolicy())
-            choose = partial(
-                choose_dispatcher,
-                kind=self.config.dispatch,
-                dtype=policy.param_dtype,
-                quantise=getattr(self.precision_plugin, "quantise_rows", None),
-            )
-            parallelise(decoder, self.device_mesh, policy, choose)
+        decoder, is_rounded = self.decoder, has_working_weights(self.precision_plugin, self.root_device)
+        if not self._is_parallel:
+            if is_rounded:
+                # Masters never run: they are sharded alike, and neither converted nor cast.
+                self._parallelise(decoder, MixedPrecisionPolicy())
+            else:
+                self.model = self.precision_plugin.convert_module(self.model)
+                self._parallelise(decoder, getattr(self.precision_plugin, "fsdp_policy", MixedPrecisionPolicy()))
+            self._is_parallel = True
         if any(parameter.is_meta for parameter in decoder.parameters()):
             decoder.to_empty(device=self.root_device)
             decoder.tie_weights()
@@ -129,6 +131,8 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         self.model_to_device()
         self.barrier()
         if trainer.state.fn == TrainerFn.FITTING:
+            if is_rounded:
+                cast(HasDecoder, self.lightning_module).working_weights = WorkingWeights(decoder, self._prepare)
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
         if trainer.state.fn == TrainerFn.FITTING:
@@ -140,11 +144,36 @@ class ExpertParallelStrategy(ModelParallelStrategy):
             self._heartbeat.advance()
         return super().batch_to_device(batch, device, dataloader_idx)
 
+    def reduce(self, tensor: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
+        """A tensor's sum or mean over all ranks; Lightning's own has every rank and its GPU wait for all others first."""
+        if not isinstance(tensor, torch.Tensor) or self.world_size == 1:
+            return tensor
+        reduced = tensor.clone()
+        dist.all_reduce(reduced, group=group)
+        return reduced / self.world_size if reduce_op in ("mean", "avg") else reduced
+
+    def _prepare(self, working: Decoder) -> None:
+        """Convert and shard a decoder of working weights; gradients of several ranks are summed in FP32."""
+        self.precision_plugin.convert_module(working)
+        self._parallelise(working, MixedPrecisionPolicy(reduce_dtype=torch.float32))
+
+    def _parallelise(self, decoder: Decoder, policy: MixedPrecisionPolicy) -> None:
+        choose = partial(
+            choose_dispatcher,
+            kind=self.config.dispatch,
+            dtype=next(decoder.parameters()).dtype if policy.param_dtype is None else policy.param_dtype,
+            quantise=getattr(self.precision_plugin, "quantise_rows", None),
+        )
+        parallelise(decoder, self.device_mesh, policy, choose)
+
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
         """Accumulate a micro-batch's gradients where they are; the last one's backward pass reduces them all."""
-        decoder = self.decoder
-        assert isinstance(decoder, FSDPModule)
+        working = cast(HasDecoder, self.lightning_module).working_weights
+        decoder = self.decoder if working is None else working.decoder
+        if not isinstance(decoder, FSDPModule):
+            yield
+            return
         decoder.set_requires_gradient_sync(False)
         try:
             yield

@@ -1,7 +1,8 @@
 """Lightning's precision plugins: one for every `precision.kind`, on one device and over sharded parameters.
 
-On one device, autocast computes in 16 bits over FP32 parameters. Sharded, FSDP casts parameters before it gathers them,
-which halves what travels, and reduces gradients in FP32. The parameters an optimizer sees are FP32 everywhere.
+BF16 and FP8 compute on a GPU with working weights in BF16 beside FP32 masters (`working_weights.py`). Elsewhere, on one
+device, autocast computes in 16 bits over FP32 parameters; sharded, FSDP casts parameters before it gathers them, which
+halves what travels, and reduces gradients in FP32. The parameters an optimizer sees are FP32 everywhere.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,6 +44,9 @@ class AutocastPrecision(Precision):
     @contextmanager
     def forward_context(self) -> Iterator[None]:
         """Autocast, without a cache of cast weights: one would hold a copy of all of them until the step ends."""
+        if has_working_weights(self, torch.device(self.device_type)):
+            yield
+            return
         with torch.autocast(self.device_type, dtype=self.dtype, cache_enabled=False):
             yield
 
@@ -58,11 +62,17 @@ class ShardedPrecision(Precision):
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
+        self.dtype = dtype
         self.fsdp_policy = MixedPrecisionPolicy(
             param_dtype=None if dtype == torch.float32 else dtype,
             reduce_dtype=torch.float32,
             cast_forward_inputs=False,
         )
+
+
+def has_working_weights(plugin: Any, device: torch.device) -> bool:
+    """Whether a training by this precision plugin computes with BF16 copies of its weights on this device."""
+    return device.type == "cuda" and getattr(plugin, "dtype", None) == torch.bfloat16
 
 
 class LossScalingPrecision(Precision):

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.model.dispatch import Dispatcher, LocalDispatcher
+from lightning_modules.model.dispatch import Dispatched, Dispatcher, LocalDispatcher
 from lightning_modules.parallel.deep_ep import DeepEPUnavailable, deep_ep_dispatcher
-from lightning_modules.parallel.deep_ep_dispatcher import DeepEPDispatcher, WayBack
+from lightning_modules.parallel.deep_ep_dispatcher import DeepEPDispatcher
 from lightning_modules.precision.emulation import quantise_1x128
 from tests.lightning_modules.parallel.recording_deep_ep import (
     NUM_SMS,
@@ -59,18 +59,18 @@ class Inputs:
         self.gradient = torch.randint(-2, 3, (n_tokens, width), generator=rng).float()
 
 
-def experts_from(first: int, rows: Tensor, rows_per_expert: Tensor) -> Tensor:
-    """Expert e multiplies by 1 + e mod 3; here come those from `first` on."""
+def experts_from(first: int, rows: Tensor, gates: Tensor, rows_per_expert: Tensor) -> Tensor:
+    """Expert e multiplies by 1 + e mod 3, and by the gate; here come those from `first` on."""
     numbers = torch.arange(first, first + len(rows_per_expert)).repeat_interleave(rows_per_expert)
-    return rows * (1 + numbers % 3).to(rows.dtype).unsqueeze(-1)
+    return rows * (gates * (1 + numbers % 3)).to(rows.dtype).unsqueeze(-1)
 
 
 def run(dispatcher: Dispatcher, inputs: Inputs, first_expert: int, dtype: torch.dtype) -> list[Tensor]:
     """The output, and the gradients of tokens and gates, all in FP32."""
     tokens = inputs.tokens.to(dtype, copy=True).requires_grad_()
     gates = inputs.gates.clone().requires_grad_()
-    rows, counts, way_back = dispatcher.dispatch(tokens, gates, dispatcher.plan(inputs.indices))
-    output = dispatcher.combine(experts_from(first_expert, rows, counts), way_back)
+    rows, row_gates, counts, way_back = dispatcher.dispatch(tokens, gates, dispatcher.plan(inputs.indices))
+    output = dispatcher.combine(experts_from(first_expert, rows, row_gates, counts), way_back)
     assert output.dtype == dtype
     output.backward(inputs.gradient.to(dtype))
     assert tokens.grad is not None
@@ -123,23 +123,25 @@ def test_a_rank_that_receives_no_token_takes_part(hopper: pytest.MonkeyPatch, ap
 class ForgetsGates(DeepEPDispatcher):
     """What comes of believing that combine applies the weights."""
 
-    def combine(self, rows: Tensor, way_back: WayBack) -> Tensor:
-        return super().combine(rows, way_back._replace(gates=torch.ones_like(way_back.gates)))
+    def dispatch(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Dispatched:
+        dispatched = super().dispatch(tokens, gates, indices)
+        return dispatched._replace(gates=torch.ones_like(dispatched.gates))
 
 
 class AppliesGatesTwice(DeepEPDispatcher):
     """What comes of weighing again what came back weighted."""
 
-    def combine(self, rows: Tensor, way_back: WayBack) -> Tensor:
-        return super().combine(rows * way_back.gates.unsqueeze(-1).to(rows.dtype), way_back)
+    def dispatch(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Dispatched:
+        dispatched = super().dispatch(tokens, gates, indices)
+        return dispatched._replace(gates=dispatched.gates**2)
 
 
 class DetachesGates(DeepEPDispatcher):
     """Right results, and a router that learns nothing from them."""
 
-    def combine(self, rows: Tensor, way_back: WayBack) -> Tensor:
-        gates = way_back.gates
-        return super().combine(rows, way_back._replace(gates=gates.detach() + 0 * gates))
+    def dispatch(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Dispatched:
+        dispatched = super().dispatch(tokens, gates, indices)
+        return dispatched._replace(gates=dispatched.gates.detach() + 0 * dispatched.gates)
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -231,7 +233,7 @@ def test_the_experts_find_the_fp8_values_that_travelled(hopper: pytest.MonkeyPat
     (dispatcher,) = dispatchers(world, quantise_1x128)
     tokens = torch.randn(64, 256, generator=torch.Generator().manual_seed(0)).bfloat16()
     indices = torch.zeros(64, 1, dtype=torch.int64)
-    rows, _, way_back = dispatcher.dispatch(tokens, torch.ones(64, 1), dispatcher.plan(indices))
+    rows, _, _, way_back = dispatcher.dispatch(tokens, torch.ones(64, 1), dispatcher.plan(indices))
     sent = quantise_1x128(tokens).values[way_back.tokens]
     assert not torch.equal(dispatcher.combine(rows, way_back), tokens)
     assert torch.equal(quantise_1x128(rows).values.float(), sent.flip(0).float())

@@ -1,0 +1,147 @@
+"""AdamW on a GPU in one pass over memory: clipping, moments, masters and working weights."""
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate
+
+from lightning_modules.precision.working_weights import WorkingWeights, local
+
+
+class FusedAdamW(torch.optim.Optimizer):
+    """AdamW (arXiv 1711.05101) over FP32 masters that also writes their rounded copies.
+
+    Its state has the names and types of torch's own AdamW, so that checkpoints open in either. Each rank steps on its
+    own shards. All parameters step at one rate.
+
+    Args:
+        params: the masters, in groups that may have their own `weight_decay`.
+        lr: the rate.
+        betas: of the two moments.
+        eps: added to the root of the second.
+        moments: their type.
+        working_weights: the masters' copies.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        moments: torch.dtype,
+        working_weights: WorkingWeights,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
+        self.moments = moments
+        self._copies = {id(master): working for master, working in working_weights.pairs}
+        self._gradient_scale: Tensor | None = None
+        self._n_steps: int | None = None
+        self._kinds: dict[tuple[int, ...], _Kind] = {}
+
+    @torch.no_grad()
+    def clip(self, max_norm: float) -> Tensor:
+        """Let the next step's gradients count less where their total norm is above `max_norm`; returns the norm.
+
+        They stay as they are: the step multiplies, without a pass over memory of its own. Every rank returns the same.
+        """
+        squares = [kind.squared_norm() for kind in self._find_kinds()]
+        norm = torch.stack(squares).sum().sqrt() if squares else torch.tensor(0.0)
+        self._gradient_scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        return norm
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of every parameter that has a gradient; `closure` first computes the gradients and the loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        kinds = self._find_kinds()
+        if kinds:
+            n_steps = self._count_step([parameter for kind in kinds for parameter in kind.parameters])
+            group = self.param_groups[0]
+            (beta1, beta2), rate, epsilon = group["betas"], group["lr"], group["eps"]
+            corrections = 1 - beta1**n_steps, (1 - beta2**n_steps) ** 0.5
+            for kind in kinds:
+                scale = self._gradient_scale
+                if scale is None:
+                    scale = torch.ones((), device=kind.parameters[0].device)
+                kind.step(scale, rate, beta1, beta2, epsilon, *corrections)
+        self._gradient_scale = None
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, whatever type its moments were saved in."""
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = state[name].to(self.moments)
+
+    def _count_step(self, parameters: list[Tensor]) -> int:
+        """Make room for new parameters' moments, and count; the host keeps the number, so as not to wait for a GPU."""
+        if self._n_steps is None:
+            known = [state["step"] for state in self.state.values() if "step" in state]
+            self._n_steps = int(known[0]) if known else 0
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.tensor(float(self._n_steps))
+                state["exp_avg"] = torch.zeros_like(parameter, dtype=self.moments)
+                state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=self.moments)
+        self._n_steps += 1
+        torch._foreach_add_([self.state[parameter]["step"] for parameter in parameters], 1)
+        return self._n_steps
+
+    def _find_kinds(self) -> list["_Kind"]:
+        """Parameters that have gradients, apart by what one launch cannot mix."""
+        parts: dict[Hashable, list[tuple[Tensor, Tensor, float]]] = {}
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    copy = self._copies[id(parameter)]
+                    mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+                    key = parameter.grad.dtype, copy.dtype, mesh
+                    parts.setdefault(key, []).append((parameter, copy, group["weight_decay"]))
+        kinds = []
+        for part in parts.values():
+            parameters = tuple(id(parameter) for parameter, _, _ in part)
+            if parameters not in self._kinds:
+                self._kinds[parameters] = _Kind(self.state, part)
+            kinds.append(self._kinds[parameters])
+        return kinds
+
+
+class _Kind:
+    """Parameters that step in one launch: of one mesh, with gradients and copies of one type each."""
+
+    def __init__(self, state: Any, parts: list[tuple[Tensor, Tensor, float]]) -> None:
+        # Triton is only there where a GPU is.
+        from lightning_modules.precision.kernels.tensor_table import TensorTable
+
+        self.parameters = [parameter for parameter, _, _ in parts]
+        self._state = state
+        self._masters = [local(parameter.detach()) for parameter in self.parameters]
+        self._copies = [local(copy.detach()) for _, copy, _ in parts]
+        device = self._masters[0].device
+        self._decays = torch.tensor([decay for _, _, decay in parts], device=device)
+        self._table = TensorTable([master.numel() for master in self._masters], device)
+
+    def squared_norm(self) -> Tensor:
+        """Of all gradients, over all ranks."""
+        squares = self._table.squared_norm(self._gradients())
+        parameter = self.parameters[0]
+        if not isinstance(parameter, DTensor):
+            return squares
+        placements = [Partial() if placement.is_shard() else Replicate() for placement in parameter.placements]
+        return DTensor.from_local(squares, parameter.device_mesh, placements).full_tensor()
+
+    def step(self, scale: Tensor, *numbers: float) -> None:
+        """Launch the kernel; `numbers` as it names them, from the rate on."""
+        means, squares = ([local(self._state[p][name]) for p in self.parameters] for name in ("exp_avg", "exp_avg_sq"))
+        self._table.adamw(self._masters, self._copies, self._gradients(), means, squares, self._decays, scale, *numbers)
+
+    def _gradients(self) -> list[Tensor]:
+        return [local(parameter.grad) for parameter in self.parameters if parameter.grad is not None]

@@ -1,0 +1,1 @@
+"""Triton kernels of the decoder, for GPUs alone; each is held against the torch it stands for."""

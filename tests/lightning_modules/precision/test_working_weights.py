@@ -1,0 +1,108 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lightning_modules.fused_adamw import FusedAdamW
+from lightning_modules.model.decoder import Decoder
+from lightning_modules.precision.working_weights import WorkingWeights
+from tests.conftest import TINY
+
+
+def build(device: str = "cpu", **changes) -> tuple[Decoder, WorkingWeights]:
+    with torch.device(device):
+        masters = Decoder(replace(TINY, **changes))
+    masters.initialize_weights(seed=3)
+    return masters, WorkingWeights(masters, lambda decoder: None)
+
+
+def backward(working: WorkingWeights, seed: int) -> None:
+    device = next(working.decoder.parameters()).device
+    tokens = torch.randint(0, TINY.vocab_size, (2, 12), generator=torch.Generator().manual_seed(seed)).to(device)
+    output = working.decoder(tokens)
+    (output.logits.float().square().mean() + output.ahead_logits[0].float().square().mean()).backward()
+
+
+def test_weights_are_the_masters_rounded_and_routers_are_exact() -> None:
+    _, working = build()
+    for (name, weight), (master, _) in zip(working.decoder.named_parameters(), working.pairs, strict=True):
+        expected = torch.float32 if name.endswith("mlp.gate.weight") else torch.bfloat16
+        assert weight.dtype == expected, name
+        assert torch.equal(weight, master.to(expected))
+
+
+def test_a_change_of_the_masters_arrives_when_asked_for() -> None:
+    masters, working = build()
+    with torch.no_grad():
+        masters.lm_head.weight.fill_(0.5)
+    assert not bool((working.decoder.lm_head.weight == 0.5).any())
+    working.refresh()
+    assert bool((working.decoder.lm_head.weight == 0.5).all())
+
+
+def test_routing_biases_are_the_masters_own() -> None:
+    masters, working = build()
+    router = masters.routers()[0]
+    router.update_bias(torch.arange(8.0), speed=0.1)
+    assert torch.equal(working.decoder.routers()[0].e_score_correction_bias, router.e_score_correction_bias)
+    assert bool(router.e_score_correction_bias.any())
+
+
+def test_a_tied_head_stays_tied() -> None:
+    _, working = build(tie_word_embeddings=True)
+    assert working.decoder.lm_head.weight is working.decoder.embed_tokens.weight
+
+
+def test_one_backward_pass_hands_its_gradients_over_as_they_are() -> None:
+    _, working = build()
+    backward(working, seed=0)
+    gradients = [weight.grad for _, weight in working.pairs]
+    working.hand_over_gradients(accumulates=False)
+    for (master, weight), gradient in zip(working.pairs, gradients, strict=True):
+        assert master.grad is gradient
+        assert weight.grad is None
+
+
+def test_several_backward_passes_add_up_in_fp32() -> None:
+    _, working = build()
+    expected: list[torch.Tensor] = []
+    for seed in range(3):
+        backward(working, seed)
+        gradients = [weight.grad.float() for _, weight in working.pairs]
+        expected = gradients if not expected else [a + b for a, b in zip(expected, gradients, strict=True)]
+        working.hand_over_gradients(accumulates=True)
+    for (master, _), total in zip(working.pairs, expected, strict=True):
+        assert master.grad.dtype == torch.float32
+        assert torch.equal(master.grad, total)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels run on a GPU")
+@pytest.mark.parametrize("moments", [torch.float32, torch.bfloat16])
+def test_the_fused_step_equals_torchs_own_with_clipping(moments: torch.dtype) -> None:
+    masters, working = build("cuda")
+    reference = [master.detach().clone().requires_grad_() for master in masters.parameters()]
+
+    def groups(parameters):
+        parameters = list(parameters)
+        return [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.1},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+
+    fused = FusedAdamW(groups(masters.parameters()), 1e-2, (0.9, 0.95), 1e-8, moments, working)
+    plain = torch.optim.AdamW(groups(reference), lr=1e-2, betas=(0.9, 0.95), eps=1e-8)
+    for step in range(4):
+        for (_, weight), other in zip(working.pairs, reference, strict=True):
+            weight.grad = (torch.randn_like(weight, dtype=torch.float32) * 10.0 ** (step - 2)).to(weight.dtype)
+            other.grad = weight.grad.float()
+        working.hand_over_gradients(accumulates=False)
+        norm = fused.clip(1.0)
+        torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(reference, 1.0), rtol=1e-5, atol=0)
+        fused.step()
+        plain.step()
+    tolerance = 2e-6 if moments == torch.float32 else 2e-3
+    for (master, weight), other in zip(working.pairs, reference, strict=True):
+        torch.testing.assert_close(master, other, rtol=0, atol=tolerance)
+        assert torch.equal(weight, master.to(weight.dtype))
+    plain.load_state_dict(fused.state_dict())
+    fused.load_state_dict(plain.state_dict())
