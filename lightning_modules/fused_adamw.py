@@ -76,6 +76,7 @@ class FusedAdamW(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, whatever type its moments were saved in."""
         super().load_state_dict(state_dict)
+        self._n_steps, self._kinds = None, {}
         for state in self.state.values():
             for name in ("exp_avg", "exp_avg_sq"):
                 state[name] = state[name].to(self.moments)

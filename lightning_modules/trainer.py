@@ -5,7 +5,6 @@ from pathlib import Path
 
 import lightning as L  # noqa: N812
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 
 from lightning_modules.callbacks.anomaly import AnomalyGuard
@@ -14,6 +13,7 @@ from lightning_modules.callbacks.expert_balance import ExpertBalance
 from lightning_modules.callbacks.final_validation import FinalValidation
 from lightning_modules.callbacks.parameter_average import ParameterAverage
 from lightning_modules.callbacks.preemption import Preemption
+from lightning_modules.callbacks.progress_bar import LossProgressBar
 from lightning_modules.callbacks.random_state import RandomState
 from lightning_modules.callbacks.resume import ResumeCheckpoint
 from lightning_modules.callbacks.throughput import Throughput
@@ -99,7 +99,7 @@ def _callbacks(config: TrainerConfig, folder: Path) -> list[L.Callback]:
         Throughput(),
         FinalValidation(),
         RandomState(),
-        TQDMProgressBar(refresh_rate=5),
+        LossProgressBar(refresh_rate=5),
         BestCheckpoint(folder),
         resume,
         Preemption(resume),

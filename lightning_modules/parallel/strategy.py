@@ -145,7 +145,7 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         return super().batch_to_device(batch, device, dataloader_idx)
 
     def reduce(self, tensor: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
-        """A tensor's sum or mean over all ranks; Lightning's own has every rank and its GPU wait for all others first."""
+        """A tensor's sum or mean over all ranks. Lightning's own has every GPU wait for all others first."""
         if not isinstance(tensor, torch.Tensor) or self.world_size == 1:
             return tensor
         reduced = tensor.clone()
