@@ -1,0 +1,47 @@
+"""DeepseekV3ForCausalLM of transformers: on a CPU, or on one GPU.
+
+Attention is torch's own in both codes. Packed documents are told by positions that begin anew, of which transformers
+makes a mask: on a CPU, and for heads whose keys and values differ in width, it has nothing faster.
+"""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from benchmarks.peers.peer import Peer
+from lightning_modules.batch import Batch
+from pipeline.checkpoints.layouts.huggingface_config import huggingface_config
+from pipeline.checkpoints.names import EXPERT_LOADS, published_name
+
+SPECIAL_TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+
+
+class TransformersPeer(Peer):
+    """Its model, with experts by grouped products."""
+
+    NAME = "transformers"
+
+    def build(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        """The model, compiled where ours is."""
+        decoder = self.workload.decoder
+        config = transformers.DeepseekV3Config(
+            **huggingface_config(decoder, SPECIAL_TOKENS, "float32"), attn_implementation="sdpa"
+        )
+        with self.device:
+            model = transformers.DeepseekV3ForCausalLM(config)
+        model.set_experts_implementation("grouped_mm")
+        known = [name for name in weights if EXPERT_LOADS not in name]
+        model.load_state_dict({published_name(name, decoder): weights[name] for name in known}, strict=True)
+        if self.workload.trainer.compile:
+            model.compile()
+        return model.train()
+
+    def logits(self, tokens: Tensor, batch: Batch) -> Tensor:
+        """Under autocast where ours computes in 16 bits."""
+        positions = None if self.workload.document_length is None else batch.positions[:, : tokens.shape[1]]
+        is_rounded = self.workload.precision != "fp32"
+        with torch.autocast(self.device.type, torch.bfloat16) if is_rounded else nullcontext():
+            return self.model(input_ids=tokens, position_ids=positions, use_cache=False).logits

@@ -1,0 +1,242 @@
+"""How fast a training step is, as users run it, and beside other code bases: docs/performance.md.
+
+    python -m benchmarks.train_step --preset small --device cpu --peer transformers
+    python -m benchmarks.train_step --preset bench_3b --precision bf16 --batch 2 --length 4096 --peer torchtitan
+    torchrun --nproc-per-node 4 -m benchmarks.train_step --preset bench_3b --precision bf16 --ep 4 --batch 2
+
+Trains a preset of conf/model on random tokens, routed as they are, through the LightningModule, strategy and callbacks
+that pipeline.train builds. Prints one JSON line. Its figures are medians over the steps after the first few; they count
+input tokens of all ranks, and operations of one as `training_flops_per_token` does, attention within documents.
+
+With --peer another code base trains the same weights on the same tokens with the same clipping, AdamW settings and
+objective: the next token alone, and no balancing of experts. `ratio` is its time by ours. Unless the losses of the
+first step agree to 1e-2 there is none, and the status is 2. On a CPU, which others may use meanwhile, they take turns.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.peers.peer import Opponent, Peer
+from benchmarks.training.clock import StepClock
+from benchmarks.training.ours import FIRST_STEPS, Course, train_ours
+from benchmarks.training.workload import Workload, compose_workload
+from lightning_modules.model.counting import build_on_meta, count_parameters, training_flops_per_token
+from lightning_modules.parallel.configuration import DISPATCH_KINDS
+from lightning_modules.precision.kinds import PRECISIONS
+from pipeline.configuration.composed import CONF
+
+PEERS = ("transformers", "torchtitan")
+WARM_UP = 4
+STEPS = {"cpu": 40, "cuda": 16}
+LOSS_TOLERANCE = 1e-2
+LEARNING_RATE = 1e-4
+
+
+class NoComparisonError(Exception):
+    """A peer does not train what we do."""
+
+
+def main(command_line: Sequence[str] | None = None) -> None:
+    arguments = _parser().parse_args(command_line)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    try:
+        result = measure(arguments)
+    except (NoComparisonError, ValueError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(json.dumps(result))
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time our training and, where one is named, the peer's.
+
+    Raises:
+        NoComparisonError: the two do not compute the same.
+        ValueError: a setting cannot be.
+    """
+    _check(arguments)
+    n_steps = WARM_UP + (arguments.steps or STEPS[arguments.device])
+    workload = compose_workload(overrides(arguments, n_steps), arguments.documents)
+    device = _device(arguments.device)
+    course = Course(StepClock(device), n_steps, None)
+    opponent = None
+    if arguments.peer is not None:
+        kind = _find_peer(arguments.peer)
+        # Two models and their optimizers find no room on one GPU, which nobody disturbs: there it comes afterwards.
+        turn = 1 if device.type == "cpu" else n_steps + 1
+        rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        opponent = Opponent(kind, workload, StepClock(device), turn, rank, world_size)
+        course.opponent = opponent
+    with tempfile.TemporaryDirectory() as folder:
+        train_ours(workload, course, Path(folder))
+    result = _describe(arguments, workload) | _summarise(workload, course.clock)
+    result["recompilations"] = course.recompilations
+    result["losses"] = [round(float(loss), 4) for loss in course.losses]
+    if opponent is None:
+        return result
+    _free(device)
+    opponent.catch_up(n_steps)
+    return result | _compare(result, opponent, workload)
+
+
+def overrides(arguments: argparse.Namespace, n_steps: int) -> list[str]:
+    """The experiment to compose, as pipeline.train would be told it."""
+    depth = 0 if arguments.peer is not None and arguments.mtp is None else arguments.mtp
+    chosen = {
+        "model": arguments.preset,
+        "trainer": "gpu" if arguments.device == "cuda" else "default",
+        "precision": arguments.precision,
+        "schedule": "warmup_constant",
+        "schedule.warmup_steps": 0,
+        "optimizer.lr": LEARNING_RATE,
+        "optimizer.moments": arguments.moments,
+        "model.num_nextn_predict_layers": depth,
+        "trainer.max_steps": n_steps + 1,
+        "trainer.batch_size": arguments.batch,
+        "trainer.sequence_length": arguments.length,
+        "trainer.attend_across_documents": arguments.documents is None,
+        "trainer.recompute_activations": arguments.recompute,
+        "trainer.compile": arguments.device == "cuda" if arguments.compile is None else arguments.compile,
+        "trainer.checkpoint_every_steps": 10**6,
+    }
+    if arguments.peer is not None:
+        chosen |= {"model.objective.sequence_balance_weight": 0.0, "model.objective.bias_update_speed": 0.0}
+    if "WORLD_SIZE" in os.environ:
+        chosen |= {"strategy": "expert_parallel", "strategy.ep": arguments.ep, "strategy.dispatch": arguments.dispatch}
+    return [f"{key}={value}" for key, value in chosen.items() if value is not None]
+
+
+def _summarise(workload: Workload, clock: StepClock) -> dict[str, Any]:
+    """The figures that both sides have."""
+    times = clock.milliseconds()[WARM_UP:]
+    seconds = statistics.median(times) / 1000
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    flops = workload.n_tokens * training_flops_per_token(build_on_meta(workload.decoder), workload.mean_context)
+    on_gpu = clock.device.type == "cuda"
+    return {
+        "tokens_per_second": round(world_size * workload.n_tokens / seconds, 1),
+        "model_tflops": round(flops / seconds / 1e12, 4),
+        "step_ms": round(1000 * seconds, 3),
+        "mean_step_ms": round(statistics.fmean(times), 3),
+        "cpu_ms_per_step": round(clock.cpu_milliseconds(WARM_UP), 3),
+        "first_step_seconds": round(clock.first_step_seconds, 2),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
+    }
+
+
+def _compare(ours: dict[str, Any], opponent: Opponent, workload: Workload) -> dict[str, Any]:
+    """The peer's figures, and its time by ours.
+
+    Raises:
+        NoComparisonError: the first losses differ.
+    """
+    name = opponent.kind.NAME
+    theirs = _summarise(workload, opponent.clock)
+    theirs["losses"] = [round(float(loss), 4) for loss in opponent.losses[:FIRST_STEPS]]
+    difference = abs(ours["losses"][0] - theirs["losses"][0])
+    if not difference <= LOSS_TOLERANCE:
+        raise NoComparisonError(
+            f"The first step's loss is {ours['losses'][0]} here and {theirs['losses'][0]} with {name}, more than "
+            f"{LOSS_TOLERANCE} apart: the two do not train the same, and their times have no ratio."
+        )
+    return {"peer": name, "ratio": round(theirs["step_ms"] / ours["step_ms"], 3), name: theirs}
+
+
+def _describe(arguments: argparse.Namespace, workload: Workload) -> dict[str, Any]:
+    """What was timed, and on what."""
+    counts = count_parameters(build_on_meta(workload.decoder))
+    return {
+        "benchmark": "train_step",
+        "preset": arguments.preset,
+        "card": torch.cuda.get_device_name()
+        if arguments.device == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
+        "ranks": int(os.environ.get("WORLD_SIZE", 1)),
+        "ep": arguments.ep,
+        "precision": workload.precision,
+        "moments": workload.optimizer.moments,
+        "compile": workload.trainer.compile,
+        "recompute": workload.trainer.recompute_activations,
+        "batch": workload.trainer.batch_size,
+        "length": workload.trainer.sequence_length,
+        "documents": workload.document_length,
+        "mtp": workload.decoder.num_nextn_predict_layers,
+        "routing": "real",
+        "parameters": counts.total + counts.mtp,
+        "active_parameters": counts.active_without_embedding,
+    }
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what would be timed otherwise than it was asked for."""
+    if arguments.peer is not None and arguments.mtp:
+        raise ValueError(f"{arguments.peer} trains no multi-token prediction; leave out --mtp or --peer.")
+    if arguments.ep > 1 and "WORLD_SIZE" not in os.environ:
+        raise ValueError(f"--ep {arguments.ep} spreads experts over ranks; start them with torchrun.")
+    if arguments.peer == "transformers" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("transformers is timed on one device alone; on several, compare with --peer torchtitan.")
+
+
+def _find_peer(name: str) -> type[Peer]:
+    """A peer's class; its packages are imported only where it is asked for."""
+    if name == "transformers":
+        from benchmarks.peers.transformers import TransformersPeer
+
+        return TransformersPeer
+    from benchmarks.peers.torchtitan import TorchtitanPeer
+
+    return TorchtitanPeer
+
+
+def _device(kind: str) -> torch.device:
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if kind == "cuda" else torch.device("cpu")
+
+
+def _free(device: torch.device) -> None:
+    """Let go of what our training held."""
+    gc.collect()
+    torch.compiler.reset()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.train_step",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    presets = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+    add("--preset", choices=presets, default="bench_3b", help="a model of conf/model")
+    add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--precision", choices=PRECISIONS, help="default: bf16 on a GPU, fp32 on a CPU")
+    add("--batch", type=int, help="rows of a rank's step")
+    add("--length", type=int, help="tokens of a row")
+    add("--documents", type=int, help="tokens of every document packed into a row; none: a row is one document")
+    add("--mtp", type=int, help="depth of multi-token prediction; default: the preset's, and 0 beside a peer")
+    add("--moments", choices=("fp32", "bf16"), help="of AdamW")
+    add("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
+    add("--recompute", action="store_true", help="cheap activations")
+    add("--ep", type=int, default=1, help="ranks that share experts, under torchrun")
+    add("--dispatch", choices=DISPATCH_KINDS, default="auto", help="of tokens to experts of other ranks")
+    add("--steps", type=int, help="timed steps, after the first few")
+    add("--peer", choices=PEERS, help="a code base to compare with")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What a training step is timed on: an experiment as conf/ composes it, and random tokens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+import lightning as L  # noqa: N812
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_modules.batch import Batch
+from lightning_modules.configuration import OptimizerConfig, TrainerConfig
+from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.parallel.configuration import ParallelConfig
+from lightning_modules.schedule import ScheduleConfig
+from pipeline.configuration.composed import CONF, plain
+from pipeline.configuration.model import read_model
+from pipeline.configuration.settings import read_settings
+from pipeline.configuration.strategy import read_strategy
+from pipeline.tokens.special import vocabulary_size
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A training by the configuration's own names.
+
+    Attributes:
+        document_length: tokens of every document that is packed into a row, whose last one is cut; None: a row is one.
+    """
+
+    decoder: DecoderConfig
+    objective: ObjectiveConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    trainer: TrainerConfig
+    strategy: ParallelConfig | None
+    precision: str
+    seed: int
+    document_length: int | None
+
+    @property
+    def n_tokens(self) -> int:
+        """Input tokens of one rank's step."""
+        return self.trainer.batch_size * self.trainer.sequence_length
+
+    @property
+    def mean_context(self) -> float:
+        """The length of a token's document, on average over tokens: what causal attention costs half of."""
+        whole, length = self.document_length or self.trainer.sequence_length, self.trainer.sequence_length
+        n_whole, rest = divmod(length, whole)
+        return (n_whole * whole**2 + rest**2) / length
+
+
+def compose_workload(overrides: Sequence[str], document_length: int | None) -> Workload:
+    """The workload that Hydra composes of the default experiment and `overrides`.
+
+    Raises:
+        ValueError: naming the setting that cannot be.
+    """
+    with hydra.initialize_config_dir(str(CONF), version_base=None):
+        values = plain(hydra.compose("config", list(overrides)))
+    decoder, objective = read_model(values["model"], _vocabulary_size(values["codec"]))
+    return Workload(
+        decoder=decoder,
+        objective=objective,
+        optimizer=read_settings(OptimizerConfig, values["optimizer"], "optimizer"),
+        schedule=read_settings(ScheduleConfig, values["schedule"], "schedule"),
+        trainer=read_settings(TrainerConfig, values["trainer"], "trainer"),
+        strategy=read_strategy(values["strategy"]),
+        precision=values["precision"]["kind"],
+        seed=values["seed"],
+        document_length=document_length,
+    )
+
+
+def _vocabulary_size(codec: Mapping[str, Any]) -> int:
+    """Of the tokens that the codec would make, where the model's preset leaves it open."""
+    return vocabulary_size(codec["n_codebooks"], codec["codebook_size"])
+
+
+class RandomBatches(Dataset[Batch]):
+    """Batch after batch of one rank's random tokens, each a whole optimizer step; the same for the same numbers."""
+
+    def __init__(self, workload: Workload, rank: int = 0, world_size: int = 1) -> None:
+        self.workload = workload
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return self.workload.trainer.max_steps
+
+    def __getitem__(self, step: int) -> Batch:
+        if step >= len(self):
+            raise IndexError(step)
+        decoder, trainer = self.workload.decoder, self.workload.trainer
+        depth = decoder.num_nextn_predict_layers
+        size = (trainer.batch_size, trainer.sequence_length + 1 + depth)
+        generator = torch.Generator().manual_seed(step * self.world_size + self.rank)
+        tokens = torch.randint(decoder.vocab_size, size, generator=generator)
+        document_ids = torch.arange(size[1]) // (self.workload.document_length or size[1])
+        return Batch.whole_step(tokens, document_ids.expand(size).contiguous(), depth)
+
+
+class RandomTokens(L.LightningDataModule):
+    """`RandomBatches` of the rank that asks."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__()
+        self.workload = workload
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """All batches of the training."""
+        assert self.trainer is not None
+        batches = RandomBatches(self.workload, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(batches, batch_size=None)
