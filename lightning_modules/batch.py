@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_modules.model.token_loss import IGNORED_TARGET
+
 
 class Batch(NamedTuple):
     """Packed documents, with the tokens beyond the window that the last targets need.
@@ -38,6 +40,19 @@ class Batch(NamedTuple):
         n_positions = tokens.shape[1] - 1 - depth
         counts = [are_targets(document_ids, n_positions, ahead).sum(dim=1) for ahead in range(1, 2 + depth)]
         return cls(tokens, document_ids, positions, torch.stack(counts, dim=1).double())
+
+    @property
+    def n_positions(self) -> int:
+        """T: where predictions are made."""
+        return self.tokens.shape[1] - self.n_targets.shape[1]
+
+    def targets(self) -> list[Tensor]:
+        """What is to be predicted at every position [B, T], the next token first; IGNORED_TARGET: nothing."""
+        return [self._targets(ahead) for ahead in range(1, self.n_targets.shape[1] + 1)]
+
+    def _targets(self, ahead: int) -> Tensor:
+        counts = are_targets(self.document_ids, self.n_positions, ahead)
+        return self.tokens[:, ahead : ahead + self.n_positions].masked_fill(~counts, IGNORED_TARGET)
 
 
 def are_targets(document_ids: Tensor, n_positions: int, ahead: int) -> Tensor:

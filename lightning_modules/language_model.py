@@ -6,21 +6,19 @@ from typing import Any
 
 import lightning as L  # noqa: N812
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.batch import Batch, are_targets
+from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.fused_adamw import FusedAdamW
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
-from lightning_modules.model.decoder import Decoder, DecoderOutput
+from lightning_modules.model.decoder import Decoder, DecoderLosses
 from lightning_modules.model.router import sequence_balance_loss, switch_balance_loss
 from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
 from lightning_modules.precision.working_weights import WorkingWeights
 from lightning_modules.schedule import ScheduleConfig
 
-IGNORED_TARGET = -100
 # Losses by their metrics' names: each summed, and over how many.
 Sums = dict[str, tuple[Tensor, Tensor]]
 
@@ -129,7 +127,7 @@ class LanguageModel(L.LightningModule):
 
         What is logged are the means over the optimizer step's micro-batches so far: with its last one, the step's own.
         """
-        output = self._predict(batch)
+        output = self.predict(batch)
         loss, sums = self.objective_loss(output, batch, progress=self.global_step / self.max_steps)
         if self._summed_step != self.global_step:
             self._step_sums, self._summed_step = {}, self.global_step
@@ -140,7 +138,20 @@ class LanguageModel(L.LightningModule):
         loads = [routing.load() for routing in output.routings]
         return {"loss": loss, "expert_load": torch.stack(loads) if loads else loss.new_zeros(0, 0)}
 
-    def objective_loss(self, output: DecoderOutput, batch: Batch, progress: float) -> tuple[Tensor, Sums]:
+    def predict(self, batch: Batch) -> DecoderLosses:
+        """The decoder's losses over a batch; padding counts in no routing."""
+        decoder, document_ids = self.running_decoder, batch.document_ids[:, : batch.n_positions]
+        tokens, targets = batch.tokens[:, :-1], batch.targets()
+        if self.attend_across_documents:
+            output = decoder.losses(tokens, targets)
+        else:
+            # Borders that differ from batch to batch would have blocks compiled anew, and a GPU wait for the host.
+            decoder.attends_by_document = document_ids.device.type == "cpu" and not self.compiles_blocks
+            output = decoder.losses(tokens, targets, document_ids, batch.positions[:, : batch.n_positions])
+        are_real = (document_ids >= 0).flatten()
+        return output._replace(routings=[routing._replace(are_real=are_real) for routing in output.routings])
+
+    def objective_loss(self, output: DecoderLosses, batch: Batch, progress: float) -> tuple[Tensor, Sums]:
         """What is minimised, once the share `progress` of training is done, and its parts by their metrics' names.
 
         λ_LM · L + 1/D · Σ_k λ_k · L_k over D depths of multi-token prediction, and the balance losses by their weights.
@@ -152,14 +163,11 @@ class LanguageModel(L.LightningModule):
         # ranks add up to exactly one large batch.
         n_step = n_ranks * batch.n_targets.sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
         n_main, *n_ahead = n_step.to(torch.float32)
-        main, n_targets = self._summed_loss(output.logits, batch, ahead=1)
-        loss = self.objective.lm_weight * main / n_main
-        sums = {"train/loss": (main, n_targets)}
-        for depth, logits in enumerate(output.ahead_logits, start=1):
-            ahead, n_targets = self._summed_loss(logits, batch, ahead=depth + 1)
+        loss = self.objective.lm_weight * output.sums[0] / n_main
+        for depth, (ahead, n_targets) in enumerate(zip(output.sums[1:], n_ahead, strict=True), start=1):
             weight = self.objective.mtp_weight_at(depth, progress)
-            loss = loss + weight / len(output.ahead_logits) * ahead / n_ahead[depth - 1]
-            sums[f"train/mtp_loss_{depth}"] = (ahead, n_targets)
+            loss = loss + weight / len(n_ahead) * ahead / n_targets
+        sums = _named_sums("train", output)
         if self.objective.sequence_balance_weight and output.routings:
             balance = torch.stack([sequence_balance_loss(r, batch.tokens.shape[0]) for r in output.routings]).mean()
             loss = loss + self.objective.sequence_balance_weight * balance / n_ranks
@@ -176,12 +184,7 @@ class LanguageModel(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add up the losses over real targets, and count these."""
-        output = self._predict(batch)
-        names = ["val/loss"] + [f"val/mtp_loss_{depth}" for depth in range(1, len(output.ahead_logits) + 1)]
-        sums = {}
-        for ahead, (name, logits) in enumerate(zip(names, [output.logits, *output.ahead_logits], strict=True), start=1):
-            sums[name] = self._summed_loss(logits, batch, ahead)
-        self._validation_sums = _added(self._validation_sums, sums)
+        self._validation_sums = _added(self._validation_sums, _named_sums("val", self.predict(batch)))
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all ranks; Lightning's own would round down the ranks' mean number of targets."""
@@ -223,19 +226,6 @@ class LanguageModel(L.LightningModule):
         if self.check_gradients is not None:
             self.check_gradients(optimizer, norm)
 
-    def _predict(self, batch: Batch) -> DecoderOutput:
-        tokens = batch.tokens[:, :-1]
-        n_positions = tokens.shape[1] - self.decoder.config.num_nextn_predict_layers
-        decoder, document_ids = self.running_decoder, batch.document_ids[:, :n_positions]
-        if self.attend_across_documents:
-            output = decoder(tokens)
-        else:
-            # Borders that differ from batch to batch would have blocks compiled anew, and a GPU wait for the host.
-            decoder.attends_by_document = document_ids.device.type == "cpu" and not self.compiles_blocks
-            output = decoder(tokens, document_ids, batch.positions[:, :n_positions])
-        are_real = (document_ids >= 0).flatten()
-        return output._replace(routings=[routing._replace(are_real=are_real) for routing in output.routings])
-
     def _global_means(self, sums: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """Means over all ranks, from this rank's sums and counts, in one reduction."""
         table = torch.stack([torch.stack((total.detach(), count.to(total.dtype))) for total, count in sums.values()])
@@ -243,21 +233,15 @@ class LanguageModel(L.LightningModule):
             table = self.trainer.strategy.reduce(table, reduce_op="sum")
         return dict(zip(sums, table[:, 0] / table[:, 1].clamp_min(1), strict=True))
 
-    @staticmethod
-    def _summed_loss(logits: Tensor, batch: Batch, ahead: int) -> tuple[Tensor, Tensor]:
-        """The cross-entropy of the tokens `ahead` positions on, summed over all that are targets, and their number."""
-        n_positions = logits.shape[1]
-        counts = are_targets(batch.document_ids, n_positions, ahead)
-        targets = batch.tokens[:, ahead : ahead + n_positions].masked_fill(~counts, IGNORED_TARGET)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_TARGET, reduction="sum"
-        )
-        return loss, counts.sum()
-
     def _learning_rate(self) -> float:
         optimizer = self.optimizers()
         assert isinstance(optimizer, torch.optim.Optimizer) or hasattr(optimizer, "param_groups")
         return optimizer.param_groups[0]["lr"]
+
+
+def _named_sums(prefix: str, output: DecoderLosses) -> Sums:
+    names = [f"{prefix}/loss", *(f"{prefix}/mtp_loss_{depth}" for depth in range(1, len(output.sums)))]
+    return dict(zip(names, zip(output.sums, output.n_targets, strict=True), strict=True))
 
 
 def _added(sums: Sums, more: Sums) -> Sums:

@@ -18,6 +18,7 @@ from lightning_modules.model.experts import FeedForward, GroupedExperts, Mixture
 from lightning_modules.model.initialisation import draw_normal, local_part
 from lightning_modules.model.recompute import recomputed
 from lightning_modules.model.router import Router, Routing
+from lightning_modules.model.token_loss import IGNORED_TARGET, summed_cross_entropy
 
 
 class DecoderOutput(NamedTuple):
@@ -31,6 +32,20 @@ class DecoderOutput(NamedTuple):
 
     logits: Tensor
     ahead_logits: list[Tensor]
+    routings: list[Routing]
+
+
+class DecoderLosses(NamedTuple):
+    """What a forward pass yields that is trained on.
+
+    Attributes:
+        sums: the cross-entropy of the next token, then of those further ahead, each summed over its targets.
+        n_targets: how many targets each has.
+        routings: as in `DecoderOutput`.
+    """
+
+    sums: list[Tensor]
+    n_targets: list[Tensor]
     routings: list[Routing]
 
 
@@ -122,22 +137,29 @@ class Decoder(nn.Module):
             document_ids: [B, T] the document of every token; tokens see only their own. None: each row is one.
             positions: [B, T] the place of every token in its document; None counts from where it begins in its row.
         """
-        depth = len(self.mtp)
-        n_positions = tokens.shape[1] - depth
-        embeddings = self.embed_tokens(tokens)
-        if document_ids is None:
-            inputs = causal_inputs(self.config, tokens.shape[0], n_positions, tokens.device)
-        else:
-            inputs = packed_inputs(self.config, document_ids, positions, self.attends_by_document)
-        hidden, routings = self._trunk(embeddings[:, :n_positions], inputs)
-        logits = self.lm_head(hidden)
-        ahead_logits = []
-        for k, module in enumerate(self.mtp, start=1):
-            hidden, routing = self._run(module, hidden, embeddings[:, k : k + n_positions], inputs)
-            assert routing is not None  # its block is never dense
-            ahead_logits.append(self.lm_head(hidden))
-            routings.append(routing)
+        states, routings = self._states(tokens, document_ids, positions)
+        logits, *ahead_logits = [self.lm_head(hidden) for hidden in states]
         return DecoderOutput(logits, ahead_logits, routings)
+
+    def losses(
+        self,
+        tokens: Tensor,
+        targets: list[Tensor],
+        document_ids: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> DecoderLosses:
+        """As `forward`, up to the losses: on a GPU, scores of all tokens never exist at once.
+
+        Args:
+            tokens: as in `forward`.
+            targets: for the next token and every depth, what is to be predicted [B, T]; IGNORED_TARGET: nothing.
+            document_ids: as in `forward`.
+            positions: as in `forward`.
+        """
+        states, routings = self._states(tokens, document_ids, positions)
+        weight = self.lm_head.weight
+        sums = [summed_cross_entropy(hidden, weight, wanted) for hidden, wanted in zip(states, targets, strict=True)]
+        return DecoderLosses(sums, [(wanted != IGNORED_TARGET).sum() for wanted in targets], routings)
 
     def next_token_logits(self, tokens: Tensor) -> tuple[Tensor, list[Routing]]:
         """Scores of the next token [B, T, V] at every position of rows [B, T], without looking further ahead."""
@@ -213,6 +235,26 @@ class Decoder(nn.Module):
         """Let the head be the embedding again, where it is: materialising a decoder from meta makes two of them."""
         if self.config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
+
+    def _states(
+        self, tokens: Tensor, document_ids: Tensor | None, positions: Tensor | None
+    ) -> tuple[list[Tensor], list[Routing]]:
+        """What the head reads [B, T, D]: of the last layer, then of every prediction module."""
+        depth = len(self.mtp)
+        n_positions = tokens.shape[1] - depth
+        embeddings = self.embed_tokens(tokens)
+        if document_ids is None:
+            inputs = causal_inputs(self.config, tokens.shape[0], n_positions, tokens.device)
+        else:
+            inputs = packed_inputs(self.config, document_ids, positions, self.attends_by_document)
+        hidden, routings = self._trunk(embeddings[:, :n_positions], inputs)
+        states = [hidden]
+        for k, module in enumerate(self.mtp, start=1):
+            hidden, routing = self._run(module, hidden, embeddings[:, k : k + n_positions], inputs)
+            assert routing is not None  # its block is never dense
+            states.append(hidden)
+            routings.append(routing)
+        return states, routings
 
     def _trunk(
         self, hidden: Tensor, inputs: AttentionInputs, cache: LatentCache | None = None

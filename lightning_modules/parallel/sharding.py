@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from lightning_modules.model.configuration import DecoderConfig
@@ -74,6 +74,7 @@ def parallelise(
         units.append(unit)
     if shards_dense:
         fully_shard(decoder, mesh=dense_mesh, mp_policy=policy, ignored_params=whole)
+        register_fsdp_forward_method(decoder, Decoder.losses.__name__)
         _sum_gradients(decoder)
         _prefetch(decoder, units)
 

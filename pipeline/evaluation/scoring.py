@@ -12,9 +12,8 @@ from tqdm import tqdm
 
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.sliding import window_start
+from lightning_modules.model.token_loss import IGNORED_TARGET
 from lightning_modules.packing import Documents
-
-IGNORED_TARGET = -100
 
 
 @dataclass(frozen=True)

@@ -122,10 +122,9 @@ def _step(
 
 
 def _loss(model: LanguageModel, decoder: Decoder, batch: Batch, training: PlannedTraining) -> Tensor:
-    """What `LanguageModel.training_step` does up to its result; the logits are let go with this function's frame."""
-    n_positions = training.sequence_length
-    documents = None if training.attend_across_documents else batch.document_ids[:, :n_positions]
-    output = decoder(batch.tokens[:, :-1], documents)
+    """What `LanguageModel.training_step` does up to its result."""
+    documents = None if training.attend_across_documents else batch.document_ids[:, : batch.n_positions]
+    output = decoder.losses(batch.tokens[:, :-1], batch.targets(), documents)
     loss, _ = model.objective_loss(output, batch, progress=0.0)
     return loss
 

@@ -31,7 +31,7 @@ def batch_of(depth: int) -> Batch:
     return Batch.whole_step(tokens, documents, depth)
 
 
-def predict(model: LanguageModel, batch: Batch) -> DecoderOutput:
+def scores(model: LanguageModel, batch: Batch) -> DecoderOutput:
     depth = model.decoder.config.num_nextn_predict_layers
     return model.decoder(batch.tokens[:, :-1], batch.document_ids[:, : batch.tokens.shape[1] - 1 - depth])
 
@@ -57,10 +57,9 @@ def test_the_loss_weighs_every_depth(tiny_config: DecoderConfig, depth: int) -> 
     weights = (0.3, 0.2, 0.05)[:depth]
     model = build_model(tiny_config, depth, lm_weight=0.8, mtp_weights=weights)
     batch = batch_of(depth)
-    output = predict(model, batch)
-    main, *ahead = losses_by_hand(output, batch)
+    main, *ahead = losses_by_hand(scores(model, batch), batch)
     expected = 0.8 * main + sum(w * loss for w, loss in zip(weights, ahead, strict=True)) / max(depth, 1)
-    loss, sums = model.objective_loss(output, batch, progress=0.0)
+    loss, sums = model.objective_loss(model.predict(batch), batch, progress=0.0)
     assert float(loss) == pytest.approx(expected, rel=1e-6)
     assert [name for name in sums if "mtp" in name] == [f"train/mtp_loss_{k}" for k in range(1, depth + 1)]
     for (total, count), by_hand in zip(sums.values(), [main, *ahead], strict=True):
@@ -73,16 +72,15 @@ def test_the_weight_of_multi_token_prediction_falls_late_in_training(
 ) -> None:
     model = build_model(tiny_config, depth=2, mtp_constant_fraction=0.676, mtp_final_ratio=1 / 3)
     batch = batch_of(2)
-    output = predict(model, batch)
-    main, first, second = losses_by_hand(output, batch)
-    loss, _ = model.objective_loss(output, batch, progress)
+    main, first, second = losses_by_hand(scores(model, batch), batch)
+    loss, _ = model.objective_loss(model.predict(batch), batch, progress)
     assert float(loss) == pytest.approx(main + weight * (first + second) / 2, rel=1e-6)
 
 
 def test_the_switch_loss_is_an_alternative_to_the_sequence_wise_one(tiny_config: DecoderConfig) -> None:
     batch = batch_of(1)
     plain = build_model(tiny_config, depth=1)
-    output = predict(plain, batch)
+    output = plain.predict(batch)
     base, _ = plain.objective_loss(output, batch, 0.0)
     for name, metric in (
         ("switch_balance_weight", "train/switch_balance_loss"),
@@ -99,7 +97,7 @@ def test_a_router_without_gradient_is_not_trained(tiny_config: DecoderConfig) ->
         build_model(alone, depth=1)
     model = build_model(replace(alone, norm_topk_prob=False), depth=1)
     batch = batch_of(1)
-    loss, _ = model.objective_loss(predict(model, batch), batch, 0.0)
+    loss, _ = model.objective_loss(model.predict(batch), batch, 0.0)
     loss.backward()
     assert all(router.weight.grad.abs().sum() > 0 for router in model.decoder.routers())
 

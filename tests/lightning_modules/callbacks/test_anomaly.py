@@ -167,7 +167,7 @@ def train_without_lightning(decoder: DecoderConfig, skipped_step: int) -> tuple[
         for micro_batch in range(ACCUMULATE):
             first = 2 * (ACCUMULATE * step + micro_batch)
             batch = default_collate([steps[first], steps[first + 1]])
-            output = model._predict(batch)
+            output = model.predict(batch)
             loss, _ = model.objective_loss(output, batch, progress=step / N_STEPS)
             (loss / ACCUMULATE).backward()
             load = load + torch.stack([routing.load() for routing in output.routings])

@@ -61,7 +61,8 @@ def step(model: LanguageModel, training: PlannedTraining) -> None:
     batch = Batch.whole_step(tokens, torch.zeros_like(tokens), depth)
 
     def loss() -> torch.Tensor:
-        output = model.decoder(batch.tokens[:, :-1], batch.document_ids[:, : training.sequence_length])
+        documents = batch.document_ids[:, : batch.n_positions]
+        output = model.decoder.losses(batch.tokens[:, :-1], batch.targets(), documents)
         return model.objective_loss(output, batch, progress=0.0)[0]
 
     loss().backward()
