@@ -81,9 +81,9 @@ class TrainerConfig:
 
     `recompute_activations` drops norms, up-projections of attention and SwiGLU after the forward pass and computes them
     again for the backward pass: less memory, and the same results. `compile` compiles every block. Of the checkpoints
-    to go on from, the last `keep_last` stay. `ema_decay` keeps a running mean of the parameters on the CPU (null:
-    none). `start_from` is a training checkpoint whose weights are the first ones (null: random ones). `anomalies` says
-    what is done about a step whose loss or gradient is not to be trusted.
+    to go on from, the last `keep_last` stay. `ema_decay` keeps a running mean of the parameters (null: none), beside
+    them or, with `ema_offload`, in the CPU's memory. `start_from` is a training checkpoint whose weights are the first
+    ones (null: random ones). `anomalies` says what is done about a step whose loss or gradient is not to be trusted.
     """
 
     LARGEST: ClassVar[Mapping[str, float]] = {
@@ -105,6 +105,7 @@ class TrainerConfig:
     compile: bool = False
     keep_last: int = 2
     ema_decay: float | None = None
+    ema_offload: bool = False
     start_from: str | None = None
     anomalies: AnomalyConfig = AnomalyConfig()
 

@@ -48,8 +48,8 @@ class LanguageModel(L.LightningModule):
             to stay as well.
         working_weights: rounded weights that compute in place of the decoder's own while training; a strategy builds
             them where the precision asks for them.
-        parameter_average: a running mean of the decoder's parameters by name, on the CPU; empty unless
-            `ParameterAverage` keeps one. Checkpoints hold it beside the parameters.
+        parameter_average: a running mean of the decoder's parameters by name; empty unless `ParameterAverage` keeps
+            one. Checkpoints hold it beside the parameters.
         identity: which training this is, in plain values; checkpoints carry it along.
     """
 

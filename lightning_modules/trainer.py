@@ -91,7 +91,7 @@ def build_trainer(
 
 def _callbacks(config: TrainerConfig, folder: Path) -> list[L.Callback]:
     resume = ResumeCheckpoint(folder, config.checkpoint_every_steps, config.keep_last)
-    average = [] if config.ema_decay is None else [ParameterAverage(config.ema_decay)]
+    average = [] if config.ema_decay is None else [ParameterAverage(config.ema_decay, config.ema_offload)]
     return [
         ExpertBalance(),
         *average,

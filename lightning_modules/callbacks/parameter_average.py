@@ -1,4 +1,4 @@
-"""An exponential moving average of the parameters, kept on the CPU (arXiv 2412.19437, section 3.2.3)."""
+"""An exponential moving average of the parameters (arXiv 2412.19437, section 3.2.3)."""
 
 from typing import Any
 
@@ -13,24 +13,29 @@ from lightning_modules.language_model import LanguageModel
 class ParameterAverage(L.Callback):
     """Averages the parameters over optimizer steps: average ← decay · average + (1 - decay) · parameter.
 
-    The average starts where training starts, is FP32 whatever the parameters are, and takes no memory of the
-    accelerator. Of a sharded parameter every rank averages its own shard. It is the LanguageModel's
-    `parameter_average`, which every checkpoint holds.
+    The average starts where training starts. Of a sharded parameter every rank averages its own shard. It is the
+    LanguageModel's `parameter_average`, FP32 as the parameters are, and every checkpoint holds it.
 
     Args:
         decay: how much of the average stays at every step.
+        on_cpu: keep it in the CPU's memory, as the paper does, and copy the parameters there at every step; else it
+            lies beside them, and takes as much memory as they do.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float, on_cpu: bool = False) -> None:
         self.decay = decay
+        self.on_cpu = on_cpu
         self._step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin with the parameters as they are, unless a checkpoint brought an average."""
+        """Begin with the parameters as they are, unless a checkpoint brought an average, wherever that lies."""
         assert isinstance(pl_module, LanguageModel)
         self._step = trainer.global_step
-        if not pl_module.parameter_average:
-            pl_module.parameter_average = {n: _on_cpu(p).clone() for n, p in pl_module.decoder.named_parameters()}
+        average = pl_module.parameter_average
+        for name, parameter in pl_module.decoder.named_parameters():
+            begun = average[name] if name in average else parameter.detach().clone()
+            # A DTensor on the CPU though its mesh is not: nothing will be communicated for it.
+            average[name] = begun.to("cpu" if self.on_cpu else _local(parameter).device, torch.float32)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -40,16 +45,21 @@ class ParameterAverage(L.Callback):
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        if pl_module.step_skipped:
+        if not pl_module.step_skipped:
+            self._take_in(pl_module)
+
+    @torch.no_grad()
+    def _take_in(self, model: LanguageModel) -> None:
+        parameters = [_local(parameter) for parameter in model.decoder.parameters()]
+        averages = [_local(model.parameter_average[name]) for name, _ in model.decoder.named_parameters()]
+        if not self.on_cpu:
+            torch._foreach_lerp_(averages, parameters, 1 - self.decay)
             return
-        for name, parameter in pl_module.decoder.named_parameters():
-            _local(pl_module.parameter_average[name]).lerp_(_local(_on_cpu(parameter)), 1 - self.decay)
-
-
-def _on_cpu(parameter: Tensor) -> Tensor:
-    return parameter.detach().to("cpu", torch.float32)
+        # One after the other: a copy of all would take as much memory again.
+        for average, parameter in zip(averages, parameters, strict=True):
+            average.lerp_(parameter.to(average.device), 1 - self.decay)
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """This rank's shard. It lies on the CPU though the mesh may not: nothing must be communicated for it."""
+    """This rank's shard."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED_TARGET = -100
-# A chunk has so many scores that a GPU's cache holds them in 16 bits, but rows enough to keep its products busy.
-CHUNK_SCORES = 2**24
-FEWEST_ROWS = 1024
+# Scores of a chunk take 128 MiB in 16 bits, or more where fewer rows would keep a GPU waiting for the head's weight.
+CHUNK_SCORES = 2**26
+FEWEST_ROWS = 2048
 
 
 def summed_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

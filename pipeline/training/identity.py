@@ -20,6 +20,7 @@ INCIDENTAL = (
     "log_every_steps",
     "checkpoint_every_steps",
     "keep_last",
+    "ema_offload",
     "recompute_activations",
     "compile",
     "anomalies",

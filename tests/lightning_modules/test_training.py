@@ -181,9 +181,12 @@ class Trajectory(L.Callback):
             self.parameters.append({n: p.detach().clone() for n, p in pl_module.decoder.named_parameters()})
 
 
-def test_the_parameter_average_follows_optimizer_steps(tiny_config: DecoderConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("offload", [False, True])
+def test_the_parameter_average_follows_optimizer_steps(
+    tiny_config: DecoderConfig, tmp_path: Path, offload: bool
+) -> None:
     trajectory = Trajectory()
-    config = trainer_config(max_steps=5, accumulate_grad_batches=2, ema_decay=0.9)
+    config = trainer_config(max_steps=5, accumulate_grad_batches=2, ema_decay=0.9, ema_offload=offload)
     model, _ = train(tiny_config, config, tmp_path, (trajectory,))
     assert len(trajectory.parameters) == 5
     trajectory.parameters.append(dict(model.decoder.named_parameters()))
