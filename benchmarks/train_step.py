@@ -6,11 +6,15 @@
 
 Trains a preset of conf/model on random tokens, routed as they are, through the LightningModule, strategy and callbacks
 that pipeline.train builds. Prints one JSON line. Its figures are medians over the steps after the first few; they count
-input tokens of all ranks, and operations of one as `training_flops_per_token` does, attention within documents.
+input tokens of all ranks, and one rank's operations: 6 a token for each active parameter that multiplies, and causal
+attention within documents at half.
 
 With --peer another code base trains the same weights on the same tokens with the same clipping, AdamW settings and
 objective: the next token alone, and no balancing of experts. `ratio` is its time by ours. Unless the losses of the
 first step agree to 1e-2 there is none, and the status is 2. On a CPU, which others may use meanwhile, they take turns.
+
+With --profile a few more steps of ours are profiled, and a table tells where the milliseconds went, by part, beside the
+floor of each: what the device needs at least for the part's operations and bytes (benchmarks/training/costs.py).
 """
 
 import argparse
@@ -26,12 +30,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.peers.peer import Opponent, Peer
 from benchmarks.training.clock import StepClock
+from benchmarks.training.costs import measure_rates, model_flops, step_costs
 from benchmarks.training.ours import FIRST_STEPS, Course, train_ours
+from benchmarks.training.profile import StepProfile
 from benchmarks.training.workload import Workload, compose_workload
-from lightning_modules.model.counting import build_on_meta, count_parameters, training_flops_per_token
+from lightning_modules.model.counting import build_on_meta, count_parameters
 from lightning_modules.parallel.configuration import DISPATCH_KINDS
 from lightning_modules.precision.kinds import PRECISIONS
 from pipeline.configuration.composed import CONF
@@ -43,8 +50,8 @@ LOSS_TOLERANCE = 1e-2
 LEARNING_RATE = 1e-4
 
 
-class NoComparisonError(Exception):
-    """A peer does not train what we do."""
+class RefusedError(Exception):
+    """What was asked for cannot be timed, or a peer does not train what we do."""
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
@@ -52,10 +59,10 @@ def main(command_line: Sequence[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         result = measure(arguments)
-    except (NoComparisonError, ValueError) as error:
+    except RefusedError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    if int(os.environ.get("RANK", 0)) == 0:
+    if _rank()[0] == 0:
         print(json.dumps(result))
 
 
@@ -63,35 +70,39 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time our training and, where one is named, the peer's.
 
     Raises:
-        NoComparisonError: the two do not compute the same.
-        ValueError: a setting cannot be.
+        RefusedError: a setting cannot be, or the two do not compute the same.
     """
     _check(arguments)
-    n_steps = WARM_UP + (arguments.steps or STEPS[arguments.device])
-    workload = compose_workload(overrides(arguments, n_steps), arguments.documents)
     device = _device(arguments.device)
-    course = Course(StepClock(device), n_steps, None)
-    opponent = None
+    n_steps = WARM_UP + (arguments.steps or STEPS[arguments.device])
+    course = Course(StepClock(device), n_steps, profile=None if arguments.profile is None else StepProfile(device))
+    workload = _compose(arguments, course.max_steps)
     if arguments.peer is not None:
-        kind = _find_peer(arguments.peer)
         # Two models and their optimizers find no room on one GPU, which nobody disturbs: there it comes afterwards.
-        turn = 1 if device.type == "cpu" else n_steps + 1
-        rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        opponent = Opponent(kind, workload, StepClock(device), turn, rank, world_size)
-        course.opponent = opponent
+        turn = 1 if device.type == "cpu" else course.max_steps
+        course.opponent = Opponent(_find_peer(arguments.peer), workload, StepClock(device), turn, *_rank())
     with tempfile.TemporaryDirectory() as folder:
         train_ours(workload, course, Path(folder))
     result = _describe(arguments, workload) | _summarise(workload, course.clock)
     result["recompilations"] = course.recompilations
-    result["losses"] = [round(float(loss), 4) for loss in course.losses]
-    if opponent is None:
-        return result
+    result["losses"] = _first_losses(course.losses)
     _free(device)
-    opponent.catch_up(n_steps)
-    return result | _compare(result, opponent, workload)
+    if course.profile is not None and _rank()[0] == 0:
+        _write_profile(arguments.profile, course.profile, workload, result)
+    if course.opponent is None:
+        return result
+    course.opponent.catch_up(n_steps)
+    return result | _compare(result, course.opponent, workload)
 
 
-def overrides(arguments: argparse.Namespace, n_steps: int) -> list[str]:
+def _compose(arguments: argparse.Namespace, max_steps: int) -> Workload:
+    try:
+        return compose_workload(overrides(arguments, max_steps), arguments.documents)
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
+
+
+def overrides(arguments: argparse.Namespace, max_steps: int) -> list[str]:
     """The experiment to compose, as pipeline.train would be told it."""
     depth = 0 if arguments.peer is not None and arguments.mtp is None else arguments.mtp
     chosen = {
@@ -103,7 +114,7 @@ def overrides(arguments: argparse.Namespace, n_steps: int) -> list[str]:
         "optimizer.lr": LEARNING_RATE,
         "optimizer.moments": arguments.moments,
         "model.num_nextn_predict_layers": depth,
-        "trainer.max_steps": n_steps + 1,
+        "trainer.max_steps": max_steps,
         "trainer.batch_size": arguments.batch,
         "trainer.sequence_length": arguments.length,
         "trainer.attend_across_documents": arguments.documents is None,
@@ -122,11 +133,10 @@ def _summarise(workload: Workload, clock: StepClock) -> dict[str, Any]:
     """The figures that both sides have."""
     times = clock.milliseconds()[WARM_UP:]
     seconds = statistics.median(times) / 1000
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    flops = workload.n_tokens * training_flops_per_token(build_on_meta(workload.decoder), workload.mean_context)
     on_gpu = clock.device.type == "cuda"
+    flops = model_flops(step_costs(workload, on_gpu))
     return {
-        "tokens_per_second": round(world_size * workload.n_tokens / seconds, 1),
+        "tokens_per_second": round(_rank()[1] * workload.n_tokens / seconds, 1),
         "model_tflops": round(flops / seconds / 1e12, 4),
         "step_ms": round(1000 * seconds, 3),
         "mean_step_ms": round(statistics.fmean(times), 3),
@@ -140,14 +150,14 @@ def _compare(ours: dict[str, Any], opponent: Opponent, workload: Workload) -> di
     """The peer's figures, and its time by ours.
 
     Raises:
-        NoComparisonError: the first losses differ.
+        RefusedError: the first losses differ.
     """
     name = opponent.kind.NAME
     theirs = _summarise(workload, opponent.clock)
-    theirs["losses"] = [round(float(loss), 4) for loss in opponent.losses[:FIRST_STEPS]]
+    theirs["losses"] = _first_losses(opponent.losses)
     difference = abs(ours["losses"][0] - theirs["losses"][0])
     if not difference <= LOSS_TOLERANCE:
-        raise NoComparisonError(
+        raise RefusedError(
             f"The first step's loss is {ours['losses'][0]} here and {theirs['losses'][0]} with {name}, more than "
             f"{LOSS_TOLERANCE} apart: the two do not train the same, and their times have no ratio."
         )
@@ -163,7 +173,7 @@ def _describe(arguments: argparse.Namespace, workload: Workload) -> dict[str, An
         "card": torch.cuda.get_device_name()
         if arguments.device == "cuda"
         else f"CPU, {torch.get_num_threads()} threads",
-        "ranks": int(os.environ.get("WORLD_SIZE", 1)),
+        "ranks": _rank()[1],
         "ep": arguments.ep,
         "precision": workload.precision,
         "moments": workload.optimizer.moments,
@@ -181,12 +191,14 @@ def _describe(arguments: argparse.Namespace, workload: Workload) -> dict[str, An
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what would be timed otherwise than it was asked for."""
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise RefusedError("torch sees no GPU; add --device cpu.")
     if arguments.peer is not None and arguments.mtp:
-        raise ValueError(f"{arguments.peer} trains no multi-token prediction; leave out --mtp or --peer.")
+        raise RefusedError(f"{arguments.peer} trains no multi-token prediction; leave out --mtp or --peer.")
     if arguments.ep > 1 and "WORLD_SIZE" not in os.environ:
-        raise ValueError(f"--ep {arguments.ep} spreads experts over ranks; start them with torchrun.")
-    if arguments.peer == "transformers" and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError("transformers is timed on one device alone; on several, compare with --peer torchtitan.")
+        raise RefusedError(f"--ep {arguments.ep} spreads experts over ranks; start them with torchrun.")
+    if arguments.peer == "transformers" and _rank()[1] > 1:
+        raise RefusedError("transformers is timed on one device alone; on several, compare with --peer torchtitan.")
 
 
 def _find_peer(name: str) -> type[Peer]:
@@ -195,9 +207,32 @@ def _find_peer(name: str) -> type[Peer]:
         from benchmarks.peers.transformers import TransformersPeer
 
         return TransformersPeer
+    from benchmarks.peers.absent_packages import stand_in
+
+    stand_in()
     from benchmarks.peers.torchtitan import TorchtitanPeer
 
     return TorchtitanPeer
+
+
+def _write_profile(path: str, profile: StepProfile, workload: Workload, result: dict[str, Any]) -> None:
+    """The table, to a file or, for "-", to stderr."""
+    costs = step_costs(workload, profile.on_gpu, _rank()[1])
+    rates = measure_rates(_device("cuda" if profile.on_gpu else "cpu"), workload.precision)
+    table = profile.table(costs, rates, result["step_ms"], result["cpu_ms_per_step"])
+    if path == "-":
+        sys.stderr.write("\n" + table)
+    else:
+        Path(path).write_text(table)
+
+
+def _first_losses(losses: Sequence[Tensor]) -> list[float]:
+    return [round(float(loss), 4) for loss in losses[:FIRST_STEPS]]
+
+
+def _rank() -> tuple[int, int]:
+    """This process among those that torchrun has started, and their number."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def _device(kind: str) -> torch.device:
@@ -235,6 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dispatch", choices=DISPATCH_KINDS, default="auto", help="of tokens to experts of other ranks")
     add("--steps", type=int, help="timed steps, after the first few")
     add("--peer", choices=PEERS, help="a code base to compare with")
+    add("--profile", nargs="?", const="-", metavar="PATH", help="write the table by part there; default: to stderr")
     return parser
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.peers.peer import Opponent
 from benchmarks.training.clock import StepClock
+from benchmarks.training.profile import StepLabels, StepProfile
 from benchmarks.training.workload import RandomTokens, Workload
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.trainer import build_trainer, model_device
@@ -21,25 +22,34 @@ FIRST_STEPS = 3
 
 
 class Course(L.Callback):
-    """Times every step, from the fetching of its batch to that of the next, and stops after `n_steps`.
+    """Times the first `n_steps` steps, each from the fetching of its batch to that of the next, and profiles some more.
 
     Args:
         clock: of the steps.
         n_steps: that are timed.
         opponent: takes its turns between ours, while the clock stands; None: nobody does.
+        profile: of the steps after those; None: there are none.
 
     Attributes:
         losses: of the first steps.
         recompilations: graphs that were compiled after them.
     """
 
-    def __init__(self, clock: StepClock, n_steps: int, opponent: Opponent | None) -> None:
+    def __init__(
+        self, clock: StepClock, n_steps: int, opponent: Opponent | None = None, profile: StepProfile | None = None
+    ) -> None:
         self.clock = clock
         self.n_steps = n_steps
         self.opponent = opponent
+        self.profile = profile
         self.losses: list[Tensor] = []
         self.recompilations = 0
         self._n_graphs = 0
+
+    @property
+    def max_steps(self) -> int:
+        """Of the whole training: the last step that is timed ends with the beginning of another."""
+        return self.n_steps + 1 + (self.profile.n_steps if self.profile is not None else 0)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the opponent our weights."""
@@ -56,6 +66,11 @@ class Course(L.Callback):
             self._between_steps()
         if self.clock.n_steps < self.n_steps:
             self.clock.start()
+        elif self.profile is not None and batch_idx == self.n_steps:
+            trainer.profiler = StepLabels()
+            self.profile.start()
+        elif self.profile is not None and batch_idx == self.n_steps + self.profile.n_steps:
+            self.profile.stop()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -43,6 +43,16 @@ def test_alone_a_preset_keeps_its_prediction_modules(capsys: pytest.CaptureFixtu
     assert "ratio" not in result
 
 
+def test_the_profile_is_a_table_of_parts_beside_their_floors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_step.main([*SMALLEST, "--profile", str(tmp_path / "profile.txt")])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    rows = [line.split() for line in (tmp_path / "profile.txt").read_text().splitlines()]
+    milliseconds = {" ".join(row[:-3]): float(row[-3]) for row in rows if row and row[-1].endswith("%")}
+    assert all(milliseconds[part] > 0 for part in ("attention", "grouped products", "other products", "optimizer"))
+
+
 def test_no_ratio_where_the_losses_differ(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
     from benchmarks.peers.transformers import TransformersPeer
