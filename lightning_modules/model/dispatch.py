@@ -25,21 +25,35 @@ class Dispatched(NamedTuple):
     way_back: Any
 
 
+class Choice(NamedTuple):
+    """Tokens and where they go: what a dispatcher that starts nothing beforehand takes for its plan.
+
+    Attributes:
+        tokens: [N, D].
+        gates: [N, K] what each of their experts counts, FP32.
+        indices: [N, K] the experts.
+    """
+
+    tokens: Tensor
+    gates: Tensor
+    indices: Tensor
+
+
 class Dispatcher(Protocol):
     """Brings tokens to wherever their experts live, and back. No token is dropped.
 
-    The three methods are called in order: `plan` starts what can run beside other work, such as telling other ranks how
-    many rows they will receive; what it returns is for `dispatch` alone, as `way_back` is for `combine`.
+    The three methods are called in order: `plan` starts what can run beside other work, such as an exchange with other
+    ranks; what it returns is for `dispatch` alone, as `way_back` is for `combine`.
 
     Gates travel with the rows: an expert weighs what enters its last projection, which is narrower than what leaves it.
     """
 
-    def plan(self, indices: Tensor) -> Any:
-        """Begin to send every token to the experts `indices` [N, K]."""
+    def plan(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Any:
+        """Begin to send `tokens` [N, D] to their experts `indices` [N, K], each of which counts `gates` [N, K]."""
         ...
 
-    def dispatch(self, tokens: Tensor, gates: Tensor, plan: Any) -> Dispatched:
-        """Copy `tokens` [N, D] to their experts, each of which will count by its share of `gates` [N, K]."""
+    def dispatch(self, plan: Any) -> Dispatched:
+        """The rows that came to the experts here."""
         ...
 
     def combine(self, rows: Tensor, way_back: Any) -> Tensor:
@@ -140,15 +154,15 @@ class LocalDispatcher:
     def __init__(self, n_experts: int) -> None:
         self.n_experts = n_experts
 
-    def plan(self, indices: Tensor) -> Tensor:
-        """Nothing has to be known before: the plan is the choice itself [N, K]."""
-        return indices
+    def plan(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Choice:
+        """Nothing has to be known before."""
+        return Choice(tokens, gates, indices)
 
-    def dispatch(self, tokens: Tensor, gates: Tensor, plan: Tensor) -> Dispatched:
-        """Copy `tokens` [N, D] to the experts that `plan` [N, K] chose for them."""
-        permutation = Permutation.sorting(plan)
-        rows, row_gates = permutation.rows_of(tokens), permutation.gates_of(gates)
-        return Dispatched(rows, row_gates, count_rows(plan, self.n_experts), permutation)
+    def dispatch(self, plan: Choice) -> Dispatched:
+        """Copy the tokens for every choice."""
+        permutation = Permutation.sorting(plan.indices)
+        rows, row_gates = permutation.rows_of(plan.tokens), permutation.gates_of(plan.gates)
+        return Dispatched(rows, row_gates, count_rows(plan.indices, self.n_experts), permutation)
 
     def combine(self, rows: Tensor, way_back: Permutation) -> Tensor:
         """Sum the experts' rows [N·K, D] into tokens [N, D]."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.dispatch import Dispatcher, LocalDispatcher
 from lightning_modules.model.router import HierarchicalRouter, Router, Routing
+from lightning_modules.model.sharded import local
 
 
 class FeedForward(nn.Module):
@@ -84,15 +85,9 @@ class GroupedExperts(nn.Module):
             rows, gates = F.pad(rows, (0, 0, 0, 1)), F.pad(gates, (0, 1))
             rows_per_expert = F.pad(rows_per_expert[1:], (1, 0), value=1)
         offsets = rows_per_expert.cumsum(0).to(torch.int32)
-        gate, up = self.grouped_mm(rows, _local(self.gate_up_proj), offsets).chunk(2, dim=-1)
+        gate, up = self.grouped_mm(rows, local(self.gate_up_proj), offsets).chunk(2, dim=-1)
         weighted = F.silu(gate) * up * gates.unsqueeze(-1).to(up.dtype)
-        return self.grouped_mm(weighted, _local(self.down_proj), offsets)[:n_rows]
-
-
-def _local(weight: Tensor) -> Tensor:
-    """The part of a DTensor that lies here. DTensor itself would cost every import of a decoder another second."""
-    # Asked of the class: of the tensor itself, torch.compile says that it has no such method.
-    return weight.to_local() if hasattr(type(weight), "to_local") else weight  # type: ignore[attr-defined]
+        return self.grouped_mm(weighted, local(self.down_proj), offsets)[:n_rows]
 
 
 class SegmentedExperts(nn.Module):
@@ -144,10 +139,10 @@ class MixtureOfExperts(nn.Module):
         """Map `hidden` [B, T, D] to [B, T, D], and tell how it was routed."""
         tokens = hidden.flatten(0, -2)
         routing = self.gate(tokens)
-        plan = self.dispatcher.plan(routing.indices)
-        # The shared experts run while the plan travels.
+        plan = self.dispatcher.plan(tokens, routing.gates, routing.indices)
+        # The shared experts run while tokens travel.
         shared = None if self.shared_experts is None else self.shared_experts(hidden)
-        rows, gates, rows_per_expert, way_back = self.dispatcher.dispatch(tokens, routing.gates, plan)
+        rows, gates, rows_per_expert, way_back = self.dispatcher.dispatch(plan)
         output = self.dispatcher.combine(self.experts(rows, gates, rows_per_expert), way_back)
         output = output.view_as(hidden)
         return output if shared is None else output + shared, routing

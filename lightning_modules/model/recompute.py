@@ -29,6 +29,7 @@ KEPT_OPERATIONS = {
     "aten::topk",
     "aten::sort.stable",
     "aten::index.Tensor",
+    "_c10d_functional::all_gather_into_tensor",
     "_c10d_functional::all_to_all_single",
 }
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.dispatch import count_rows
 from lightning_modules.model.exact_product import exact_linear
+from lightning_modules.model.sharded import whole
 
 # The decay of `expert_loads`: an average over about the last hundred optimizer steps.
 EXPERT_LOADS_DECAY = 0.99
@@ -74,9 +75,10 @@ class Router(nn.Module):
         return Routing(indices, gates * self.scaling_factor, scores)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        if hidden.is_cuda and hidden.dtype == torch.bfloat16 and self.weight.dtype == torch.float32:
-            return exact_linear(hidden, self.weight)
-        return F.linear(hidden.float(), self.weight.float())
+        weight = whole(self.weight)
+        if hidden.is_cuda and hidden.dtype == torch.bfloat16 and weight.dtype == torch.float32:
+            return exact_linear(hidden, weight)
+        return F.linear(hidden.float(), weight.float())
 
     def _score(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.scoring_func == "sigmoid" else logits.softmax(dim=-1)
@@ -140,7 +142,7 @@ class HierarchicalRouter(Router):
         """Route tokens `hidden` [R, D] to segments, with FP32 scores."""
         experts = super().forward(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
-            logits = F.linear(hidden.float(), self.segment_gate.weight.float())
+            logits = F.linear(hidden.float(), whole(self.segment_gate.weight).float())
         scores_RES = self._score(logits.unflatten(1, (-1, self.n_segments)))  # noqa: N806
         of_experts = experts.indices[:, :, None].expand(-1, -1, self.n_segments)
         scores_RKS = scores_RES.gather(1, of_experts)  # noqa: N806

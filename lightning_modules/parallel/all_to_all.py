@@ -26,12 +26,16 @@ class Plan(NamedTuple):
     """Rows about to travel.
 
     Attributes:
+        tokens: [N, D].
+        gates: [N, K].
         choices: how the tokens' choices are sorted by expert.
         received: [P, L] rows that each rank sends to each expert here.
         sizes: [2, P] on the host: rows sent to, and received from, every rank; filled once `copied` has happened.
         copied: the end of the copy to the host; None where that does not take a device's time.
     """
 
+    tokens: Tensor
+    gates: Tensor
     choices: Permutation
     received: Tensor
     sizes: Tensor
@@ -76,25 +80,26 @@ class AllToAllDispatcher:
         self.group = group
         self.n_ranks = n_ranks
 
-    @torch.no_grad()
-    def plan(self, indices: Tensor) -> Plan:
-        """Tell every rank how many rows it will receive, while the choices `indices` [N, K] are sorted."""
+    @torch.compiler.disable
+    def plan(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Plan:
+        """Tell every rank how many rows it will receive, while the choices are sorted."""
         counts = count_rows(indices, self.n_experts).view(self.n_ranks, -1)
         under_way = all_to_all_single(counts, None, None, self.group)
         choices = Permutation.sorting(indices)
         received = wait_tensor(under_way)
         sizes = torch.stack((counts.sum(dim=1), received.sum(dim=1)))
         if sizes.device.type != "cuda":
-            return Plan(choices, received, sizes, None)
+            return Plan(tokens, gates, choices, received, sizes, None)
         on_host = torch.empty_like(sizes, device="cpu", pin_memory=True)
         on_host.copy_(sizes, non_blocking=True)
         copied = torch.cuda.Event()
         copied.record()
-        return Plan(choices, received, on_host, copied)
+        return Plan(tokens, gates, choices, received, on_host, copied)
 
-    def dispatch(self, tokens: Tensor, gates: Tensor, plan: Plan) -> Dispatched:
-        """Send `tokens` [N, D] to their experts, and receive those of the experts here."""
-        rows, row_gates = plan.choices.rows_of(tokens), plan.choices.gates_of(gates).unsqueeze(-1)
+    @torch.compiler.disable
+    def dispatch(self, plan: Plan) -> Dispatched:
+        """Send the tokens to their experts, and receive those of the experts here."""
+        rows, row_gates = plan.choices.rows_of(plan.tokens), plan.choices.gates_of(plan.gates).unsqueeze(-1)
         if plan.copied is not None:
             plan.copied.synchronize()
         sent, received = plan.sizes.tolist()
@@ -104,13 +109,23 @@ class AllToAllDispatcher:
         expert = expert.repeat_interleave(plan.received.flatten(), output_size=rows.shape[0])
         by_expert = Permutation.sorting(expert.unsqueeze(-1))
         way_back = WayBack(plan.choices, by_expert, sent, received)
-        return Dispatched(by_expert.rows_of(rows), by_expert.gates_of(row_gates), plan.received.sum(dim=0), way_back)
+        return with_any_number_of_rows(
+            Dispatched(by_expert.rows_of(rows), by_expert.gates_of(row_gates), plan.received.sum(dim=0), way_back)
+        )
 
+    @torch.compiler.disable
     def combine(self, rows: Tensor, way_back: WayBack) -> Tensor:
         """Send the experts' rows [R, D] back, and sum them into tokens [N, D]."""
         by_rank = way_back.by_expert.sum_of(rows)
         returned = _exchange(by_rank, way_back.received, way_back.sent, self.group)
         return way_back.choices.sum_of(returned)
+
+
+def with_any_number_of_rows(dispatched: Dispatched) -> Dispatched:
+    """The same, told to the compiler: what is compiled for these rows will do for any other number of them."""
+    for rows in (dispatched.rows, dispatched.gates):
+        torch._dynamo.maybe_mark_dynamic(rows, 0)
+    return dispatched
 
 
 class _Exchange(torch.autograd.Function):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-DISPATCH_KINDS = ("auto", "all_to_all", "deep_ep")
+DISPATCH_KINDS = ("auto", "all_gather", "all_to_all", "deep_ep")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class ParallelConfig:
         nodes: machines.
         gpus_per_node: processes on each; null: what torchrun or SLURM started or, started alone, every GPU, and one
             process without GPUs.
-        dispatch: `auto` takes DeepEP where it runs, else all-to-all; the others are taken as named.
+        dispatch: `auto` takes all-gather up to as many ranks as a token has experts, beyond them DeepEP where it runs,
+            else all-to-all; the others are taken as named.
         rank_late_seconds: a rank that the others have waited for so long is named.
         rank_lost_seconds: one that they have waited for so long ends the training.
     """

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_modules.model.dispatch import Dispatched
+from lightning_modules.model.dispatch import Choice, Dispatched
+from lightning_modules.parallel.all_to_all import with_any_number_of_rows
 from lightning_modules.parallel.deep_ep_transports import Payload, Transport
 
 QUANTISATION_BLOCK = 128
@@ -53,16 +54,18 @@ class DeepEPDispatcher:
         self.n_local_experts = n_local_experts
         self.quantise = quantise
 
-    def plan(self, indices: Tensor) -> Tensor:
-        """The choice itself [N, K]: DeepEP tells the ranks their numbers along with the tokens."""
-        return indices
+    def plan(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Choice:
+        """Nothing has to be known before: DeepEP tells the ranks their numbers along with the tokens."""
+        return Choice(tokens, gates, indices)
 
-    def dispatch(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Dispatched:
-        """Send `tokens` [N, D] to the experts `indices` [N, K] chose for them, with their gate weights [N, K].
+    @torch.compiler.disable
+    def dispatch(self, plan: Choice) -> Dispatched:
+        """Send the tokens to their experts, with their gates.
 
         Raises:
             TypeError: the tokens are not BF16.
         """
+        tokens, gates, indices = plan
         if tokens.dtype != torch.bfloat16:
             raise TypeError(
                 f"DeepEP moves BF16 tokens, not {tokens.dtype}; train with precision=bf16 or an fp8 recipe, "
@@ -81,8 +84,9 @@ class DeepEPDispatcher:
         sources = order // local_indices.shape[1]
         row_gates = local_gates.flatten().index_select(0, order)
         way_back = WayBack(sources, received.shape[0], handle)
-        return Dispatched(received.index_select(0, sources), row_gates, counts, way_back)
+        return with_any_number_of_rows(Dispatched(received.index_select(0, sources), row_gates, counts, way_back))
 
+    @torch.compiler.disable
     def combine(self, rows: Tensor, way_back: WayBack) -> Tensor:
         """Sum the experts' rows [R, D], and return the tokens [N, D] they came from."""
         summed = torch.zeros(way_back.n_tokens, rows.shape[1], device=rows.device)

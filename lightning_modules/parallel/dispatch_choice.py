@@ -5,8 +5,9 @@ import logging
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-from lightning_modules.model.dispatch import Dispatcher
-from lightning_modules.parallel.all_to_all import all_to_all_dispatcher
+from lightning_modules.model.dispatch import Dispatcher, LocalDispatcher
+from lightning_modules.parallel.all_gather import AllGatherDispatcher
+from lightning_modules.parallel.all_to_all import AllToAllDispatcher
 from lightning_modules.parallel.deep_ep import DeepEPUnavailable, deep_ep_dispatcher
 from lightning_modules.parallel.deep_ep_dispatcher import Quantiser
 
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 def choose_dispatcher(
     n_experts: int,
     ep_mesh: DeviceMesh,
+    n_chosen: int,
     kind: str = "auto",
     dtype: torch.dtype | None = torch.bfloat16,
     quantise: Quantiser | None = None,
@@ -25,13 +27,20 @@ def choose_dispatcher(
     Args:
         n_experts: of all ranks together.
         ep_mesh: the ranks that hold them.
-        kind: `all_to_all`; `auto` and `deep_ep` take DeepEP where it runs. Where it does not, one line of the log says
-            why: a warning if it was asked for by name.
+        n_chosen: experts a token.
+        kind: one of DISPATCH_KINDS. `auto` gathers all tokens up to as many ranks as a token has experts, where that
+            moves no more than an exchange of rows; beyond, as `deep_ep` does, it takes DeepEP where that runs. Where it
+            does not, one line of the log says why: a warning if it was asked for by name.
         dtype: of the tokens; None: FP32. DeepEP moves BF16 alone.
         quantise: rounds tokens to FP8 on their way through DeepEP; None: they travel in BF16.
     """
-    if ep_mesh.size() == 1 or kind == "all_to_all":
-        return all_to_all_dispatcher(n_experts, ep_mesh)
+    if ep_mesh.size() == 1:
+        return LocalDispatcher(n_experts)
+    group = ep_mesh.get_group()
+    if kind == "all_gather" or (kind == "auto" and ep_mesh.size() <= n_chosen):
+        return AllGatherDispatcher(n_experts, group)
+    if kind == "all_to_all":
+        return AllToAllDispatcher(n_experts, group)
     try:
         if dtype != torch.bfloat16:
             raise DeepEPUnavailable(f"it moves BF16, and tokens are {dtype or torch.float32}")
@@ -41,4 +50,4 @@ def choose_dispatcher(
         if ep_mesh.get_rank() == 0:
             level = logging.WARNING if kind == "deep_ep" else logging.INFO
             log.log(level, "DeepEP is not used: %s. Tokens travel by torch's all-to-all.", reason)
-        return all_to_all_dispatcher(n_experts, ep_mesh)
+        return AllToAllDispatcher(n_experts, group)

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
-import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Block, Decoder, PredictionModule
@@ -31,6 +31,9 @@ def parallelise(
     are copies. A block's parameters are gathered whole when it runs, one block ahead, and dropped after it. Gradients
     are summed over ranks, not averaged: each rank's loss has to be its share of the global mean.
 
+    Routers gather their own weights: these are small, and FP32 whatever `policy` says, because a rounded score changes
+    the choice of experts (arXiv 2412.19437, section 3.3.1).
+
     Where `policy` casts nothing, what a single rank would hold stays as it is: gathering it would only copy it.
 
     Args:
@@ -49,31 +52,31 @@ def parallelise(
     # One for all layers: a dispatcher may hold a buffer.
     dispatcher = make_dispatcher(decoder.config.n_routed_segments, mesh["ep"])
     shards_dense, shards_experts = (_is_sharded(m, policy) for m in (dense_mesh, expert_mesh))
-    units, whole = [], set()
+    splits_experts = mesh["ep"].size() > 1
+    place = partial(_placement, n_shards=mesh["dp_shard_ep"].size())
+    units: list[list[nn.Module]] = []
+    elsewhere: set[nn.Parameter] = set()
     for block in decoder.blocks():
         assert isinstance(block, Block | PredictionModule)
         mixture = (block.block if isinstance(block, PredictionModule) else block).mlp
         unit: list[nn.Module] = [block]
         if isinstance(mixture, MixtureOfExperts):
             mixture.dispatcher = dispatcher
-            if mesh["ep"].size() > 1 or shards_experts:
+            _split_router(mixture.gate, dense_mesh)
+            elsewhere |= set(mixture.gate.parameters())
+            if splits_experts:
                 _split_experts(mixture.experts, mesh["ep"])
-            # One unit even where the experts are segmented: a rank whose tokens leave out a segment joins in its
-            # collectives all the same.
-            if shards_experts:
-                fully_shard(mixture.experts, mesh=expert_mesh, mp_policy=policy, shard_placement_fn=_second_dimension)
-                unit.append(mixture.experts)
-            else:
-                whole |= set(mixture.experts.parameters())
-            if policy.param_dtype not in (None, torch.float32):
-                # A rounded score changes the choice of experts: routers stay FP32 (arXiv 2412.19437, section 3.3.1).
-                fully_shard(mixture.gate, mesh=dense_mesh, mp_policy=replace(policy, param_dtype=torch.float32))
-                unit.append(mixture.gate)
+                elsewhere |= set(mixture.experts.parameters())
+                # One unit even where the experts are segmented: a rank whose tokens leave out a segment joins in its
+                # collectives all the same.
+                if shards_experts:
+                    fully_shard(mixture.experts, mesh=expert_mesh, mp_policy=policy, shard_placement_fn=_by_rows)
+                    unit.append(mixture.experts)
         if shards_dense:
-            fully_shard(block, mesh=dense_mesh, mp_policy=policy, ignored_params=whole)
+            fully_shard(block, mesh=dense_mesh, mp_policy=policy, shard_placement_fn=place, ignored_params=elsewhere)
         units.append(unit)
     if shards_dense:
-        fully_shard(decoder, mesh=dense_mesh, mp_policy=policy, ignored_params=whole)
+        fully_shard(decoder, mesh=dense_mesh, mp_policy=policy, ignored_params=elsewhere)
         register_fsdp_forward_method(decoder, Decoder.losses.__name__)
         _sum_gradients(decoder)
         _prefetch(decoder, units)
@@ -122,7 +125,24 @@ def _split_experts(experts: nn.Module, ep_mesh: DeviceMesh) -> None:
                 setattr(stack, name, nn.Parameter(local, requires_grad=weight.requires_grad))
 
 
-def _second_dimension(parameter: nn.Parameter) -> Shard:
+def _split_router(router: nn.Module, mesh: DeviceMesh) -> None:
+    """Make its weights DTensors that lie as FSDP would shard them; a single rank keeps them as they are."""
+    if mesh.size() == 1:
+        return
+    placements = [Shard(0)] if mesh.ndim == 1 else [Replicate(), Shard(0)]
+    for module in router.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            local = distribute_tensor(weight.detach(), mesh, placements, src_data_rank=None)
+            setattr(module, name, nn.Parameter(local, requires_grad=weight.requires_grad))
+
+
+def _placement(parameter: nn.Parameter, n_shards: int) -> Shard:
+    """Whole experts to each rank where they divide: matrices split by rows are copied once more when gathered."""
+    return _by_rows(parameter) if parameter.ndim == 3 and parameter.shape[0] % n_shards else Shard(0)
+
+
+def _by_rows(parameter: nn.Parameter) -> Shard:
+    """Every expert's matrix in equal parts."""
     return Shard(1)
 
 

@@ -160,6 +160,7 @@ class ExpertParallelStrategy(ModelParallelStrategy):
     def _parallelise(self, decoder: Decoder, policy: MixedPrecisionPolicy) -> None:
         choose = partial(
             choose_dispatcher,
+            n_chosen=decoder.config.num_segments_per_tok,
             kind=self.config.dispatch,
             dtype=next(decoder.parameters()).dtype if policy.param_dtype is None else policy.param_dtype,
             quantise=getattr(self.precision_plugin, "quantise_rows", None),

@@ -15,7 +15,7 @@ WIDEST = 4096
 
 @triton_op("melisma::spread_rows", mutates_args=())
 def spread_rows(tokens: Tensor, order: Tensor, n_chosen: int) -> Tensor:
-    """Row r is token order[r] // K: [N, D] to [N·K, D]."""
+    """Row r is token order[r] // K, or zero where that is -1: [N, D] to [R, D]."""
     tokens = tokens.contiguous()
     rows = tokens.new_empty(order.numel(), tokens.shape[1])
     if rows.numel():
@@ -27,7 +27,7 @@ def spread_rows(tokens: Tensor, order: Tensor, n_chosen: int) -> Tensor:
 
 @triton_op("melisma::sum_rows", mutates_args=())
 def sum_rows(rows: Tensor, places: Tensor) -> Tensor:
-    """Token n is the sum of the rows places[n], in FP32: [N·K, D] to [N, D]."""
+    """Token n is the sum, in FP32, of the rows places[n] that are not -1: [R, D] to [N, D]."""
     rows = rows.contiguous()
     n_tokens, n_chosen = places.shape
     tokens = rows.new_empty(n_tokens, rows.shape[1])
@@ -46,8 +46,9 @@ def _width(n_columns: int) -> int:
 def _spread(tokens, order, rows, n_chosen, width, WIDTH: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    token = tl.load(order + row) // n_chosen
-    numbers = tl.load(tokens + token * width + column, mask=column < width)
+    choice = tl.load(order + row)
+    token = choice // n_chosen
+    numbers = tl.load(tokens + token * width + column, mask=(column < width) & (choice >= 0), other=0.0)
     tl.store(rows + row * width + column, numbers, mask=column < width)
 
 
@@ -58,5 +59,6 @@ def _sum(rows, places, tokens, width, CHOSEN: tl.constexpr, WIDTH: tl.constexpr)
     total = tl.zeros([WIDTH], dtype=tl.float32)
     for k in tl.static_range(CHOSEN):
         row = tl.load(places + token * CHOSEN + k)
-        total += tl.load(rows + row * width + column, mask=column < width, other=0.0).to(tl.float32)
+        kept = (column < width) & (row >= 0)
+        total += tl.load(rows + row * width + column, mask=kept, other=0.0).to(tl.float32)
     tl.store(tokens + token * width + column, total.to(tokens.dtype.element_ty), mask=column < width)

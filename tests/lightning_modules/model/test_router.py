@@ -188,7 +188,7 @@ def test_grouped_experts_equal_a_loop_over_tokens() -> None:
     indices = torch.stack([torch.randperm(3)[:2] for _ in range(10)])  # expert 3 gets nothing
     gates = torch.rand(10, 2)
     dispatcher = LocalDispatcher(4)
-    rows, row_gates, counts, way_back = dispatcher.dispatch(tokens, gates, dispatcher.plan(indices))
+    rows, row_gates, counts, way_back = dispatcher.dispatch(dispatcher.plan(tokens, gates, indices))
     output = dispatcher.combine(experts(rows, row_gates, counts), way_back)
     for token, chosen, weights, result in zip(tokens, indices, gates, output, strict=True):
         expected = torch.zeros(8)

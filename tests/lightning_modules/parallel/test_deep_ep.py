@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.model.dispatch import Dispatched, Dispatcher, LocalDispatcher
+from lightning_modules.model.dispatch import Choice, Dispatched, Dispatcher, LocalDispatcher
 from lightning_modules.parallel.deep_ep import DeepEPUnavailable, deep_ep_dispatcher
 from lightning_modules.parallel.deep_ep_dispatcher import DeepEPDispatcher
 from lightning_modules.precision.emulation import quantise_1x128
@@ -69,7 +69,7 @@ def run(dispatcher: Dispatcher, inputs: Inputs, first_expert: int, dtype: torch.
     """The output, and the gradients of tokens and gates, all in FP32."""
     tokens = inputs.tokens.to(dtype, copy=True).requires_grad_()
     gates = inputs.gates.clone().requires_grad_()
-    rows, row_gates, counts, way_back = dispatcher.dispatch(tokens, gates, dispatcher.plan(inputs.indices))
+    rows, row_gates, counts, way_back = dispatcher.dispatch(dispatcher.plan(tokens, gates, inputs.indices))
     output = dispatcher.combine(experts_from(first_expert, rows, row_gates, counts), way_back)
     assert output.dtype == dtype
     output.backward(inputs.gradient.to(dtype))
@@ -123,24 +123,24 @@ def test_a_rank_that_receives_no_token_takes_part(hopper: pytest.MonkeyPatch, ap
 class ForgetsGates(DeepEPDispatcher):
     """What comes of believing that combine applies the weights."""
 
-    def dispatch(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Dispatched:
-        dispatched = super().dispatch(tokens, gates, indices)
+    def dispatch(self, plan: Choice) -> Dispatched:
+        dispatched = super().dispatch(plan)
         return dispatched._replace(gates=torch.ones_like(dispatched.gates))
 
 
 class AppliesGatesTwice(DeepEPDispatcher):
     """What comes of weighing again what came back weighted."""
 
-    def dispatch(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Dispatched:
-        dispatched = super().dispatch(tokens, gates, indices)
+    def dispatch(self, plan: Choice) -> Dispatched:
+        dispatched = super().dispatch(plan)
         return dispatched._replace(gates=dispatched.gates**2)
 
 
 class DetachesGates(DeepEPDispatcher):
     """Right results, and a router that learns nothing from them."""
 
-    def dispatch(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Dispatched:
-        dispatched = super().dispatch(tokens, gates, indices)
+    def dispatch(self, plan: Choice) -> Dispatched:
+        dispatched = super().dispatch(plan)
         return dispatched._replace(gates=dispatched.gates.detach() + 0 * dispatched.gates)
 
 
@@ -233,7 +233,7 @@ def test_the_experts_find_the_fp8_values_that_travelled(hopper: pytest.MonkeyPat
     (dispatcher,) = dispatchers(world, quantise_1x128)
     tokens = torch.randn(64, 256, generator=torch.Generator().manual_seed(0)).bfloat16()
     indices = torch.zeros(64, 1, dtype=torch.int64)
-    rows, _, _, way_back = dispatcher.dispatch(tokens, torch.ones(64, 1), dispatcher.plan(indices))
+    rows, _, _, way_back = dispatcher.dispatch(dispatcher.plan(tokens, torch.ones(64, 1), indices))
     sent = quantise_1x128(tokens).values[way_back.tokens]
     assert not torch.equal(dispatcher.combine(rows, way_back), tokens)
     assert torch.equal(quantise_1x128(rows).values.float(), sent.flip(0).float())
@@ -251,7 +251,7 @@ def test_what_cannot_travel_is_refused(hopper: pytest.MonkeyPatch) -> None:
     install(hopper, world, "elastic")
     (dispatcher,) = dispatchers(world)
     with pytest.raises(TypeError, match="strategy.dispatch=all_to_all"):
-        dispatcher.dispatch(torch.ones(4, 128), torch.ones(4, 1), torch.zeros(4, 1, dtype=torch.int64))
+        dispatcher.dispatch(Choice(torch.ones(4, 128), torch.ones(4, 1), torch.zeros(4, 1, dtype=torch.int64)))
 
 
 def too_old(name: str) -> Callable[[pytest.MonkeyPatch], None]:

@@ -1,0 +1,143 @@
+"""Token dispatch between few ranks: every rank sees all tokens, and computes what its experts make of them.
+
+Suffixes: N tokens of one rank, P ranks, K chosen experts a token, D hidden; R rows of experts here.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed._functional_collectives import wait_tensor
+
+from lightning_modules.model.dispatch import Dispatched
+from lightning_modules.parallel.host_reads import arrived_on_host, copy_to_host
+from lightning_modules.parallel.selection import Choices, Selection
+
+
+class Plan(NamedTuple):
+    """Tokens under way.
+
+    Attributes:
+        tokens: [P·N, D] of all ranks; not to be read before they have arrived, and neither are the gates.
+        gates: [P·N, K] of all ranks.
+        choices: those of experts here.
+        n_rows: [] how many, once it has arrived on the host.
+    """
+
+    tokens: Tensor
+    gates: Tensor
+    choices: Choices
+    n_rows: Tensor
+
+
+class AllGatherDispatcher:
+    """Experts are spread over the ranks of `group`: rank p holds those from p · L on.
+
+    Tokens are gathered from all ranks, each rank sums what its experts make of every token, and the sums go back to the
+    token's rank, where they are added up in FP32. A token so travels P - 1 times each way, K at most and mostly fewer
+    by an exchange of rows: this is the shorter way up to P = K, and none of its exchanges depends on the routing.
+
+    All that does is how many rows the experts here have, which torch has to know to make room for them. The number is
+    on its way to the host while tokens travel and the shared experts run.
+
+    All ranks have to dispatch equally many tokens.
+
+    Args:
+        n_experts: of all ranks together.
+        group: the ranks.
+    """
+
+    def __init__(self, n_experts: int, group: dist.ProcessGroup) -> None:
+        n_ranks = dist.get_world_size(group)
+        if n_experts % n_ranks:
+            raise ValueError(f"{n_experts} experts do not divide over {n_ranks} ranks; choose strategy.ep so they do.")
+        self.n_local_experts = n_experts // n_ranks
+        self.first_expert = dist.get_rank(group) * self.n_local_experts
+        self.ranks = Ranks(n_ranks, group.group_name)
+        # A block is compiled as one graph, for any number of rows; else it would fall apart where that is read.
+        torch._dynamo.config.capture_scalar_outputs = True
+
+    def plan(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Plan:
+        """Begin to gather everything, what the host waits for first."""
+        chosen = _gather(indices, self.ranks)
+        tokens, gates = (_Gathered.apply(sending, self.ranks) for sending in (tokens, gates))
+        choices = Choices.among(wait_tensor(chosen), self.first_expert, self.n_local_experts)
+        return Plan(tokens, gates, choices, copy_to_host(choices.rows_per_expert.sum()))
+
+    def dispatch(self, plan: Plan) -> Dispatched:
+        """Take the rows of the experts here."""
+        n_rows = int(arrived_on_host(plan.n_rows))
+        # For the compiler, to which the number is unknown.
+        torch._check(n_rows >= 0)
+        torch._check(n_rows <= plan.choices.order.shape[0])
+        selection = Selection.of(plan.choices, n_rows)
+        tokens, gates = (_Arrived.apply(under_way, self.ranks) for under_way in (plan.tokens, plan.gates))
+        return Dispatched(selection.rows_of(tokens), selection.gates_of(gates), selection.rows_per_expert, selection)
+
+    def combine(self, rows: Tensor, way_back: Selection) -> Tensor:
+        """Sum the experts' rows [R, D] for every token, and this rank's tokens [N, D] over all ranks."""
+        return _Summed.apply(way_back.sum_of(rows), self.ranks)
+
+
+class Ranks(NamedTuple):
+    """A process group, in words that compiled code can keep."""
+
+    size: int
+    name: str
+
+
+class _Gathered(torch.autograd.Function):
+    """The rows of all ranks, under way; gradients that are under way here arrive, and are added up."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        return _gather(rows, ranks)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _add_up(gradients[0], ctx.ranks), None
+
+
+class _Arrived(torch.autograd.Function):
+    """What was under way; gradients set out for the ranks whose rows they are of."""
+
+    @staticmethod
+    def forward(ctx: Any, under_way: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        return wait_tensor(under_way)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _return(gradients[0], ctx.ranks), None
+
+
+class _Summed(torch.autograd.Function):
+    """Sums over all ranks of what they have for each rank's rows; gradients are gathered."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        return _add_up(_return(rows, ranks), ranks)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return wait_tensor(_gather(gradients[0], ctx.ranks)), None
+
+
+def _gather(rows: Tensor, ranks: Ranks) -> Tensor:
+    """[N, D] of every rank to [P·N, D] on every rank, under way."""
+    return torch.ops._c10d_functional.all_gather_into_tensor(rows.contiguous(), ranks.size, ranks.name)
+
+
+def _return(rows: Tensor, ranks: Ranks) -> Tensor:
+    """[P·N, D], N for each rank, to the same from each rank, under way."""
+    shares = [rows.shape[0] // ranks.size] * ranks.size
+    return torch.ops._c10d_functional.all_to_all_single(rows.contiguous(), shares, shares, ranks.name)
+
+
+def _add_up(under_way: Tensor, ranks: Ranks) -> Tensor:
+    """[P·N, D], N from each rank, to their sum [N, D], rounded once."""
+    # Torch adds BF16 up in FP32.
+    return wait_tensor(under_way).unflatten(0, (ranks.size, -1)).sum(dim=0)
