@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.batch import Batch
+from lightning_modules.callbacks.parameter_average import ParameterAverage
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
@@ -56,12 +57,17 @@ def _cases() -> dict[str, PlannedTraining]:
     for kind in ("bf16", "fp8_rowwise", "fp8_deepseek"):
         for recompute in (False, True):
             suffix = f"{kind}{'-recompute' if recompute else ''}"
-            large = PlannedTraining(LARGE, OBJECTIVE, kind, batch_size=4, recompute_activations=recompute)
+            large = PlannedTraining(LARGE, OBJECTIVE, kind, batch_size=2, recompute_activations=recompute)
             cases[f"3b-{suffix}"] = large
             cases[f"small-{suffix}"] = replace(large, decoder=SMALL, batch_size=8, sequence_length=2048)
-    cases["small-bf16-moments"] = replace(cases["small-bf16"], moments="bf16")
-    cases["small-bf16-across"] = replace(cases["small-bf16"], attend_across_documents=True)
-    cases["small-bf16-accumulated"] = replace(cases["small-bf16"], batch_size=2, accumulate_grad_batches=4)
+    for name in ("3b-bf16", "small-bf16"):
+        cases[f"{name}-moments"] = replace(cases[name], moments="bf16")
+        cases[f"{name}-across"] = replace(cases[name], attend_across_documents=True)
+    small = cases["small-bf16"]
+    cases["small-bf16-no-mtp"] = replace(small, decoder=replace(SMALL, num_nextn_predict_layers=0))
+    cases["small-bf16-accumulated"] = replace(small, batch_size=2, accumulate_grad_batches=4)
+    cases["small-bf16-averaged"] = replace(small, averages_beside=True)
+    cases["small-fp32"] = replace(small, precision="fp32", batch_size=4)
     return cases
 
 
@@ -138,6 +144,7 @@ def measure(training: PlannedTraining, n_steps: int) -> dict[str, Any]:
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=tempfile.mkdtemp(),
+        callbacks=[ParameterAverage(0.99)] if training.averages_beside else [],
     )
     torch.cuda.reset_peak_memory_stats()
     rows = RandomTokens(n_rows, length, training.decoder.vocab_size)

@@ -29,7 +29,7 @@ from lightning_modules.parallel.dispatch_choice import choose_dispatcher
 from lightning_modules.parallel.heartbeat import Heartbeat
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
-from lightning_modules.precision.plugins import has_working_weights
+from lightning_modules.precision.plugins import WORKING_POLICY, has_working_weights
 from lightning_modules.precision.working_weights import WorkingWeights
 
 
@@ -153,9 +153,9 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         return reduced / self.world_size if reduce_op in ("mean", "avg") else reduced
 
     def _prepare(self, working: Decoder) -> None:
-        """Convert and shard a decoder of working weights; gradients of several ranks are summed in FP32."""
+        """Convert and shard a decoder of working weights."""
         self.precision_plugin.convert_module(working)
-        self._parallelise(working, MixedPrecisionPolicy(reduce_dtype=torch.float32))
+        self._parallelise(working, WORKING_POLICY)
 
     def _parallelise(self, decoder: Decoder, policy: MixedPrecisionPolicy) -> None:
         choose = partial(

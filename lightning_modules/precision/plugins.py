@@ -70,6 +70,10 @@ class ShardedPrecision(Precision):
         )
 
 
+# Working weights are gathered as they are, and their gradients are summed over ranks in FP32.
+WORKING_POLICY = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+
+
 def has_working_weights(plugin: Any, device: torch.device) -> bool:
     """Whether a training by this precision plugin computes with BF16 copies of its weights on this device."""
     return device.type == "cuda" and getattr(plugin, "dtype", None) == torch.bfloat16

@@ -8,9 +8,9 @@ import psutil
 import torch
 
 from lightning_modules.model.configuration import DecoderConfig
-from pipeline.planning.memory import FP32_BYTES, MOMENT_BYTES
+from pipeline.planning.memory import MOMENT_BYTES
 from pipeline.planning.settings import Layout, PlannedTraining
-from pipeline.planning.shards import n_local_parameters
+from pipeline.planning.shards import FP32_BYTES, n_local_parameters
 
 GIB = 2**30
 # Where Linux says how much memory a container may use.
@@ -42,10 +42,15 @@ def refuse_what_cannot_fit(training: PlannedTraining, layout: Layout, available:
 def least_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
     """What a rank cannot do without: weights, gradients and moments of its share, the input of every block, logits."""
     n_local, config = least_parameters(training.decoder, layout), training.decoder
-    a_position = config.hidden_size * config.num_hidden_layers + config.vocab_size
+    a_parameter = FP32_BYTES + training.gradient_bytes + 2 * MOMENT_BYTES[training.moments]
+    a_parameter += training.gathered_bytes if training.has_working_weights else 0
+    a_parameter += FP32_BYTES if training.averages_beside else 0
+    # Where weights are 16 bits wide on a GPU, scores are of a few tokens at a time.
+    n_scores = 0 if training.has_working_weights else config.vocab_size
+    a_position = config.hidden_size * config.num_hidden_layers + n_scores
     return Counter(
         {
-            "weights, gradients and the optimizer": n_local * (2 * FP32_BYTES + 2 * MOMENT_BYTES[training.moments]),
+            "weights, gradients and the optimizer": n_local * a_parameter,
             "activations": training.n_tokens * a_position * training.gathered_bytes,
         }
     )

@@ -9,9 +9,8 @@ import math
 from dataclasses import asdict, dataclass
 
 from pipeline.planning.settings import Layout, PlannedTraining
-from pipeline.planning.shards import parameter_units
+from pipeline.planning.shards import FP32_BYTES, parameter_units
 
-FP32_BYTES = 4
 # E4M3, and an FP32 scale for every 128.
 FP8_BYTES = 1 + 4 / 128
 

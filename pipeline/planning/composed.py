@@ -1,6 +1,7 @@
 """The plan of a composed configuration."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def planned(values: Mapping[str, Any], prepared: Path) -> dict[str, Any]:
     strategy = read_strategy(values["strategy"])
     if strategy is None:
         raise ValueError("strategy.kind is 'single_device', which needs no plan; choose strategy=expert_parallel.")
-    return plan(read_training(values, prepared), strategy, read_settings(GpuConfig, values["gpu"], "gpu"))
+    training = replace(read_training(values, prepared), accelerator="gpu")
+    return plan(training, strategy, read_settings(GpuConfig, values["gpu"], "gpu"))
 
 
 def read_training(values: Mapping[str, Any], prepared: Path) -> PlannedTraining:
@@ -41,10 +43,12 @@ def read_training(values: Mapping[str, Any], prepared: Path) -> PlannedTraining:
         decoder,
         objective,
         precision=values["precision"]["kind"],
+        accelerator=trainer["accelerator"],
         moments=values["optimizer"]["moments"],
         batch_size=trainer["batch_size"],
         sequence_length=trainer["sequence_length"],
         accumulate_grad_batches=trainer["accumulate_grad_batches"],
         attend_across_documents=trainer["attend_across_documents"],
         recompute_activations=trainer["recompute_activations"],
+        averages_beside=trainer["ema_decay"] is not None and not trainer["ema_offload"],
     )

@@ -9,13 +9,13 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.counting import build_on_meta
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
-from lightning_modules.precision.plugins import ShardedPrecision, build_precision
-from pipeline.planning.settings import Layout
+from lightning_modules.precision.plugins import WORKING_POLICY, ShardedPrecision, build_precision
+from lightning_modules.precision.working_weights import round_parameters
+from pipeline.planning.settings import Layout, PlannedTraining
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,21 @@ def standing_for_rank_0(world_size: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def sharded_decoder(config: DecoderConfig, precision: str, layout: Layout) -> Decoder:
-    """Rank 0's decoder on the meta device, sharded as the strategy does it; call it within `standing_for_rank_0`.
+def sharded_decoder(training: PlannedTraining, layout: Layout) -> Decoder:
+    """Rank 0's decoder that computes, on the meta device; call it within `standing_for_rank_0`.
 
     Raises:
         ValueError: when a size of the decoder does not divide over the layout.
     """
-    decoder = build_on_meta(config)
-    plugin = build_precision(precision, sharded=True)
+    decoder = build_on_meta(training.decoder)
+    plugin = build_precision(training.precision, sharded=True)
     assert isinstance(plugin, ShardedPrecision)
+    if training.has_working_weights:
+        round_parameters(decoder)
     plugin.convert_module(decoder)
     # Gathering lists of ranks is all the mesh does here, and the CPU needs no driver for that.
     mesh = build_mesh(layout.config(), "cpu", layout.world_size)
-    parallelise(decoder, mesh, plugin.fsdp_policy)
+    parallelise(decoder, mesh, WORKING_POLICY if training.has_working_weights else plugin.fsdp_policy)
     return decoder
 
 

@@ -4,14 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lightning_modules.model.configuration import DecoderConfig
 from pipeline.planning.depth import kept_activations, whole_step
 from pipeline.planning.rehearsal import Rehearsal
 from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
-from pipeline.planning.shards import n_local_parameters, parameter_units
+from pipeline.planning.shards import FP32_BYTES, local_bytes, n_local_parameters, parameter_units
 
 GIB = 2**30
-FP32_BYTES = 4
 MOMENT_BYTES = {"fp32": 4, "bf16": 2}
 # cuBLAS keeps 32 MiB on Hopper for each thread that calls it: that of the forward and that of the backward pass.
 CUBLAS_WORKSPACES = 2 * 32 * 2**20
@@ -65,17 +63,22 @@ def step_memory(training: PlannedTraining, layout: Layout, gpu: GpuConfig, rehea
 
 
 def static_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
-    """Bytes that stay from step to step: FP32 parameters and gradients, the optimizer's moments, cuBLAS's workspaces.
+    """Bytes that stay: FP32 parameters, what computes in their place, the optimizer's moments, cuBLAS's workspaces.
 
-    Where micro-batches are accumulated, each rank sums its own gradients of all it gathers, and reduces them once.
+    Gradients are those of a whole step. Where micro-batches are accumulated they stay as well, in FP32: each rank sums
+    its own gradients of all it gathers, and reduces them once.
     """
     n_local = n_local_parameters(training.decoder, layout)
-    n_gradients = n_local
     if training.accumulate_grad_batches > 1:
-        n_gradients = sum(unit.n_gathered(layout) for unit in parameter_units(training.decoder))
+        gradients = FP32_BYTES * sum(unit.n_gathered(layout) for unit in parameter_units(training.decoder))
+    else:
+        gradients = local_bytes(training.decoder, layout, training.gradient_bytes).total()
+    working = local_bytes(training.decoder, layout, training.gathered_bytes).total()
     return Counter(
         parameters=n_local * FP32_BYTES,
-        gradients=n_gradients * FP32_BYTES,
+        working_weights=working if training.has_working_weights else 0,
+        average=n_local * FP32_BYTES if training.averages_beside else 0,
+        gradients=gradients,
         optimizer=2 * n_local * MOMENT_BYTES[training.moments],
         workspaces=CUBLAS_WORKSPACES,
     )
@@ -84,31 +87,32 @@ def static_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
 def _moments(training: PlannedTraining, layout: Layout, rehearsal: Rehearsal) -> Iterator[Moment]:
     """The fullest moment of every segment, and the optimizer's step."""
     static = static_bytes(training, layout)
-    reduced, local = 0, _local_bytes(training.decoder, layout)
-    rehearsed = _local_bytes(training.decoder, rehearsal.layout)
+    of_step = Counter(gradients=static["gradients"])
+    # Those of the last step are let go before the next one begins.
+    kept = static if training.accumulate_grad_batches > 1 else static - of_step
+    left = 0
+    own_layout, rehearsed = (
+        local_bytes(training.decoder, ranks, training.gradient_bytes) for ranks in (layout, rehearsal.layout)
+    )
     for stretch in whole_step(training.decoder, rehearsal):
         parts = stretch.peak
         own = parts.pop("gradients", 0) - stretch.segment.start["gradients"]
-        parts += static
-        if stretch.phase == "backward" and training.accumulate_grad_batches == 1:
-            # Lightning lets the last step's gradients go between the forward and the backward pass.
-            share = local.get(stretch.block, 0) / max(rehearsed.get(stretch.block, 0), 1)
-            parts["gradients"] = reduced + round(own * share)
-            reduced += local.get(stretch.block, 0)
+        parts += kept
+        if stretch.phase == "backward" and _leaves_gradients(training):
+            share = own_layout[stretch.block] / max(rehearsed[stretch.block], 1)
+            parts["gradients"] += left + round(own * share)
+            left += own_layout[stretch.block]
         yield Moment(f"{stretch.phase} {stretch.block}".strip(), parts)
     yield Moment("optimizer", static + Counter(temporary=_optimizer_temporaries(training, layout)))
 
 
-def _local_bytes(config: DecoderConfig, layout: Layout) -> Counter[str]:
-    """Bytes of each block's FP32 gradients on rank 0."""
-    sizes: Counter[str] = Counter()
-    for unit in parameter_units(config):
-        sizes[unit.block] += unit.n_local(layout) * FP32_BYTES
-    return sizes
+def _leaves_gradients(training: PlannedTraining) -> bool:
+    """Whether a backward pass leaves gradients beside those summed up so far: working weights have their own."""
+    return training.accumulate_grad_batches == 1 or training.has_working_weights
 
 
 def _optimizer_temporaries(training: PlannedTraining, layout: Layout) -> int:
-    """The fused AdamW needs none; with moments in BF16, one parameter after another has two of FP32 beside them."""
-    if training.moments == "fp32":
+    """A fused AdamW needs none; with moments in BF16 torch has two of FP32 beside one parameter after another."""
+    if training.moments == "fp32" or training.has_working_weights:
         return 0
     return 2 * FP32_BYTES * max(size for unit in parameter_units(training.decoder) for size in unit.local_sizes(layout))

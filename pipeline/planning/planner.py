@@ -24,7 +24,7 @@ def plan(training: PlannedTraining, strategy: ParallelConfig, gpu: GpuConfig) ->
     """
     layout = Layout.of(strategy)
     with standing_for_rank_0(layout.world_size):
-        sizes = shard_sizes(sharded_decoder(training.decoder, training.precision, layout))
+        sizes = shard_sizes(sharded_decoder(training, layout))
     # Torch's own all-to-all sends rows as they are; DeepEP, where it runs, rounds them to FP8 on their way.
     dispatches_fp8 = training.precision == "fp8_deepseek" and gpu.has_fp8 and strategy.dispatch != "all_to_all"
     layouts = list(possible_layouts(training.decoder, strategy.nodes, layout.gpus_per_node))

@@ -26,7 +26,7 @@ from lightning_modules.precision import scaled_experts
 from lightning_modules.precision.kernels import blockwise as kernels
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.planning.fake_ranks import local_shard, sharded_decoder, standing_for_rank_0
-from pipeline.planning.gpu_kernels import SHAPE_ONLY, GpuKernels
+from pipeline.planning.gpu_kernels import SHAPE_ONLY, GpuKernels, gpu_ways
 from pipeline.planning.live_memory import LiveMemory, Segment
 from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
 
@@ -91,7 +91,7 @@ def rehearse(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> Rehea
     shallow = replace(training.decoder, num_hidden_layers=n_dense + n_mixtures, first_k_dense_replace=n_dense)
     live = LiveMemory(SHAPE_ONLY)
     with standing_for_rank_0(layout.world_size), ExitStack() as stack:
-        decoder = sharded_decoder(shallow, training.precision, layout)
+        decoder = sharded_decoder(replace(training, decoder=shallow), layout)
         decoder.recomputes_activations = training.recompute_activations
         for substitution in _substitutions(training, gpu, live):
             stack.enter_context(substitution)
@@ -192,6 +192,8 @@ def _with_kernels(forward: Callable[..., Any], live: LiveMemory, attention: str)
 
 def _substitutions(training: PlannedTraining, gpu: GpuConfig, live: LiveMemory) -> Iterator[Any]:
     """Patches for what needs a GPU, other ranks or real numbers."""
+    if gpu.attention != "cpu":
+        yield from gpu_ways()
     rows = training.n_tokens * training.decoder.num_segments_per_tok
     yield mock.patch.object(FakeTensor, "tolist", lambda sizes: _balanced(rows, sizes))
     for name in ("unshard", "wait_for_unshard"):

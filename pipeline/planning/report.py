@@ -13,6 +13,8 @@ from pipeline.planning.sweep import RULE, Candidate
 # What the GPU holds at the fullest moment, in the order it is told.
 PARTS = (
     "parameters",
+    "working_weights",
+    "average",
     "gradients",
     "optimizer",
     "activations",

@@ -58,6 +58,7 @@ class PlannedTraining:
         decoder: the architecture.
         objective: weights of the losses; one of zero computes nothing.
         precision: one of `precision.kind`.
+        accelerator: `gpu` or `cpu`.
         moments: type of Adam's moments, one of `optimizer.moments`.
         batch_size: sequences of a rank's micro-batch.
         sequence_length: tokens of each.
@@ -65,17 +66,20 @@ class PlannedTraining:
         attend_across_documents: whether tokens see the documents packed before theirs: without a mask, attention
             has none to keep.
         recompute_activations: whether cheap activations are dropped and computed again.
+        averages_beside: whether a running mean of the parameters lies beside them.
     """
 
     decoder: DecoderConfig
     objective: ObjectiveConfig
     precision: str
+    accelerator: str = "gpu"
     moments: str = "fp32"
     batch_size: int = 1
     sequence_length: int = 4096
     accumulate_grad_batches: int = 1
     attend_across_documents: bool = False
     recompute_activations: bool = False
+    averages_beside: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -92,9 +96,19 @@ class PlannedTraining:
         return self.batch_size * self.sequence_length
 
     @property
+    def has_working_weights(self) -> bool:
+        """Whether weights in BF16 compute beside FP32 masters (see `lightning_modules.precision.working_weights`)."""
+        return self.accelerator == "gpu" and self.precision not in ("fp32", "fp16")
+
+    @property
     def gathered_bytes(self) -> int:
-        """Of each parameter as it is gathered, and of each activation; routers are gathered in FP32 always."""
+        """Of each parameter as it computes, and of each activation; routers compute in FP32 always."""
         return 4 if self.precision == "fp32" else 2
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Of each number of a gradient as a backward pass leaves it; those of routers are FP32 always."""
+        return 2 if self.has_working_weights else 4
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """How many numbers of each parameter one rank keeps, by arithmetic alone: what `parallelise` does, without doing it."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,6 +14,7 @@ from lightning_modules.model.router import Router
 from pipeline.planning.settings import Layout
 
 Shape = tuple[int, ...]
+FP32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Unit:
         block: `layers.3`, `mtp.0`, or empty for what lies outside blocks.
         shapes: of the whole parameters.
         is_expert: whether they are stacks of experts.
-        is_fp32: whether they are gathered in FP32 whatever the precision is.
+        is_fp32: whether they compute in FP32 whatever the precision is.
     """
 
     block: str
@@ -54,6 +56,10 @@ class Unit:
         """Numbers of all its parameters that rank 0 keeps."""
         return sum(self.local_sizes(layout))
 
+    def local_bytes(self, layout: Layout, number: int) -> int:
+        """Bytes of as many numbers, of `number` bytes each where they are not FP32 always."""
+        return self.n_local(layout) * (FP32_BYTES if self.is_fp32 else number)
+
 
 @lru_cache(maxsize=8)
 def parameter_units(config: DecoderConfig) -> tuple[Unit, ...]:
@@ -81,6 +87,14 @@ def parameter_units(config: DecoderConfig) -> tuple[Unit, ...]:
 def n_local_parameters(config: DecoderConfig, layout: Layout) -> int:
     """Numbers of all parameters that rank 0 keeps."""
     return sum(unit.n_local(layout) for unit in parameter_units(config))
+
+
+def local_bytes(config: DecoderConfig, layout: Layout, number: int) -> Counter[str]:
+    """Bytes of each block's numbers that rank 0 keeps, `number` each where they are not FP32 always."""
+    sizes: Counter[str] = Counter()
+    for unit in parameter_units(config):
+        sizes[unit.block] += unit.local_bytes(layout, number)
+    return sizes
 
 
 def _parameters(block: nn.Module, kind: object) -> dict[int, nn.Parameter]:

@@ -9,7 +9,9 @@ N_LAYOUTS_SHOWN = 12
 GIB = 2**30
 LABELS = {
     "parameters": "parameters, FP32, this rank's",
-    "gradients": "gradients, FP32",
+    "working_weights": "their BF16 copies that compute",
+    "average": "their running mean",
+    "gradients": "gradients",
     "optimizer": "optimizer's moments",
     "activations": "activations kept, without recompute",
     "activations_recompute": "activations kept, with recompute",
@@ -46,7 +48,9 @@ def _head(report: Mapping[str, Any]) -> str:
 
 def _memory(report: Mapping[str, Any]) -> str:
     memory = report["memory"]
-    order = [*PARTS[:4], "activations_recompute", *PARTS[4:], "fragmentation", "context", "total", "total_recompute"]
+    split = PARTS.index("activations") + 1
+    parts = [*PARTS[:split], "activations_recompute", *PARTS[split:]]
+    order = [*parts, "fragmentation", "context", "total", "total_recompute"]
     rows = [(LABELS[name], f"{memory[f'{name}_gib']:.2f}") for name in order]
     recompute = "with" if report["layout"]["recompute"] else "without"
     return "\n".join(

@@ -2,11 +2,13 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -16,7 +18,8 @@ from lightning_modules.language_model import LanguageModel
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
-from lightning_modules.precision.plugins import build_precision
+from lightning_modules.precision.plugins import WORKING_POLICY, build_precision
+from lightning_modules.precision.working_weights import WorkingWeights
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.planning import rehearsal
 from pipeline.planning.memory import static_bytes, step_memory
@@ -36,7 +39,7 @@ def single_rank() -> Iterator[None]:
 
 
 def sharded_model(training: PlannedTraining) -> LanguageModel:
-    """A real one, as the strategy makes it."""
+    """A real one, as the strategy makes it, with working weights where a GPU would have them."""
     with torch.device("meta"):
         model = LanguageModel(
             training.decoder,
@@ -48,10 +51,15 @@ def sharded_model(training: PlannedTraining) -> LanguageModel:
             recompute_activations=training.recompute_activations,
         )
     plugin = build_precision(training.precision, sharded=True)
-    plugin.convert_module(model)
-    parallelise(model.decoder, build_mesh(ParallelConfig(), "cpu", 1), plugin.fsdp_policy)
+    mesh = build_mesh(ParallelConfig(), "cpu", 1)
+    policy = MixedPrecisionPolicy() if training.has_working_weights else plugin.fsdp_policy
+    parallelise(model.decoder, mesh, policy)
     model.decoder.to_empty(device="cpu")
     model.initialize_weights()
+    if training.has_working_weights:
+        prepare = partial(parallelise, mesh=mesh, policy=WORKING_POLICY)
+        model.working_weights = WorkingWeights(model.decoder, prepare)
+        model.working_weights.decoder.recomputes_activations = training.recompute_activations
     return model
 
 
@@ -62,7 +70,7 @@ def step(model: LanguageModel, training: PlannedTraining) -> None:
 
     def loss() -> torch.Tensor:
         documents = batch.document_ids[:, : batch.n_positions]
-        output = model.decoder.losses(batch.tokens[:, :-1], batch.targets(), documents)
+        output = model.running_decoder.losses(batch.tokens[:, :-1], batch.targets(), documents)
         return model.objective_loss(output, batch, progress=0.0)[0]
 
     loss().backward()
@@ -95,7 +103,7 @@ def test_a_rehearsed_step_allocates_what_a_real_one_does(training, gpu, precisio
 
 @pytest.mark.parametrize("moments", ["fp32", "bf16"])
 def test_what_stays_is_what_a_real_rank_holds(training, moments):
-    training = replace(training, moments=moments)
+    training = replace(training, moments=moments, precision="fp32")
     with single_rank():
         model = sharded_model(training)
         optimizer = model.configure_optimizers()["optimizer"]
@@ -105,8 +113,28 @@ def test_what_stays_is_what_a_real_rank_holds(training, moments):
         state = [value for values in optimizer.state.values() for name, value in values.items() if name != "step"]
         planned = static_bytes(training, ONE)
         assert planned["parameters"] == local_bytes(parameters)
+        assert planned["working_weights"] == 0
         assert planned["gradients"] == local_bytes([parameter.grad for parameter in parameters])
         assert planned["optimizer"] == local_bytes(state)
+
+
+@pytest.mark.parametrize("n_accumulated", [1, 2])
+def test_working_weights_and_their_gradients_are_those_of_a_real_rank(training, n_accumulated):
+    training = replace(training, accumulate_grad_batches=n_accumulated)
+    with single_rank():
+        model = sharded_model(training)
+        working = model.working_weights
+        for _ in range(n_accumulated):
+            step(model, training)
+            working.hand_over_gradients(accumulates=n_accumulated > 1)
+        planned = static_bytes(training, ONE)
+        assert planned["working_weights"] == local_bytes([weight for _, weight in working.pairs])
+        assert planned["gradients"] == local_bytes([master.grad for master, _ in working.pairs])
+
+
+def test_an_average_takes_as_much_as_the_parameters(training):
+    planned = static_bytes(replace(training, averages_beside=True), Layout(1, 2, 4, 8))
+    assert planned["average"] == planned["parameters"]
 
 
 def local_bytes(tensors: list[torch.Tensor]) -> int:
@@ -121,7 +149,8 @@ def test_few_blocks_stand_for_many(training, gpu, layout, recompute):
         deep = step_memory(training, layout, gpu, rehearse(training, layout, gpu))
     assert shallow.fullest.phase == deep.fullest.phase
     assert shallow.fullest.total == pytest.approx(deep.fullest.total, rel=1e-3)
-    assert shallow.activations == pytest.approx(deep.activations, rel=3e-3)
+    # Where tokens went is known until the backward pass begins; of blocks this narrow that is a share one sees.
+    assert shallow.activations == pytest.approx(deep.activations, rel=6e-3)
 
 
 def test_recompute_and_fp8_keep_less(training, gpu):

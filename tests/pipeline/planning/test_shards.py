@@ -2,18 +2,22 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.parallel.configuration import ParallelConfig
 from pipeline.architecture.examination import preset
 from pipeline.configuration.model import read_model
 from pipeline.planning.fake_ranks import shard_sizes, sharded_decoder, standing_for_rank_0
-from pipeline.planning.settings import Layout
+from pipeline.planning.settings import Layout, PlannedTraining
 from pipeline.planning.shards import n_local_parameters
+
+
+def training_of(config: DecoderConfig, precision: str) -> PlannedTraining:
+    return PlannedTraining(config, ObjectiveConfig(1.0, 0.3, 1e-3, 1e-4), precision)
 
 
 def exact(config: DecoderConfig, layout: Layout) -> int:
     with standing_for_rank_0(layout.world_size):
-        return shard_sizes(sharded_decoder(config, "bf16", layout)).local
+        return shard_sizes(sharded_decoder(training_of(config, "bf16"), layout)).local
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,7 @@ def test_the_largest_preset_is_sharded_over_thousands_of_ranks():
     config = replace(config, num_hidden_layers=5)
     layout = Layout(1, 32, 64, 8)
     with standing_for_rank_0(layout.world_size):
-        sizes = shard_sizes(sharded_decoder(config, "fp8_deepseek", layout))
+        sizes = shard_sizes(sharded_decoder(training_of(config, "fp8_deepseek"), layout))
     assert sizes.local == n_local_parameters(config, layout)
     # Three mixtures: two layers, and that of multi-token prediction.
     assert sizes.local_experts == 3 * 256 * 3 * 7168 * 2048 // 2048
