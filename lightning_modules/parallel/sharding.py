@@ -15,6 +15,7 @@ from lightning_modules.model.decoder import Block, Decoder, PredictionModule
 from lightning_modules.model.dispatch import Dispatcher
 from lightning_modules.model.experts import GroupedExperts, MixtureOfExperts
 from lightning_modules.parallel.all_to_all import all_to_all_dispatcher
+from lightning_modules.parallel.gradient_sum import SumInOnePlace
 
 MakeDispatcher = Callable[[int, DeviceMesh], Dispatcher]
 
@@ -156,6 +157,7 @@ def _sum_gradients(decoder: Decoder) -> None:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+            module.set_custom_reduce_scatter(SumInOnePlace())
 
 
 def _prefetch(decoder: Decoder, units: list[list[nn.Module]]) -> None:

@@ -29,7 +29,7 @@ from lightning_modules.parallel.dispatch_choice import choose_dispatcher
 from lightning_modules.parallel.heartbeat import Heartbeat
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
-from lightning_modules.precision.plugins import WORKING_POLICY, has_working_weights
+from lightning_modules.precision.plugins import has_working_weights, working_policy
 from lightning_modules.precision.working_weights import WorkingWeights
 
 
@@ -155,7 +155,9 @@ class ExpertParallelStrategy(ModelParallelStrategy):
     def _prepare(self, working: Decoder) -> None:
         """Convert and shard a decoder of working weights."""
         self.precision_plugin.convert_module(working)
-        self._parallelise(working, WORKING_POLICY)
+        assert self.lightning_module is not None
+        accumulates = self.lightning_module.trainer.accumulate_grad_batches > 1
+        self._parallelise(working, working_policy(accumulates or self.config.dp_replicate > 1))
 
     def _parallelise(self, decoder: Decoder, policy: MixedPrecisionPolicy) -> None:
         choose = partial(

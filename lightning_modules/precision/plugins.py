@@ -70,8 +70,12 @@ class ShardedPrecision(Precision):
         )
 
 
-# Working weights are gathered as they are, and their gradients are summed over ranks in FP32.
-WORKING_POLICY = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+def working_policy(sums_again: bool) -> MixedPrecisionPolicy:
+    """How working weights are sharded: gathered as they are, with gradients in BF16 that are summed over ranks at once.
+
+    `sums_again`: over micro-batches or replicas as well, for which they are FP32.
+    """
+    return MixedPrecisionPolicy(reduce_dtype=torch.float32 if sums_again else None)
 
 
 def has_working_weights(plugin: Any, device: torch.device) -> bool:

@@ -13,7 +13,7 @@ from lightning_modules.model.counting import build_on_meta
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
-from lightning_modules.precision.plugins import WORKING_POLICY, ShardedPrecision, build_precision
+from lightning_modules.precision.plugins import ShardedPrecision, build_precision, working_policy
 from lightning_modules.precision.working_weights import round_parameters
 from pipeline.planning.settings import Layout, PlannedTraining
 
@@ -57,7 +57,8 @@ def sharded_decoder(training: PlannedTraining, layout: Layout) -> Decoder:
     plugin.convert_module(decoder)
     # Gathering lists of ranks is all the mesh does here, and the CPU needs no driver for that.
     mesh = build_mesh(layout.config(), "cpu", layout.world_size)
-    parallelise(decoder, mesh, WORKING_POLICY if training.has_working_weights else plugin.fsdp_policy)
+    working = working_policy(training.accumulate_grad_batches > 1 or layout.dp_replicate > 1)
+    parallelise(decoder, mesh, working if training.has_working_weights else plugin.fsdp_policy)
     return decoder
 
 

@@ -18,7 +18,7 @@ from lightning_modules.language_model import LanguageModel
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
-from lightning_modules.precision.plugins import WORKING_POLICY, build_precision
+from lightning_modules.precision.plugins import build_precision, working_policy
 from lightning_modules.precision.working_weights import WorkingWeights
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.planning import rehearsal
@@ -57,7 +57,7 @@ def sharded_model(training: PlannedTraining) -> LanguageModel:
     model.decoder.to_empty(device="cpu")
     model.initialize_weights()
     if training.has_working_weights:
-        prepare = partial(parallelise, mesh=mesh, policy=WORKING_POLICY)
+        prepare = partial(parallelise, mesh=mesh, policy=working_policy(sums_again=False))
         model.working_weights = WorkingWeights(model.decoder, prepare)
         model.working_weights.decoder.recomputes_activations = training.recompute_activations
     return model
