@@ -6,10 +6,14 @@ another dispatcher, not a reason to stop.
 
 import importlib
 import importlib.metadata
+import inspect
 import re
+import socket
 from types import ModuleType
+from typing import NamedTuple, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from lightning_modules.model.dispatch import Dispatcher
@@ -23,16 +27,36 @@ MINIMUM_CAPABILITY = (9, 0)
 MINIMUM_CUDA = (12, 3)
 ELASTIC_MINIMUM_TORCH = (2, 10)
 ELASTIC_MINIMUM_NCCL = (2, 30, 4)
+# By which a `Buffer` that tells no version is known.
+LEGACY_ARGUMENTS = {
+    "x", "handle", "topk_idx", "topk_weights", "num_tokens_per_rank", "num_tokens_per_rdma_rank", "is_token_in_rank",
+    "num_tokens_per_expert", "expert_alignment", "config",
+}  # fmt: skip
+
+Told = TypeVar("Told")
 
 
 class DeepEPUnavailable(RuntimeError):  # noqa: N818
     """DeepEP cannot be used here; the message says why, in words that finish "DeepEP is not used: …"."""
 
 
+class Seat(NamedTuple):
+    """Where a rank sits.
+
+    Attributes:
+        host: the machine's name.
+        device: the number of its GPU there; -1: none that matters.
+    """
+
+    host: str
+    device: int
+
+
 def deep_ep_dispatcher(n_experts: int, ep_mesh: DeviceMesh, quantise: Quantiser | None = None) -> Dispatcher:
     """A dispatcher that spreads experts over `ep_mesh` and moves BF16 tokens by DeepEP.
 
-    It owns a communication buffer: make one for all layers of a model.
+    It owns a communication buffer: make one for all layers of a model. All ranks call together, and either all of them
+    get one or none does.
 
     Args:
         n_experts: of all ranks together.
@@ -40,26 +64,65 @@ def deep_ep_dispatcher(n_experts: int, ep_mesh: DeviceMesh, quantise: Quantiser 
         quantise: rounds tokens to FP8 on their way to the experts (see `DeepEPDispatcher`); None: BF16.
 
     Raises:
-        DeepEPUnavailable: the GPU, CUDA, torch or NCCL is too old, the module cannot be imported, its version is not
-            one whose API is known here, or it does not serve this number of ranks.
+        DeepEPUnavailable: on any rank, the GPU, CUDA, torch or NCCL is too old, the module cannot be imported, its API
+            is not known here, it does not serve this number of ranks, or GPUs of one machine do not reach each other.
     """
-    _check_device()
-    module = _import()
-    version = _version(module)
     group = ep_mesh.get_group()
-    n_ranks = ep_mesh.size()
-    if n_experts % n_ranks:
-        raise DeepEPUnavailable(f"{n_experts} experts do not divide over {n_ranks} ranks")
-    transport: Transport
-    if version[:2] in ELASTIC_VERSIONS:
-        _check_elastic_requirements()
-        transport = ElasticTransport(module, group, n_experts)
-    else:
-        try:
-            transport = LegacyTransport(module, group, n_experts)
-        except AssertionError as error:
-            raise DeepEPUnavailable(f"deep_ep {_dotted(version)} does not serve {n_ranks} ranks ({error})") from error
-    return DeepEPDispatcher(transport, n_experts // n_ranks, quantise)
+    transport: Transport | None = None
+    reason = None
+    try:
+        if n_experts % ep_mesh.size():
+            raise DeepEPUnavailable(f"{n_experts} experts do not divide over {ep_mesh.size()} ranks")
+        _check_device()
+        transport = _transport(_import(), group, n_experts)
+    except DeepEPUnavailable as error:
+        reason = str(error)
+    seats = _told_by_all(Seat(socket.gethostname(), torch.cuda.current_device() if reason is None else -1), group)
+    reasons = _told_by_all(reason or _unreachable(seats, seats[group.rank()]), group)
+    for rank, why in enumerate(reasons):
+        if why is not None:
+            raise DeepEPUnavailable(why if rank == group.rank() else f"rank {rank} cannot: {why}")
+    assert transport is not None
+    return DeepEPDispatcher(transport, n_experts // ep_mesh.size(), quantise)
+
+
+def _told_by_all(mine: Told, group: dist.ProcessGroup) -> list[Told]:
+    """What every rank says, in their order."""
+    told = [mine] * group.size()
+    dist.all_gather_object(told, mine, group)
+    return told
+
+
+def _unreachable(seats: list[Seat], here: Seat) -> str | None:
+    """Why this rank's GPU cannot write to those of others on its machine; None: it can."""
+    for rank, seat in enumerate(seats):
+        if seat is here or seat.host != here.host or -1 in (seat.device, here.device):
+            continue
+        if seat.device >= torch.cuda.device_count() or seat.device == here.device:
+            return f"the GPU of rank {rank} is not visible beside this rank's own"
+        if not torch.cuda.can_device_access_peer(here.device, seat.device):
+            return (
+                f"GPUs {here.device} and {seat.device} of {here.host} do not reach each other (NVLink or peer access)"
+            )
+    return None
+
+
+def _transport(module: ModuleType, group: dist.ProcessGroup, n_experts: int) -> Transport:
+    """The newest API that both the module and this machine have."""
+    version = _version(module)
+    lacking = None
+    if version is not None and version[:2] in ELASTIC_VERSIONS and hasattr(module, "ElasticBuffer"):
+        lacking = _lacking_for_elastic()
+        if lacking is None:
+            return ElasticTransport(module, group, n_experts)
+    if not _has_legacy_api(module) or (version is not None and version[:2] not in LEGACY_VERSIONS | ELASTIC_VERSIONS):
+        known = ", ".join(_dotted(v) for v in sorted(LEGACY_VERSIONS | ELASTIC_VERSIONS))
+        named = "of unknown version" if version is None else _dotted(version) or "of unknown version"
+        raise DeepEPUnavailable(lacking or f"the API of deep_ep {named} is not known here, only that of {known}")
+    try:
+        return LegacyTransport(module, group, n_experts)
+    except AssertionError as error:
+        raise DeepEPUnavailable(f"deep_ep does not serve {group.size()} ranks ({error})") from error
 
 
 def _check_device() -> None:
@@ -74,13 +137,14 @@ def _check_device() -> None:
         raise DeepEPUnavailable(f"it needs CUDA {_dotted(MINIMUM_CUDA)}, and torch is built with {_dotted(cuda)}")
 
 
-def _check_elastic_requirements() -> None:
+def _lacking_for_elastic() -> str | None:
     installed = _numbers(torch.__version__)
     if installed < ELASTIC_MINIMUM_TORCH:
-        raise DeepEPUnavailable(f"it needs torch {_dotted(ELASTIC_MINIMUM_TORCH)}, and this is {_dotted(installed)}")
+        return f"it needs torch {_dotted(ELASTIC_MINIMUM_TORCH)}, and this is {_dotted(installed)}"
     nccl = tuple(torch.cuda.nccl.version())
     if nccl < ELASTIC_MINIMUM_NCCL:
-        raise DeepEPUnavailable(f"it needs NCCL {_dotted(ELASTIC_MINIMUM_NCCL)}, and torch runs {_dotted(nccl)}")
+        return f"it needs NCCL {_dotted(ELASTIC_MINIMUM_NCCL)}, and torch runs {_dotted(nccl)}"
+    return None
 
 
 def _import() -> ModuleType:
@@ -93,20 +157,19 @@ def _import() -> ModuleType:
         raise DeepEPUnavailable(f"deep_ep cannot be imported ({type(error).__name__}: {error})") from error
 
 
-def _version(module: ModuleType) -> tuple[int, ...]:
-    """The version in numbers, if its API is known here: 1.x does not say its own, and is asked of its package."""
-    text = getattr(module, "__version__", None)
-    if text is None:
-        try:
-            text = importlib.metadata.version("deep_ep")
-        except importlib.metadata.PackageNotFoundError as error:
-            raise DeepEPUnavailable("deep_ep does not tell its version") from error
-    version = _numbers(text)
-    api = "ElasticBuffer" if version[:2] in ELASTIC_VERSIONS else "Buffer"
-    if version[:2] not in ELASTIC_VERSIONS | LEGACY_VERSIONS or not hasattr(module, api):
-        known = ", ".join(_dotted(v) for v in sorted(LEGACY_VERSIONS | ELASTIC_VERSIONS))
-        raise DeepEPUnavailable(f"the API of deep_ep {text} is not known here, only that of {known}")
-    return version
+def _version(module: ModuleType) -> tuple[int, ...] | None:
+    """The version in numbers: 1.x does not say its own, and the packages that brought it are asked. None: none says."""
+    told = [getattr(module, "__version__", None)]
+    told += [
+        importlib.metadata.version(name) for name in importlib.metadata.packages_distributions().get("deep_ep", [])
+    ]
+    return next((_numbers(text) for text in told if text is not None), None)
+
+
+def _has_legacy_api(module: ModuleType) -> bool:
+    """Whether `deep_ep.Buffer` takes what `LegacyTransport` gives it."""
+    dispatch = getattr(getattr(module, "Buffer", None), "dispatch", None)
+    return dispatch is not None and set(inspect.signature(dispatch).parameters) >= LEGACY_ARGUMENTS
 
 
 def _numbers(version: str) -> tuple[int, ...]:

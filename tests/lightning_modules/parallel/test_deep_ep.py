@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from lightning_modules.model.dispatch import Choice, Dispatched, Dispatcher, LocalDispatcher
-from lightning_modules.parallel.deep_ep import DeepEPUnavailable, deep_ep_dispatcher
+from lightning_modules.parallel import deep_ep
+from lightning_modules.parallel.deep_ep import DeepEPUnavailable, Seat, deep_ep_dispatcher
 from lightning_modules.parallel.deep_ep_dispatcher import DeepEPDispatcher
+from lightning_modules.parallel.deep_ep_transports import LegacyTransport
 from lightning_modules.precision.emulation import quantise_1x128
 from tests.lightning_modules.parallel.recording_deep_ep import (
     NUM_SMS,
@@ -38,7 +41,12 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 30, 4))
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: {"deep_ep": "1.2.1+9af0e0d"}[name])
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: {"deep_ep": ["wheels-of-deepep"]})
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: {"wheels-of-deepep": "1.2.1.post3"}[name])
+    # Other ranks say what this one does, and sit on machines of their own.
+    monkeypatch.setattr(dist, "all_gather_object", lambda told, mine, group: None)
+    monkeypatch.setattr(deep_ep, "_unreachable", lambda seats, here: None)
     return monkeypatch
 
 
@@ -276,8 +284,6 @@ def too_old(name: str) -> Callable[[pytest.MonkeyPatch], None]:
         ("gpu", "no CUDA device"),
         ("capability", "SM90, and this GPU is SM80"),
         ("cuda", "CUDA 12.3, and torch is built with 12.1"),
-        ("torch", "torch 2.10, and this is 2.9.1"),
-        ("nccl", r"NCCL 2.30.4, and torch runs 2.27.5"),
     ],
 )
 def test_a_machine_that_lacks_something_is_told_what(hopper: pytest.MonkeyPatch, what: str, reason: str) -> None:
@@ -293,6 +299,60 @@ def test_the_older_api_asks_less_of_torch_and_nccl(hopper: pytest.MonkeyPatch) -
     too_old("torch")(hopper)
     too_old("nccl")(hopper)
     check_against_local(world, dispatchers(world), [Inputs(rank) for rank in range(2)])
+
+
+@pytest.mark.parametrize("what", ["torch", "nccl"])
+def test_the_newer_module_brings_the_older_api_for_machines_that_lack_something(
+    hopper: pytest.MonkeyPatch, what: str
+) -> None:
+    world = World(2)
+    install(hopper, world, "elastic")
+    too_old(what)(hopper)
+    ranks = dispatchers(world)
+    assert all(isinstance(rank.transport, LegacyTransport) for rank in ranks)
+    check_against_local(world, ranks, [Inputs(rank) for rank in range(2)])
+
+
+def test_a_module_without_a_version_is_known_by_its_api(hopper: pytest.MonkeyPatch) -> None:
+    world = World(2)
+    install(hopper, world, "legacy")
+    hopper.setattr(importlib.metadata, "packages_distributions", dict)
+    check_against_local(world, dispatchers(world), [Inputs(rank) for rank in range(2)])
+    hopper.setattr(sys.modules["deep_ep"].Buffer, "dispatch", lambda self, x: None)
+    with pytest.raises(DeepEPUnavailable, match="deep_ep of unknown version is not known here"):
+        deep_ep_dispatcher(N_EXPERTS, world.mesh(0))
+
+
+def test_what_one_rank_lacks_keeps_all_from_it(hopper: pytest.MonkeyPatch) -> None:
+    world = World(2)
+    install(hopper, world, "legacy")
+
+    def second_rank_lacks_it(told: list[Any], mine: Any, group: Any) -> None:
+        told[1] = mine if isinstance(mine, Seat) else "deep_ep is not installed"
+
+    hopper.setattr(dist, "all_gather_object", second_rank_lacks_it)
+    with pytest.raises(DeepEPUnavailable, match="rank 1 cannot: deep_ep is not installed"):
+        deep_ep_dispatcher(N_EXPERTS, world.mesh(0))
+
+
+@pytest.mark.parametrize(
+    ("others", "reason"),
+    [
+        ([Seat("b", 0)], None),
+        ([Seat("a", 1)], None),
+        ([Seat("a", 2)], "GPUs 0 and 2 of a do not reach each other"),
+        ([Seat("a", 1), Seat("a", 5)], "the GPU of rank 2 is not visible"),
+        ([Seat("a", 0)], "the GPU of rank 1 is not visible"),
+    ],
+)
+def test_gpus_of_one_machine_have_to_reach_each_other(
+    monkeypatch: pytest.MonkeyPatch, others: list[Seat], reason: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda here, there: there != 2)
+    here = Seat("a", 0)
+    why = deep_ep._unreachable([here, *others], here)
+    assert why is None if reason is None else why is not None and why.startswith(reason)
 
 
 @pytest.mark.parametrize(
@@ -314,16 +374,18 @@ def test_a_failing_import_is_a_reason_whatever_it_raises(
         deep_ep_dispatcher(N_EXPERTS, World(1).mesh(0))
 
 
-@pytest.mark.parametrize("version", ["3.0.0", "2.2.0", "0.9", "nightly"])
-def test_an_unknown_version_is_refused_by_name(hopper: pytest.MonkeyPatch, version: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "told"), [("3.0.0", "3.0.0"), ("2.2.0", "2.2.0"), ("0.9", "0.9"), ("nightly", "of unknown version")]
+)
+def test_an_unknown_version_is_refused_by_name(hopper: pytest.MonkeyPatch, version: str, told: str) -> None:
     hopper.setitem(sys.modules, "deep_ep", deep_ep_module(World(1), version))
-    with pytest.raises(DeepEPUnavailable, match=f"API of deep_ep {version} is not known here, only that of 1.0"):
+    with pytest.raises(DeepEPUnavailable, match=f"API of deep_ep {told} is not known here, only that of 1.0"):
         deep_ep_dispatcher(N_EXPERTS, World(1).mesh(0))
 
 
 def test_a_number_of_ranks_that_it_does_not_serve_is_a_reason(hopper: pytest.MonkeyPatch) -> None:
     install(hopper, World(1), "legacy")
-    with pytest.raises(DeepEPUnavailable, match="deep_ep 1.2.1 does not serve 1 ranks"):
+    with pytest.raises(DeepEPUnavailable, match="deep_ep does not serve 1 ranks"):
         deep_ep_dispatcher(N_EXPERTS, World(1).mesh(0))
     install(hopper, World(3), "elastic")
     with pytest.raises(DeepEPUnavailable, match="8 experts do not divide over 3 ranks"):
