@@ -21,7 +21,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from benchmarks.strategy_on_gpu import COMMON, MarkovTokens
 from lightning_modules.callbacks.resume import step_checkpoints
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
@@ -32,20 +31,27 @@ from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer
 
 DECODER = DecoderConfig(
-    **COMMON, vocab_size=1024, hidden_size=256, num_hidden_layers=3, num_attention_heads=4, q_lora_rank=128,
-    kv_lora_rank=128, qk_nope_head_dim=64, v_head_dim=64, intermediate_size=512, moe_intermediate_size=128,
-    n_routed_experts=8, num_experts_per_tok=2, n_group=4, topk_group=2, max_position_embeddings=512,
+    vocab_size=1024, hidden_size=256, num_hidden_layers=3, num_attention_heads=4, q_lora_rank=128, kv_lora_rank=128,
+    qk_nope_head_dim=64, qk_rope_head_dim=64, v_head_dim=64, intermediate_size=512, moe_intermediate_size=128,
+    first_k_dense_replace=1, n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=2, n_group=4, topk_group=2,
+    scoring_func="sigmoid", norm_topk_prob=True, routed_scaling_factor=2.5, rope_theta=10000.0, rms_norm_eps=1e-6,
+    max_position_embeddings=512, tie_word_embeddings=False, initializer_range=0.02, num_nextn_predict_layers=1,
 )  # fmt: skip
 LENGTH, BATCH = 256, 4
 
 
 class Documents:
-    """Documents of one length that a Markov chain drew."""
+    """Documents of one length, of whose tokens most follow from the one before."""
 
-    def __init__(self, n: int, seed: int) -> None:
-        rows = MarkovTokens(n, 200, DECODER.vocab_size - 1, seed=seed).rows + 1
-        self.documents = rows.numpy()
-        self.lengths = np.full(n, rows.shape[1])
+    def __init__(self, n: int, seed: int, length: int = 200, noise: float = 0.3) -> None:
+        generator = np.random.default_rng(seed)
+        successors = generator.integers(1, DECODER.vocab_size, DECODER.vocab_size)
+        self.documents = generator.integers(1, DECODER.vocab_size, (n, length))
+        is_noise = generator.random((n, length)) < noise
+        for position in range(1, length):
+            follows = successors[self.documents[:, position - 1]]
+            self.documents[:, position] = np.where(is_noise[:, position], self.documents[:, position], follows)
+        self.lengths = np.full(n, length)
 
     def __len__(self) -> int:
         return len(self.documents)
