@@ -85,7 +85,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         train_ours(workload, course, Path(folder))
     result = _describe(arguments, workload) | _summarise(workload, course.clock)
     result["recompilations"] = course.recompilations
-    result["losses"] = _first_losses(course.losses)
+    result["losses"] = _rounded(course.losses)
     _free(device)
     if course.profile is not None and _rank()[0] == 0:
         _write_profile(arguments.profile, course.profile, workload, result)
@@ -154,7 +154,7 @@ def _compare(ours: dict[str, Any], opponent: Opponent, workload: Workload) -> di
     """
     name = opponent.kind.NAME
     theirs = _summarise(workload, opponent.clock)
-    theirs["losses"] = _first_losses(opponent.losses)
+    theirs["losses"] = _rounded(opponent.first_losses(FIRST_STEPS))
     difference = abs(ours["losses"][0] - theirs["losses"][0])
     if not difference <= LOSS_TOLERANCE:
         raise RefusedError(
@@ -226,8 +226,8 @@ def _write_profile(path: str, profile: StepProfile, workload: Workload, result: 
         Path(path).write_text(table)
 
 
-def _first_losses(losses: Sequence[Tensor]) -> list[float]:
-    return [round(float(loss), 4) for loss in losses[:FIRST_STEPS]]
+def _rounded(losses: Sequence[Tensor]) -> list[float]:
+    return [round(float(loss), 4) for loss in losses]
 
 
 def _rank() -> tuple[int, int]:

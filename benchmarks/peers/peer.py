@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -90,6 +91,7 @@ class Opponent:
         self.workload = workload
         self.clock = clock
         self.turn = turn
+        self.world_size = world_size
         self.losses: list[Tensor] = []
         self.weights: dict[str, Tensor] = {}
         self._batches: Iterator[Batch] = iter(RandomBatches(workload, rank, world_size))
@@ -109,6 +111,13 @@ class Opponent:
             self.clock.start()
             self.losses.append(self._peer.step(batch))
             self.clock.stop()
+
+    def first_losses(self, n_steps: int) -> list[Tensor]:
+        """Of the first steps, each the mean over all ranks; every rank has to ask."""
+        losses = torch.stack(self.losses[:n_steps])
+        if self.world_size > 1:
+            dist.all_reduce(losses)
+        return list(losses / self.world_size)
 
 
 def whole(tensor: Tensor) -> Tensor:
