@@ -43,6 +43,8 @@ from lightning_modules.parallel.configuration import DISPATCH_KINDS
 from lightning_modules.precision.kinds import PRECISIONS
 from pipeline.configuration.composed import CONF
 
+log = logging.getLogger("benchmarks")
+
 PEERS = ("transformers", "torchtitan")
 WARM_UP = 4
 STEPS = {"cpu": 40, "cuda": 16}
@@ -56,6 +58,8 @@ class RefusedError(Exception):
 
 def main(command_line: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(command_line)
+    logging.basicConfig(format="%(relativeCreated)7.0f ms  %(message)s")
+    log.setLevel(logging.INFO if _rank()[0] == 0 else logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         result = measure(arguments)
@@ -91,6 +95,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         _write_profile(arguments.profile, course.profile, workload, result)
     if course.opponent is None:
         return result
+    log.info("Ours: %s", json.dumps(result))
     course.opponent.catch_up(n_steps)
     return result | _compare(result, course.opponent, workload)
 

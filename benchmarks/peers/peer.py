@@ -1,5 +1,6 @@
 """What every peer shares: the loss over our targets, our clipping, our AdamW settings."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from benchmarks.training.clock import StepClock
 from benchmarks.training.workload import RandomBatches, Workload
 from lightning_modules.batch import Batch, are_targets
+
+log = logging.getLogger(__name__)
 
 IGNORED = -100
 
@@ -99,13 +102,14 @@ class Opponent:
 
     def meet(self, decoder: nn.Module) -> None:
         """Keep our first weights, on the CPU."""
-        self.weights = {name: whole(tensor).cpu().clone() for name, tensor in decoder.state_dict().items()}
+        self.weights = {name: whole(tensor).to("cpu", copy=True) for name, tensor in decoder.state_dict().items()}
 
     def catch_up(self, n_steps: int) -> None:
         """Train up to `n_steps` steps."""
         if self._peer is None:
             self._peer = self.kind(self.workload, self.weights, self.clock.device)
             self.weights = {}
+            log.info("%s has its weights.", self.kind.NAME)
         while self.clock.n_steps < n_steps:
             batch = next(self._batches)
             self.clock.start()

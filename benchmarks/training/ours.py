@@ -1,5 +1,6 @@
 """Our own training, through Lightning as `pipeline.train` runs it, timed step by step."""
 
+import logging
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -16,6 +17,8 @@ from benchmarks.training.profile import StepLabels, StepProfile
 from benchmarks.training.workload import RandomTokens, Workload
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.trainer import build_trainer, model_device
+
+log = logging.getLogger(__name__)
 
 # Steps whose losses are read, and after which nothing is to be compiled any more.
 FIRST_STEPS = 3
@@ -54,8 +57,10 @@ class Course(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the opponent our weights."""
         assert isinstance(pl_module, LanguageModel)
+        log.info("Our decoder has its weights.")
         if self.opponent is not None:
             self.opponent.meet(pl_module.decoder)
+            log.info("They are kept for %s.", self.opponent.kind.NAME)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
