@@ -2,7 +2,7 @@
 
 Collectives over n ranks of which g share a machine: of B bytes that a rank ends up with, (n - 1) / n come from others.
 A machine receives what its ranks lack together, once, and they pass it on: (n - g) / n · B over the network for its g
-ranks together. In an all-to-all every pair of ranks talks for itself.
+ranks together. In an all-to-all every pair of ranks talks for itself; so it does to sum gradients, each in one place.
 """
 
 import math
@@ -78,15 +78,17 @@ def step_traffic(training: PlannedTraining, layout: Layout, dispatches_fp8: bool
     n_mixtures += training.decoder.num_nextn_predict_layers
     rows = training.n_tokens * training.decoder.num_segments_per_tok * n_mixtures * training.accumulate_grad_batches
     number = training.gathered_bytes
-    way = _all_to_all(rows * width * number, layout)
+    way = _pairwise(rows * width * number, layout.ep, 1, layout)
+    # Micro-batches and replicas are summed in FP32.
+    sums_again = training.accumulate_grad_batches > 1 or layout.dp_replicate > 1
+    of_gradients = FP32_BYTES if sums_again else training.gradient_bytes
     gathers, scatters, reduces = Traffic(), Traffic(), Traffic()
     for unit in parameter_units(training.decoder):
         n_ranks, stride = unit.n_shards(layout), layout.ep if unit.is_expert else 1
         # What lies outside blocks is gathered once; a block's parameters once more for the backward pass.
         n_gathers = (2 if unit.block else 1) * training.accumulate_grad_batches
-        n_bytes = unit.n_gathered(layout) * (FP32_BYTES if unit.is_fp32 else number)
-        gathers += _collective(n_bytes, n_ranks, stride, layout).times(n_gathers)
-        scatters += _collective(unit.n_gathered(layout) * FP32_BYTES, n_ranks, stride, layout)
+        gathers += _collective(unit.gathered_bytes(layout, number), n_ranks, stride, layout).times(n_gathers)
+        scatters += _pairwise(unit.gathered_bytes(layout, of_gradients), n_ranks, stride, layout)
         # A reduction and a gathering of the same bytes, between ranks that hold the same shard.
         local = unit.n_local(layout) * FP32_BYTES
         reduces += _collective(local, layout.dp_replicate, layout.n_dense_shards, layout).times(2)
@@ -100,11 +102,11 @@ def step_traffic(training: PlannedTraining, layout: Layout, dispatches_fp8: bool
     )
 
 
-def _all_to_all(n_bytes: float, layout: Layout) -> Traffic:
-    """Of `n_bytes` spread evenly over the ranks of `ep`, those that leave a rank."""
-    here = _neighbours(layout.ep, 1, layout)
-    inter = n_bytes * (layout.ep - here) / layout.ep
-    return Traffic(round(n_bytes * (layout.ep - 1) / layout.ep - inter), round(inter))
+def _pairwise(n_bytes: float, n_ranks: int, stride: int, layout: Layout) -> Traffic:
+    """Of `n_bytes` that come evenly from `n_ranks` ranks that lie `stride` apart, those of others."""
+    here = _neighbours(n_ranks, stride, layout)
+    inter = n_bytes * (n_ranks - here) / n_ranks
+    return Traffic(round(n_bytes * (n_ranks - 1) / n_ranks - inter), round(inter))
 
 
 def _collective(n_bytes: float, n_ranks: int, stride: int, layout: Layout) -> Traffic:

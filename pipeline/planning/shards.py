@@ -42,6 +42,10 @@ class Unit:
         """Numbers that a rank gathers to compute, its own included."""
         return self.n_parameters // layout.ep if self.is_expert else self.n_parameters
 
+    def gathered_bytes(self, layout: Layout, number: int) -> int:
+        """Bytes of as many numbers, of `number` bytes each where they are not FP32 always."""
+        return self.n_gathered(layout) * (FP32_BYTES if self.is_fp32 else number)
+
     def n_shards(self, layout: Layout) -> int:
         """Ranks that share what is gathered."""
         return layout.dp_shard if self.is_expert else layout.n_dense_shards

@@ -32,16 +32,19 @@ def test_parameters_are_gathered_twice_and_gradients_reduced_once(training):
     layout = Layout(1, 4, 1, 2)
     traffic = step_traffic(training, layout, dispatches_fp8=False)
     units = parameter_units(training.decoder)
-    blocks = sum(unit.n_parameters * (4 if unit.is_fp32 else 2) for unit in units if unit.block)
+    blocks = sum(unit.gathered_bytes(layout, 2) for unit in units if unit.block)
     outside = 2 * next(unit.n_parameters for unit in units if not unit.block)
     assert traffic.all_gather.total == pytest.approx((2 * blocks + outside) * 3 / 4, rel=1e-3)
-    gradients = 4 * sum(unit.n_parameters for unit in units)
-    assert traffic.reduce_scatter.total == pytest.approx(gradients * 3 / 4, rel=1e-3)
     # The two ranks of a machine fetch the other machine's half together.
-    assert traffic.reduce_scatter.inter_node == pytest.approx(gradients / 4, rel=1e-3)
+    assert traffic.all_gather.inter_node == pytest.approx((2 * blocks + outside) / 4, rel=1e-3)
+    gradients = blocks + outside
+    assert traffic.reduce_scatter.total == pytest.approx(gradients * 3 / 4, rel=1e-3)
+    # But each its own part of the gradients there.
+    assert traffic.reduce_scatter.inter_node == pytest.approx(gradients / 2, rel=1e-3)
     accumulated = step_traffic(replace(training, accumulate_grad_batches=3), layout, dispatches_fp8=False)
     assert accumulated.all_gather.total == pytest.approx(3 * traffic.all_gather.total, rel=1e-3)
-    assert accumulated.reduce_scatter == traffic.reduce_scatter
+    # Once, but summed up in FP32.
+    assert accumulated.reduce_scatter.total == pytest.approx(3 * sum(u.n_parameters for u in units), rel=1e-3)
 
 
 def test_replicas_exchange_gradients_alone(training):
