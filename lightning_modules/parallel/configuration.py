@@ -52,6 +52,11 @@ class ParallelConfig:
             raise ValueError(f"strategy.dispatch is '{self.dispatch}'; choose {', '.join(DISPATCH_KINDS)}.")
 
 
+def gathers_tokens(dispatch: str, ep: int, n_chosen: int) -> bool:
+    """Whether all tokens are gathered: where that moves no more than an exchange of rows to `n_chosen` experts each."""
+    return dispatch == "all_gather" or (dispatch == "auto" and ep <= n_chosen)
+
+
 def mesh_sizes(config: ParallelConfig, world_size: int) -> tuple[int, int, int]:
     """The mesh's (dp_replicate, dp_shard, ep), which multiply to `world_size`.
 

@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from lightning_modules.model.dispatch import Dispatcher, LocalDispatcher
 from lightning_modules.parallel.all_gather import AllGatherDispatcher
 from lightning_modules.parallel.all_to_all import AllToAllDispatcher
+from lightning_modules.parallel.configuration import gathers_tokens
 from lightning_modules.parallel.deep_ep import DeepEPUnavailable, deep_ep_dispatcher
 from lightning_modules.parallel.deep_ep_dispatcher import Quantiser
 
@@ -37,7 +38,7 @@ def choose_dispatcher(
     if ep_mesh.size() == 1:
         return LocalDispatcher(n_experts)
     group = ep_mesh.get_group()
-    if kind == "all_gather" or (kind == "auto" and ep_mesh.size() <= n_chosen):
+    if gathers_tokens(kind, ep_mesh.size(), n_chosen):
         return AllGatherDispatcher(n_experts, group)
     if kind == "all_to_all":
         return AllToAllDispatcher(n_experts, group)

@@ -2,12 +2,14 @@
 
 Collectives over n ranks of which g share a machine: of B bytes that a rank ends up with, (n - 1) / n come from others.
 A machine receives what its ranks lack together, once, and they pass it on: (n - g) / n · B over the network for its g
-ranks together. In an all-to-all every pair of ranks talks for itself; so it does to sum gradients, each in one place.
+ranks together. In an all-to-all every pair of ranks talks for itself; so it does to sum gradients, each in one place,
+and where tokens are gathered and their sums sent back.
 """
 
 import math
 from dataclasses import asdict, dataclass
 
+from lightning_modules.parallel.configuration import gathers_tokens
 from pipeline.planning.settings import Layout, PlannedTraining
 from pipeline.planning.shards import FP32_BYTES, parameter_units
 
@@ -71,34 +73,45 @@ class StepTraffic:
         return {f"{kind}_bytes": {**parts, "total": sum(parts.values())} for kind, parts in kinds.items()}
 
 
-def step_traffic(training: PlannedTraining, layout: Layout, dispatches_fp8: bool) -> StepTraffic:
-    """Count a step's traffic; `dispatches_fp8`: tokens travel in FP8 forwards, as DeepEP can send them."""
+def step_traffic(training: PlannedTraining, layout: Layout, dispatch: str, has_fp8: bool) -> StepTraffic:
+    """Count a step's traffic.
+
+    Args:
+        training: what is trained.
+        layout: the ranks.
+        dispatch: `strategy.dispatch`.
+        has_fp8: whether GPUs compute in FP8; DeepEP then sends tokens so, forwards, where the recipe rounds them.
+    """
     width = training.decoder.hidden_size
     n_mixtures = training.decoder.num_hidden_layers - training.decoder.first_k_dense_replace
     n_mixtures += training.decoder.num_nextn_predict_layers
-    rows = training.n_tokens * training.decoder.num_segments_per_tok * n_mixtures * training.accumulate_grad_batches
+    n_chosen = training.decoder.num_segments_per_tok
+    gathers = gathers_tokens(dispatch, layout.ep, n_chosen)
+    rounds = training.precision == "fp8_deepseek" and has_fp8 and not gathers and dispatch != "all_to_all"
+    copies = layout.ep if gathers else n_chosen
     number = training.gathered_bytes
+    rows = training.n_tokens * copies * n_mixtures * training.accumulate_grad_batches
     way = _pairwise(rows * width * number, layout.ep, 1, layout)
     # Micro-batches and replicas are summed in FP32.
     sums_again = training.accumulate_grad_batches > 1 or layout.dp_replicate > 1
     of_gradients = FP32_BYTES if sums_again else training.gradient_bytes
-    gathers, scatters, reduces = Traffic(), Traffic(), Traffic()
+    gathered, scattered, reduced = Traffic(), Traffic(), Traffic()
     for unit in parameter_units(training.decoder):
         n_ranks, stride = unit.n_shards(layout), layout.ep if unit.is_expert else 1
         # What lies outside blocks is gathered once; a block's parameters once more for the backward pass.
         n_gathers = (2 if unit.block else 1) * training.accumulate_grad_batches
-        gathers += _collective(unit.gathered_bytes(layout, number), n_ranks, stride, layout).times(n_gathers)
-        scatters += _pairwise(unit.gathered_bytes(layout, of_gradients), n_ranks, stride, layout)
+        gathered += _collective(unit.gathered_bytes(layout, number), n_ranks, stride, layout).times(n_gathers)
+        scattered += _pairwise(unit.gathered_bytes(layout, of_gradients), n_ranks, stride, layout)
         # A reduction and a gathering of the same bytes, between ranks that hold the same shard.
         local = unit.n_local(layout) * FP32_BYTES
-        reduces += _collective(local, layout.dp_replicate, layout.n_dense_shards, layout).times(2)
+        reduced += _collective(local, layout.dp_replicate, layout.n_dense_shards, layout).times(2)
     return StepTraffic(
-        dispatch=way.times(FP8_BYTES / number if dispatches_fp8 else 1),
+        dispatch=way.times(FP8_BYTES / number if rounds else 1),
         combine=way,
         all_to_all_backward=way.times(2),
-        all_gather=gathers,
-        reduce_scatter=scatters,
-        all_reduce=reduces,
+        all_gather=gathered,
+        reduce_scatter=scattered,
+        all_reduce=reduced,
     )
 
 

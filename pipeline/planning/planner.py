@@ -25,8 +25,6 @@ def plan(training: PlannedTraining, strategy: ParallelConfig, gpu: GpuConfig) ->
     layout = Layout.of(strategy)
     with standing_for_rank_0(layout.world_size):
         sizes = shard_sizes(sharded_decoder(training, layout))
-    # Torch's own all-to-all sends rows as they are; DeepEP, where it runs, rounds them to FP8 on their way.
-    dispatches_fp8 = training.precision == "fp8_deepseek" and gpu.has_fp8 and strategy.dispatch != "all_to_all"
     layouts = list(possible_layouts(training.decoder, strategy.nodes, layout.gpus_per_node))
     rehearsals = Rehearsals(training, gpu, layouts)
     without, with_recompute = (step_memory(training, layout, gpu, rehearsals.of(layout, r)) for r in (False, True))
@@ -37,6 +35,6 @@ def plan(training: PlannedTraining, strategy: ParallelConfig, gpu: GpuConfig) ->
         count_parameters(build_on_meta(training.decoder)),
         sizes,
         (without, with_recompute),
-        step_traffic(training, layout, dispatches_fp8),
-        sweep(training, gpu, layouts, rehearsals, dispatches_fp8),
+        step_traffic(training, layout, strategy.dispatch, gpu.has_fp8),
+        sweep(training, gpu, layouts, rehearsals, strategy.dispatch),
     )

@@ -51,13 +51,13 @@ def possible_layouts(config: DecoderConfig, n_nodes: int, gpus_per_node: int) ->
 
 
 def sweep(
-    training: PlannedTraining, gpu: GpuConfig, layouts: list[Layout], rehearsals: Rehearsals, dispatches_fp8: bool
+    training: PlannedTraining, gpu: GpuConfig, layouts: list[Layout], rehearsals: Rehearsals, dispatch: str
 ) -> list[Candidate]:
     """Every layout, the best first: all without recompute or, where none fits so, all with it."""
     for recompute in (False, True):
         candidates = []
         for layout in layouts:
-            traffic = step_traffic(training, layout, dispatches_fp8)
+            traffic = step_traffic(training, layout, dispatch, gpu.has_fp8)
             least, memory = least_bytes(training, layout, gpu), None
             if least <= gpu.memory_bytes:
                 memory = step_memory(training, layout, gpu, rehearsals.near(layout, recompute))

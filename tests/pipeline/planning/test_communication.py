@@ -8,11 +8,11 @@ from pipeline.planning.shards import parameter_units
 
 
 def test_one_rank_receives_nothing(training):
-    assert step_traffic(training, Layout(1, 1, 1, 1), dispatches_fp8=False).total == Traffic()
+    assert step_traffic(training, Layout(1, 1, 1, 1), "auto", has_fp8=True).total == Traffic()
 
 
 def test_tokens_travel_to_experts_and_back(training):
-    traffic = step_traffic(training, Layout(1, 1, 8, 4), dispatches_fp8=False)
+    traffic = step_traffic(training, Layout(1, 1, 8, 4), "auto", has_fp8=True)
     # 4 mixtures and that of the prediction module, 2 × 96 tokens of 64 BF16 numbers, each to 2 of 8 experts.
     n_bytes = 5 * 2 * 96 * 2 * 64 * 2
     # Of eight ranks three others are on the same machine, and four on another.
@@ -21,16 +21,26 @@ def test_tokens_travel_to_experts_and_back(training):
     assert traffic.all_to_all.total == 4 * traffic.dispatch.total
 
 
+def test_few_ranks_gather_tokens(training):
+    traffic = step_traffic(training, Layout(1, 1, 2, 2), "auto", has_fp8=True)
+    assert traffic.dispatch.total == traffic.combine.total == 5 * 2 * 96 * 64 * 2
+    # By rows, each token would go to two experts, every other of them here.
+    assert step_traffic(training, Layout(1, 1, 2, 2), "all_to_all", has_fp8=True).dispatch == traffic.dispatch
+    eight = step_traffic(training, Layout(1, 1, 8, 8), "all_gather", has_fp8=True)
+    assert eight.dispatch.total == 7 * traffic.dispatch.total
+
+
 def test_fp8_halves_one_of_four_ways(training):
-    layout = Layout(1, 1, 8, 8)
-    plain, fp8 = (step_traffic(training, layout, dispatches_fp8) for dispatches_fp8 in (False, True))
+    layout, training = Layout(1, 1, 8, 8), replace(training, precision="fp8_deepseek")
+    plain, fp8 = (step_traffic(training, layout, "auto", has_fp8) for has_fp8 in (False, True))
+    assert step_traffic(training, layout, "all_to_all", has_fp8=True) == plain
     assert fp8.dispatch.total == pytest.approx(plain.dispatch.total * (1 + 4 / 128) / 2, rel=1e-3)
     assert (fp8.combine, fp8.all_to_all_backward) == (plain.combine, plain.all_to_all_backward)
 
 
 def test_parameters_are_gathered_twice_and_gradients_reduced_once(training):
     layout = Layout(1, 4, 1, 2)
-    traffic = step_traffic(training, layout, dispatches_fp8=False)
+    traffic = step_traffic(training, layout, "auto", has_fp8=True)
     units = parameter_units(training.decoder)
     blocks = sum(unit.gathered_bytes(layout, 2) for unit in units if unit.block)
     outside = 2 * next(unit.n_parameters for unit in units if not unit.block)
@@ -41,14 +51,14 @@ def test_parameters_are_gathered_twice_and_gradients_reduced_once(training):
     assert traffic.reduce_scatter.total == pytest.approx(gradients * 3 / 4, rel=1e-3)
     # But each its own part of the gradients there.
     assert traffic.reduce_scatter.inter_node == pytest.approx(gradients / 2, rel=1e-3)
-    accumulated = step_traffic(replace(training, accumulate_grad_batches=3), layout, dispatches_fp8=False)
+    accumulated = step_traffic(replace(training, accumulate_grad_batches=3), layout, "auto", has_fp8=True)
     assert accumulated.all_gather.total == pytest.approx(3 * traffic.all_gather.total, rel=1e-3)
     # Once, but summed up in FP32.
     assert accumulated.reduce_scatter.total == pytest.approx(3 * sum(u.n_parameters for u in units), rel=1e-3)
 
 
 def test_replicas_exchange_gradients_alone(training):
-    traffic = step_traffic(training, Layout(4, 1, 1, 1), dispatches_fp8=False)
+    traffic = step_traffic(training, Layout(4, 1, 1, 1), "auto", has_fp8=True)
     gradients = 4 * sum(unit.n_parameters for unit in parameter_units(training.decoder))
     assert traffic.total == traffic.all_reduce
     # Around a ring, once to reduce and once to gather.
