@@ -1,9 +1,13 @@
 """Activations that are cheaper to compute again than to keep (arXiv 2412.19437, section 3.2.3)."""
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from lightning_modules.model.attention import LatentAttention
@@ -34,6 +38,9 @@ KEPT_OPERATIONS = {
 }
 
 
+Result = TypeVar("Result")
+
+
 def recomputed(block: nn.Module, *inputs: Any) -> Any:
     """Call `block` with `inputs`, drop its norms, up-projections of attention and SwiGLU, and repeat them backwards.
 
@@ -51,14 +58,27 @@ def recomputed(block: nn.Module, *inputs: Any) -> Any:
     return checkpoint(selection.run, block, *inputs, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
 
 
+def computed_once(function: Callable[[], Result]) -> Result:
+    """What `function` returns; within a block that is recomputed, what it returned the first time.
+
+    For what is no operation of torch's, and costs more than keeping its results: an exchange with other ranks.
+    """
+    selection = _running.get()
+    return function() if selection is None else selection.first_result(function)
+
+
 class _Selection:
-    """Which operations of one call are kept: those of KEPT_OPERATIONS, unless they belong to an up-projection."""
+    """What one call keeps: operations of KEPT_OPERATIONS, but no up-projections, and what is to be computed once."""
 
     def __init__(self) -> None:
         self._expanding = False
+        self._results: list[Any] = []
+        self._n_asked = 0
 
     def run(self, block: nn.Module, *inputs: Any) -> Any:
         """Call `block`, forwards or once more backwards, aware of the up-projections within."""
+        self._n_asked = 0
+        token = _running.set(self)
         handles = []
         for module in block.modules():
             if isinstance(module, LatentAttention):
@@ -69,8 +89,19 @@ class _Selection:
         try:
             return block(*inputs)
         finally:
+            _running.reset(token)
             for handle in handles:
                 handle.remove()
+
+    def first_result(self, function: Callable[[], Any]) -> Any:
+        """The result of `function`, by the order in which results are asked for."""
+        if self._n_asked == len(self._results):
+            # Operations within are not to be found missing when the block is repeated without them.
+            with _disable_current_modes():
+                self._results.append(function())
+        self._n_asked += 1
+        # Each run has a graph of its own.
+        return tree_map_only(Tensor, Tensor.detach, self._results[self._n_asked - 1])
 
     def policy(self, context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         """What becomes of an operation's output."""
@@ -83,3 +114,6 @@ class _Selection:
 
     def _end(self, *_: Any) -> None:
         self._expanding = False
+
+
+_running: ContextVar[_Selection | None] = ContextVar("running", default=None)

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_modules.model.dispatch import Choice, Dispatched, Dispatcher, LocalDispatcher
+from lightning_modules.model.recompute import recomputed
 from lightning_modules.parallel import deep_ep
 from lightning_modules.parallel.deep_ep import DeepEPUnavailable, Seat, deep_ep_dispatcher
 from lightning_modules.parallel.deep_ep_dispatcher import DeepEPDispatcher
@@ -119,6 +120,37 @@ def test_outputs_and_gradients_are_those_of_experts_in_one_place(
     for step in range(2):  # the second time through the same buffer
         check_against_local(world, ranks, [Inputs(rank + 10 * step) for rank in range(n_ranks)])
     assert len(world.named("ElasticBuffer") + world.named("Buffer")) == n_ranks
+
+
+class Doubled(torch.nn.Module):
+    """Experts that keep their rows for the backward pass, and all that went before."""
+
+    def __init__(self, dispatcher: Dispatcher, first_expert: int) -> None:
+        super().__init__()
+        self.dispatcher, self.first_expert = dispatcher, first_expert
+
+    def forward(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Tensor:
+        rows, row_gates, counts, way_back = self.dispatcher.dispatch(self.dispatcher.plan(tokens.sin(), gates, indices))
+        return self.dispatcher.combine(experts_from(self.first_expert, rows, row_gates, counts).tanh(), way_back)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_recomputed_block_dispatches_once(hopper: pytest.MonkeyPatch, api: str) -> None:
+    world = World(2)
+    install(hopper, world, api)
+    ranks = dispatchers(world)
+
+    def gradients(rank: int, call: Callable[..., Any]) -> list[Tensor]:
+        inputs = Inputs(rank)
+        tokens, gates = inputs.tokens.clone().requires_grad_(), inputs.gates.clone().requires_grad_()
+        call(Doubled(ranks[rank], rank * N_EXPERTS // 2), tokens, gates, inputs.indices).sum().backward()
+        return [tokens.grad, gates.grad]  # type: ignore[list-item]
+
+    plain = world.run(lambda rank: gradients(rank, lambda block, *inputs: block(*inputs)))
+    n_plain = len(world.calls)
+    assert all(map(torch.equal, sum(plain, []), sum(world.run(lambda rank: gradients(rank, recomputed)), [])))
+    first = [call for call in world.calls[n_plain:] if call["call"].endswith(".dispatch") and call["handle"] is None]
+    assert len(first) == 2
 
 
 @pytest.mark.parametrize("api", APIS)
