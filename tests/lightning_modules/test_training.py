@@ -17,6 +17,8 @@ from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer
 
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="working weights are a GPU's")
+
 
 class ListDocuments:
     """Documents that count upwards from a random start."""
@@ -91,12 +93,14 @@ def train(
     callbacks: tuple[L.Callback, ...] = (),
     resume: Path | None = None,
     bias_update_speed: float = 0.01,
+    precision: str = "fp32",
+    moments: str = "fp32",
 ) -> tuple[LanguageModel, MemoryLogger]:
     L.seed_everything(1, verbose=False)
     model = LanguageModel(
         decoder,
         ObjectiveConfig(1.0, 0.3, bias_update_speed, 1e-3),
-        OptimizerConfig(1e-2, (0.9, 0.95), 0.1, 1e-8),
+        OptimizerConfig(1e-2, (0.9, 0.95), 0.1, 1e-8, moments),
         ScheduleConfig(2, 0.5, 0.1),
         config.max_steps,
         seed=1,
@@ -107,7 +111,7 @@ def train(
         config.n_batches, seed=3,
     )  # fmt: skip
     logger = MemoryLogger()
-    trainer = build_trainer(config, None, "fp32", logger, folder)
+    trainer = build_trainer(config, None, precision, logger, folder)
     trainer.callbacks[0:0] = callbacks
     trainer.fit(model, data, ckpt_path=resume, weights_only=True)
     return model, logger
@@ -138,6 +142,43 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(
     assert best[0]["global_step"] == best[1]["global_step"]
     for name, tensor in best[0]["state_dict"].items():
         assert torch.equal(tensor, best[1]["state_dict"][name]), name
+
+
+@on_gpu
+@pytest.mark.parametrize("moments", ["fp32", "bf16"])
+def test_a_training_with_working_weights_ends_like_an_uninterrupted_one(
+    tiny_config: DecoderConfig, tmp_path: Path, moments: str
+) -> None:
+    config = trainer_config(accelerator="gpu", ema_decay=0.8)
+    whole, _ = train(tiny_config, config, tmp_path / "whole", precision="bf16", moments=moments)
+    with pytest.raises(ConnectionAbortedError):
+        train(tiny_config, config, tmp_path / "cut", (Interruption(8),), precision="bf16", moments=moments)
+    checkpoint = step_checkpoints(tmp_path / "cut")[-1]
+    resumed, _ = train(tiny_config, config, tmp_path / "cut", resume=checkpoint, precision="bf16", moments=moments)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    for name, tensor in whole.parameter_average.items():
+        assert torch.equal(tensor, resumed.parameter_average[name]), name
+
+
+@on_gpu
+@pytest.mark.parametrize(("first", "second"), [("cpu", "gpu"), ("gpu", "cpu")])
+def test_a_training_goes_on_with_or_without_working_weights(
+    tiny_config: DecoderConfig, tmp_path: Path, first: str, second: str
+) -> None:
+    precisions = {"cpu": "fp32", "gpu": "bf16"}
+    _, log = train(tiny_config, trainer_config(accelerator=first), tmp_path / first, precision=precisions[first])
+    checkpoint = step_checkpoints(tmp_path / first)[0]
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    _, resumed = train(
+        tiny_config, trainer_config(accelerator=second), tmp_path / second, resume=checkpoint,
+        precision=precisions[second],
+    )  # fmt: skip
+    losses = {key: value for key, value in resumed.values.items() if key[0] == "train/loss"}
+    assert losses
+    for key, loss in losses.items():
+        assert loss == pytest.approx(log.values[key], rel=2e-2), key
 
 
 def test_the_loss_falls_and_equal_seeds_give_equal_runs(tiny_config: DecoderConfig, tmp_path: Path) -> None:
