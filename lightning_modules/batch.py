@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.token_loss import IGNORED_TARGET
 
 
@@ -17,12 +18,14 @@ class Batch(NamedTuple):
         positions: [B, T + 1 + depth] the place of every token in its document, from 0.
         n_targets: [B, 1 + depth] how many targets of each depth, that of the next token first, a window has on average
             over the whole optimizer step that the batch belongs to, in FP64: what losses are divided by.
+        borders: of the documents in the first T positions, where attention on a GPU goes by them.
     """
 
     tokens: Tensor
     document_ids: Tensor
     positions: Tensor
     n_targets: Tensor
+    borders: DocumentBorders | None = None
 
     @classmethod
     def whole_step(cls, tokens: Tensor, document_ids: Tensor, depth: int) -> "Batch":

@@ -106,7 +106,7 @@ class RankSlices(Sampler[int]):
 
 def collate(windows: list[Batch]) -> Batch:
     """Stack windows into a batch [B, T + lookahead]."""
-    return default_collate(windows)
+    return Batch(*default_collate([window[:4] for window in windows]))
 
 
 class SpeechTokens(L.LightningDataModule):

@@ -1,6 +1,6 @@
 """The LightningModule: what is minimised, with what, and what is watched."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,13 +11,17 @@ from torch import Tensor
 from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.fused_adamw import FusedAdamW
+from lightning_modules.model.attention import fits_borders
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.decoder import Decoder, DecoderLosses
+from lightning_modules.model.document_borders import FEWEST, SHORTEST, DocumentBorders
 from lightning_modules.model.router import sequence_balance_loss, switch_balance_loss
 from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
+from lightning_modules.precision.plugins import LossScalingPrecision
 from lightning_modules.precision.working_weights import WorkingWeights
 from lightning_modules.schedule import ScheduleConfig
+from lightning_modules.step_graph import StepGraph
 
 # Losses by their metrics' names: each summed, and over how many.
 Sums = dict[str, tuple[Tensor, Tensor]]
@@ -39,6 +43,7 @@ class LanguageModel(L.LightningModule):
         attend_across_documents: let tokens see the documents packed before theirs.
         recompute_activations: drop activations that are cheap to compute again, which changes no result.
         compile_blocks: compile every block with torch.compile when it first runs.
+        record_steps: launch forward and backward passes as one CUDA graph, on a GPU that trains alone.
 
     Attributes:
         load_first_weights: called with the decoder once its first weights are drawn, to put others in their place.
@@ -64,6 +69,7 @@ class LanguageModel(L.LightningModule):
         attend_across_documents: bool = False,
         recompute_activations: bool = False,
         compile_blocks: bool = False,
+        record_steps: bool = False,
     ) -> None:
         super().__init__()
         objective.check_depth(decoder.num_nextn_predict_layers)
@@ -95,6 +101,10 @@ class LanguageModel(L.LightningModule):
         self.decoder = Decoder(decoder)
         self.decoder.recomputes_activations = recompute_activations
         self.compiles_blocks = compile_blocks
+        self.records_steps = record_steps
+        self._step_graph: StepGraph | None = None
+        self._was_replayed = False
+        self._room = FEWEST, SHORTEST
         if compile_blocks:
             for block in self.decoder.blocks():
                 block.compile()
@@ -113,30 +123,51 @@ class LanguageModel(L.LightningModule):
         return self.decoder if self.working_weights is None else self.working_weights.decoder
 
     def on_train_start(self) -> None:
-        """Round what a checkpoint has brought."""
+        """Round what a checkpoint has brought, and record steps where nothing in them waits for the host."""
         if self.working_weights is not None:
             self.working_weights.refresh()
+        alone = self.trainer.world_size == 1 and not isinstance(self.trainer.precision_plugin, LossScalingPrecision)
+        if self.records_steps and alone and self.device.type == "cuda" and not self.decoder.waits_for_host:
+            n_accumulated = self.trainer.accumulate_grad_batches
+            self._step_graph = StepGraph(self._share_of_step, self.running_decoder.parameters(), n_accumulated)
 
-    def on_after_backward(self) -> None:
-        """Let the trained weights have the gradients of those that computed."""
-        if self.working_weights is not None:
-            self.working_weights.hand_over_gradients(accumulates=self.trainer.accumulate_grad_batches > 1)
+    def on_train_end(self) -> None:
+        """Let go of the graph's memory."""
+        self._step_graph = None
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Find the documents' borders while the host knows them."""
+        if not self._attends_within_borders:
+            return batch
+        borders = DocumentBorders.of(batch.document_ids[:, : batch.n_positions], self._room)
+        self._room = borders.room
+        return batch._replace(borders=borders)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of one micro-batch, and the tokens each expert received [layers, E].
 
         What is logged are the means over the optimizer step's micro-batches so far: with its last one, the step's own.
         """
-        output = self.predict(batch)
-        loss, sums = self.objective_loss(output, batch, progress=self.global_step / self.max_steps)
         if self._summed_step != self.global_step:
             self._step_sums, self._summed_step = {}, self.global_step
+            # Lightning would only drop the last step's gradients after this forward pass.
+            self.optimizers().zero_grad()  # type: ignore[union-attr]
+        inputs = batch, self._ahead_shares().to(batch.tokens.device, non_blocking=True)
+        self._was_replayed = self._step_graph is not None and self._step_graph.is_ready(*inputs)
+        compute = self._step_graph.run if self._step_graph and self._was_replayed else self._share_of_step
+        loss, (sums, expert_load) = compute(*inputs)
         self._step_sums = _added(self._step_sums, sums)
-        metrics = {name: mean.float() for name, mean in self._global_means(self._step_sums).items()}
-        self.log_dict(metrics)
-        self.log("train/learning_rate", self._learning_rate())
+        self.log_dict({name: mean.float() for name, mean in self._global_means(self._step_sums).items()})
+        # As a number, Lightning would bring it to the GPU, and wait.
+        self.log("train/learning_rate", torch.tensor(self._learning_rate()))
+        return {"loss": loss, "expert_load": expert_load}
+
+    def _share_of_step(self, batch: Batch, ahead_shares: Tensor) -> tuple[Tensor, tuple[Sums, Tensor]]:
+        """A micro-batch's loss, and beside it what it was summed from, and every expert's tokens [layers, E]."""
+        output = self.predict(batch)
+        loss, sums = self.objective_loss(output, batch, ahead_shares.unbind())
         loads = [routing.load() for routing in output.routings]
-        return {"loss": loss, "expert_load": torch.stack(loads) if loads else loss.new_zeros(0, 0)}
+        return loss, (sums, torch.stack(loads) if loads else loss.new_zeros(0, 0))
 
     def predict(self, batch: Batch) -> DecoderLosses:
         """The decoder's losses over a batch; padding counts in no routing."""
@@ -145,16 +176,43 @@ class LanguageModel(L.LightningModule):
         if self.attend_across_documents:
             output = decoder.losses(tokens, targets)
         else:
-            # Borders that differ from batch to batch would have blocks compiled anew, and a GPU wait for the host.
+            # Stretches that differ from batch to batch would have blocks compiled anew, and a GPU wait for the host.
             decoder.attends_by_document = document_ids.device.type == "cpu" and not self.compiles_blocks
-            output = decoder.losses(tokens, targets, document_ids, batch.positions[:, : batch.n_positions])
+            positions = batch.positions[:, : batch.n_positions]
+            output = decoder.losses(tokens, targets, document_ids, positions, batch.borders)
         are_real = (document_ids >= 0).flatten()
         return output._replace(routings=[routing._replace(are_real=are_real) for routing in output.routings])
 
-    def objective_loss(self, output: DecoderLosses, batch: Batch, progress: float) -> tuple[Tensor, Sums]:
-        """What is minimised, once the share `progress` of training is done, and its parts by their metrics' names.
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Lightning's hook: gradients of the loss, which a graph has computed along with it."""
+        if self._was_replayed:
+            assert self._step_graph is not None
+            # Working weights are summed up where they are handed over.
+            self._step_graph.place_gradients(self._accumulates and self.working_weights is None)
+        else:
+            super().backward(loss, *args, **kwargs)
 
-        λ_LM · L + 1/D · Σ_k λ_k · L_k over D depths of multi-token prediction, and the balance losses by their weights.
+    def on_after_backward(self) -> None:
+        """Let the trained weights have the gradients of those that computed."""
+        if self.working_weights is not None:
+            self.working_weights.hand_over_gradients(self._accumulates)
+
+    @property
+    def _accumulates(self) -> bool:
+        return self.trainer.accumulate_grad_batches > 1
+
+    def _ahead_shares(self) -> Tensor:
+        """λ_k / D of every depth of multi-token prediction, at this step [D]."""
+        depth, progress = self.decoder.config.num_nextn_predict_layers, self.global_step / self.max_steps
+        shares = torch.tensor(self.objective.mtp_shares(depth, progress), dtype=torch.float32)
+        return shares.pin_memory() if self.device.type == "cuda" else shares
+
+    def objective_loss(
+        self, output: DecoderLosses, batch: Batch, ahead_shares: Sequence[float | Tensor]
+    ) -> tuple[Tensor, Sums]:
+        """What is minimised, and its parts by their metrics' names.
+
+        λ_LM · L + Σ_k λ_k / D · L_k over D depths of multi-token prediction, and the balance losses by their weights.
         Each L is the mean over all targets of its depth in the whole optimizer step. The loss is this micro-batch's and
         rank's share: the ranks' sum, and the micro-batches' mean, is minimised. The parts are this rank's.
         """
@@ -164,9 +222,8 @@ class LanguageModel(L.LightningModule):
         n_step = n_ranks * batch.n_targets.sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
         n_main, *n_ahead = n_step.to(torch.float32)
         loss = self.objective.lm_weight * output.sums[0] / n_main
-        for depth, (ahead, n_targets) in enumerate(zip(output.sums[1:], n_ahead, strict=True), start=1):
-            weight = self.objective.mtp_weight_at(depth, progress)
-            loss = loss + weight / len(n_ahead) * ahead / n_targets
+        for share, ahead, n_targets in zip(ahead_shares, output.sums[1:], n_ahead, strict=True):
+            loss = loss + share * ahead / n_targets
         sums = _named_sums("train", output)
         if self.objective.sequence_balance_weight and output.routings:
             balance = torch.stack([sequence_balance_loss(r, batch.tokens.shape[0]) for r in output.routings]).mean()
@@ -226,6 +283,12 @@ class LanguageModel(L.LightningModule):
         if self.check_gradients is not None:
             self.check_gradients(optimizer, norm)
 
+    @property
+    def _attends_within_borders(self) -> bool:
+        """Whether the kernel for packed documents fits: on a GPU, in BF16."""
+        in_bf16 = self.working_weights is not None
+        return in_bf16 and not self.attend_across_documents and fits_borders(self.decoder.config)
+
     def _global_means(self, sums: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """Means over all ranks, from this rank's sums and counts, in one reduction."""
         table = torch.stack([torch.stack((total.detach(), count.to(total.dtype))) for total, count in sums.values()])
@@ -246,9 +309,8 @@ def _named_sums(prefix: str, output: DecoderLosses) -> Sums:
 
 def _added(sums: Sums, more: Sums) -> Sums:
     """Both together, in FP64."""
-    zero = torch.zeros((), dtype=torch.int64)
     added = {}
     for name, (total, count) in more.items():
-        before, n_before = sums.get(name, (zero, zero))
-        added[name] = (before.to(total.device) + total.double(), n_before.to(count.device) + count)
+        total = total.double()
+        added[name] = (sums[name][0] + total, sums[name][1] + count) if name in sums else (total, count)
     return added

@@ -162,7 +162,8 @@ class PackedDocuments(Dataset[Batch]):
             positions[stretch] = np.arange(start, start + len(piece))
             filled += len(piece)
         n_targets = self._n_targets[self._window_order[place]].astype(np.float64)
-        return Batch(*(torch.from_numpy(array) for array in (tokens, document_ids, positions, n_targets)))
+        as_tensor = torch.from_numpy
+        return Batch(as_tensor(tokens), as_tensor(document_ids), as_tensor(positions), as_tensor(n_targets))
 
     def mean_targets(self, first: int, n_windows: int) -> torch.Tensor:
         """How many targets of each depth [lookahead] windows `first` and following have on average."""

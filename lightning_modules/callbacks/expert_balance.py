@@ -7,6 +7,7 @@ import lightning as L  # noqa: N812
 import torch
 from torch import Tensor
 
+from lightning_modules.callbacks.logged_steps import is_logged
 from lightning_modules.language_model import LanguageModel
 
 
@@ -59,9 +60,11 @@ class ExpertBalance(L.Callback):
         total = torch.as_tensor(trainer.strategy.reduce(self._load, reduce_op="sum")).float()
         self._load, self._step = None, trainer.global_step
         decoder = pl_module.decoder
-        loads = dict(zip(decoder.expert_layers(), total, strict=True))
-        pl_module.log_dict(balance_metrics(loads))
-        for (layer, load), router in zip(loads.items(), decoder.routers(), strict=True):
+        routers = dict(zip(decoder.expert_layers(), decoder.routers(), strict=True))
+        for load, router in zip(total, routers.values(), strict=True):
             router.update_bias(load, pl_module.objective.bias_update_speed)
-            bias = router.e_score_correction_bias
-            pl_module.log(f"moe/bias_range/layer_{layer}", bias.max() - bias.min())
+        if is_logged(trainer):
+            pl_module.log_dict(balance_metrics(dict(zip(routers, total.cpu(), strict=True))))
+            biases = torch.stack([router.e_score_correction_bias for router in routers.values()]).cpu()
+            ranges = biases.max(dim=1).values - biases.min(dim=1).values
+            pl_module.log_dict({f"moe/bias_range/layer_{n}": r for n, r in zip(routers, ranges, strict=True)})

@@ -6,11 +6,12 @@ from typing import Any
 import lightning as L  # noqa: N812
 import torch
 
+from lightning_modules.callbacks.logged_steps import is_logged
 from lightning_modules.language_model import LanguageModel
 
 
 class Throughput(L.Callback):
-    """Logs the tokens trained on per second since the last optimizer step, over all ranks; padding is none."""
+    """Logs the tokens trained on per second since speed was last logged, over all ranks; padding is none."""
 
     def __init__(self) -> None:
         self._tokens = torch.zeros((), dtype=torch.int64)
@@ -19,24 +20,30 @@ class Throughput(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
-        self._tokens = torch.zeros((), dtype=torch.int64)
+        self._tokens = torch.zeros((), dtype=torch.int64, device=pl_module.device)
         self._step, self._since = trainer.global_step, time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch's tokens, and log the rate once an optimizer step is done."""
+        """Count the batch's tokens, and log the rate where an optimizer step is done and logged."""
         assert isinstance(pl_module, LanguageModel)
         # The tokens beyond the window are targets alone, and inputs of another one.
         n_positions = batch.tokens.shape[1] - 1 - pl_module.decoder.config.num_nextn_predict_layers
-        self._tokens = self._tokens + (batch.document_ids[:, :n_positions] >= 0).sum() * trainer.world_size
+        self._tokens += (batch.document_ids[:, :n_positions] >= 0).sum() * trainer.world_size
         if trainer.global_step == self._step:
             return
-        n_tokens = int(self._tokens)
-        now = time.perf_counter()
-        pl_module.log("throughput/tokens_per_second", n_tokens / (now - self._since))
-        self._tokens, self._step, self._since = torch.zeros((), dtype=torch.int64), trainer.global_step, now
+        self._step = trainer.global_step
+        if is_logged(trainer):
+            n_tokens, now = int(self._tokens), time.perf_counter()
+            pl_module.log("throughput/tokens_per_second", torch.tensor(n_tokens / (now - self._since)))
+            self._since = now
+            self._tokens.zero_()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validation is not training time: stop the clock."""
+        self._since -= time.perf_counter()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Validation is not training time: start the clock anew."""
-        self._since = time.perf_counter()
+        """Let the clock run on."""
+        self._since += time.perf_counter()

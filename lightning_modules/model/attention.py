@@ -9,13 +9,17 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.rotary import attention_scale, rotary_cos_sin, rotate
 
 # DeepSeek's code and transformers normalise the latents with this constant, whatever rms_norm_eps says.
 LATENT_NORM_EPS = 1e-6
+# Of FlashAttention's kernels.
+WIDEST_HEAD = 256
 
 
 class AttentionInputs(NamedTuple):
@@ -24,7 +28,8 @@ class AttentionInputs(NamedTuple):
     A mask of None means plain causal attention. The keys' angles [1, S, P/2] are there where keys are rotated only
     once they have been expanded from the cache (see `LatentAttention`). Over a cache, `absorb` tells whether to attend
     over the latent itself or to expand it first; None takes whichever costs less. Where `stretches` (row, start, stop)
-    are given, in order, attention runs over each by itself, causally, and yields zeros elsewhere.
+    are given, in order, attention runs over each by itself, causally, and yields zeros elsewhere. Where `borders` are,
+    one kernel does the same on a GPU.
     """
 
     cos: Tensor
@@ -34,6 +39,7 @@ class AttentionInputs(NamedTuple):
     key_sin: Tensor | None = None
     absorb: bool | None = None
     stretches: tuple[tuple[int, int, int], ...] | None = None
+    borders: DocumentBorders | None = None
 
     def key_angles(self) -> tuple[Tensor, Tensor]:
         """Cosines and sines at the keys' positions: the queries' own where nothing is cached."""
@@ -43,7 +49,11 @@ class AttentionInputs(NamedTuple):
 
 
 def packed_inputs(
-    config: DecoderConfig, document_ids: Tensor, positions: Tensor | None = None, by_stretch: bool = False
+    config: DecoderConfig,
+    document_ids: Tensor,
+    positions: Tensor | None = None,
+    by_stretch: bool = False,
+    borders: DocumentBorders | None = None,
 ) -> AttentionInputs:
     """Attention within documents: a token sees earlier tokens of its own document.
 
@@ -53,12 +63,15 @@ def packed_inputs(
         positions: [B, T] of each token in its document; None counts from where the document begins in its row.
         by_stretch: attend to one document after another, whose borders the host then has to know, instead of by a mask:
             time and memory grow with the documents' squares, and not with the row's.
+        borders: of the same documents; the same on a GPU, in 16 bits (see `fits_borders`).
     """
     index = torch.arange(document_ids.shape[1], device=document_ids.device)
     starts = torch.zeros_like(document_ids, dtype=torch.bool)
     starts[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
     first = torch.where(starts, index, 0).cummax(dim=1).values
     cos, sin = rotary_cos_sin(index - first if positions is None else positions, config)
+    if borders is not None:
+        return AttentionInputs(cos, sin, None, borders=borders)
     if by_stretch:
         return AttentionInputs(cos, sin, None, stretches=_stretches(document_ids))
     # Two tokens of one document share its first position, even where a document id comes back later in the row.
@@ -180,6 +193,10 @@ class LatentAttention(nn.Module):
             cos, sin = inputs.key_angles()
             key_nope = rotate(key_nope, cos[:, None], sin[:, None], self.interleaves)
         shared_key = rope_key[:, None].expand(-1, self.n_heads, -1, -1)
+        if inputs.borders is not None:
+            tokens = (_end_to_end(query_nope, query_rope), _end_to_end(key_nope, shared_key), _end_to_end(value))
+            heads = _attend_within_borders(*tokens, inputs.borders, self.scale)
+            return heads.unflatten(0, (query_nope.shape[0], -1)).transpose(1, 2)
         query = torch.cat((query_nope, query_rope), dim=-1)
         key = torch.cat((key_nope, shared_key), dim=-1)
         if inputs.stretches is not None:
@@ -233,3 +250,25 @@ class LatentAttention(nn.Module):
             return False
         expanded_width = self.nope_dim + self.value_dim
         return n_queries * 2 * self.latent_rank < (self.latent_rank + n_queries) * expanded_width
+
+
+def fits_borders(config: DecoderConfig) -> bool:
+    """Whether the kernel that attends within borders knows heads of such widths."""
+    width = max(config.qk_head_dim, config.v_head_dim)
+    return width <= WIDEST_HEAD and width % 8 == 0
+
+
+def _end_to_end(*parts: Tensor) -> Tensor:
+    """Parts of heads [B, H, T, ·] side by side, all rows' tokens one after the other [B · T, H, Σ ·]."""
+    return torch.cat([part.transpose(1, 2) for part in parts], dim=-1).flatten(0, 1)
+
+
+def _attend_within_borders(query: Tensor, key: Tensor, value: Tensor, borders: DocumentBorders, scale: float) -> Tensor:
+    """Causal attention of every document by itself: [N, H, D] and, for the value, [N, H, V] give [N, H, V]."""
+    width = max(query.shape[-1], value.shape[-1])
+    # The kernel knows heads of one width; zeros change no score, and give zeros.
+    query, key, padded = (F.pad(x, (0, width - x.shape[-1])) for x in (query, key, value))
+    offsets, longest = borders
+    heads = varlen_attn(query, key, padded, offsets, offsets, longest, longest, scale=scale, window_size=(-1, 0))
+    assert isinstance(heads, Tensor)
+    return heads[..., : value.shape[-1]]

@@ -409,3 +409,7 @@ class ObjectiveConfig:
         """λ of prediction depth `depth` (from 1), once the share `progress` of training is done."""
         weight = self.mtp_weight if self.mtp_weights is None else self.mtp_weights[depth - 1]
         return weight if progress < self.mtp_constant_fraction else weight * self.mtp_final_ratio
+
+    def mtp_shares(self, n_depths: int, progress: float) -> list[float]:
+        """λ_k / D of all D prediction depths: what each one's loss counts."""
+        return [self.mtp_weight_at(depth, progress) / n_depths for depth in range(1, n_depths + 1)]

@@ -14,6 +14,7 @@ from lightning_modules.model.attention import (
 )
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
 from lightning_modules.model.initialisation import draw_normal, local_part
 from lightning_modules.model.recompute import recomputed
@@ -127,7 +128,11 @@ class Decoder(nn.Module):
         self.mtp = nn.ModuleList(PredictionModule(config) for _ in range(config.num_nextn_predict_layers))
 
     def forward(
-        self, tokens: Tensor, document_ids: Tensor | None = None, positions: Tensor | None = None
+        self,
+        tokens: Tensor,
+        document_ids: Tensor | None = None,
+        positions: Tensor | None = None,
+        borders: DocumentBorders | None = None,
     ) -> DecoderOutput:
         """Predict every next token, and those further ahead.
 
@@ -136,8 +141,9 @@ class Decoder(nn.Module):
                 positions, and depth k reads the token k further on.
             document_ids: [B, T] the document of every token; tokens see only their own. None: each row is one.
             positions: [B, T] the place of every token in its document; None counts from where it begins in its row.
+            borders: of the documents; attention then runs within them by one kernel (see `packed_inputs`).
         """
-        states, routings = self._states(tokens, document_ids, positions)
+        states, routings = self._states(tokens, document_ids, positions, borders)
         logits, *ahead_logits = [self.lm_head(hidden) for hidden in states]
         return DecoderOutput(logits, ahead_logits, routings)
 
@@ -147,6 +153,7 @@ class Decoder(nn.Module):
         targets: list[Tensor],
         document_ids: Tensor | None = None,
         positions: Tensor | None = None,
+        borders: DocumentBorders | None = None,
     ) -> DecoderLosses:
         """As `forward`, up to the losses: on a GPU, scores of all tokens never exist at once.
 
@@ -155,8 +162,9 @@ class Decoder(nn.Module):
             targets: for the next token and every depth, what is to be predicted [B, T]; IGNORED_TARGET: nothing.
             document_ids: as in `forward`.
             positions: as in `forward`.
+            borders: as in `forward`.
         """
-        states, routings = self._states(tokens, document_ids, positions)
+        states, routings = self._states(tokens, document_ids, positions, borders)
         weight = self.lm_head.weight
         sums = [summed_cross_entropy(hidden, weight, wanted) for hidden, wanted in zip(states, targets, strict=True)]
         return DecoderLosses(sums, [(wanted != IGNORED_TARGET).sum() for wanted in targets], routings)
@@ -231,13 +239,23 @@ class Decoder(nn.Module):
         for router in self.routers():
             router.reset_balance()
 
+    @property
+    def waits_for_host(self) -> bool:
+        """Whether a forward pass on a GPU asks the host for numbers that the GPU has computed."""
+        mixtures = [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
+        return any(mixture.waits_for_host for mixture in mixtures)
+
     def tie_weights(self) -> None:
         """Let the head be the embedding again, where it is: materialising a decoder from meta makes two of them."""
         if self.config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
 
     def _states(
-        self, tokens: Tensor, document_ids: Tensor | None, positions: Tensor | None
+        self,
+        tokens: Tensor,
+        document_ids: Tensor | None,
+        positions: Tensor | None,
+        borders: DocumentBorders | None,
     ) -> tuple[list[Tensor], list[Routing]]:
         """What the head reads [B, T, D]: of the last layer, then of every prediction module."""
         depth = len(self.mtp)
@@ -246,7 +264,7 @@ class Decoder(nn.Module):
         if document_ids is None:
             inputs = causal_inputs(self.config, tokens.shape[0], n_positions, tokens.device)
         else:
-            inputs = packed_inputs(self.config, document_ids, positions, self.attends_by_document)
+            inputs = packed_inputs(self.config, document_ids, positions, self.attends_by_document, borders)
         hidden, routings = self._trunk(embeddings[:, :n_positions], inputs)
         states = [hidden]
         for k, module in enumerate(self.mtp, start=1):

@@ -44,6 +44,10 @@ def grouped_linear(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     if torch.is_autocast_enabled(rows.device.type):
         dtype = torch.get_autocast_dtype(rows.device.type)
         rows, weight = rows.to(dtype), weight.to(dtype)
+    if rows.is_cuda and rows.dtype == torch.float32:
+        from lightning_modules.model.kernels.grouped_product import grouped_product
+
+        return grouped_product(rows, weight, offsets)
     if torch.compiler.is_compiling() and rows.dtype != torch.bfloat16:
         return _uncompiled_grouped_mm(rows, weight, offsets)
     return F.grouped_mm(rows, weight.mT, offs=offsets)
@@ -134,6 +138,11 @@ class MixtureOfExperts(nn.Module):
             if config.n_shared_experts
             else None
         )
+
+    @property
+    def waits_for_host(self) -> bool:
+        """Whether the host has to know how many rows go where: for other ranks' experts, or segments of many widths."""
+        return isinstance(self.experts, SegmentedExperts) or not isinstance(self.dispatcher, LocalDispatcher)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Routing]:
         """Map `hidden` [B, T, D] to [B, T, D], and tell how it was routed."""

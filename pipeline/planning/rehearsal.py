@@ -125,7 +125,7 @@ def _loss(model: LanguageModel, decoder: Decoder, batch: Batch, training: Planne
     """What `LanguageModel.training_step` does up to its result."""
     documents = None if training.attend_across_documents else batch.document_ids[:, : batch.n_positions]
     output = decoder.losses(batch.tokens[:, :-1], batch.targets(), documents)
-    loss, _ = model.objective_loss(output, batch, progress=0.0)
+    loss, _ = model.objective_loss(output, batch, model.objective.mtp_shares(len(output.sums) - 1, progress=0.0))
     return loss
 
 

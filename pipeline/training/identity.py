@@ -23,6 +23,7 @@ INCIDENTAL = (
     "ema_offload",
     "recompute_activations",
     "compile",
+    "cuda_graph",
     "anomalies",
 )
 

@@ -210,6 +210,7 @@ def build_model(
             trainer.attend_across_documents,
             trainer.recompute_activations,
             trainer.compile,
+            trainer.cuda_graph,
         )
 
 

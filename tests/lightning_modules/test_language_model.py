@@ -36,6 +36,10 @@ def scores(model: LanguageModel, batch: Batch) -> DecoderOutput:
     return model.decoder(batch.tokens[:, :-1], batch.document_ids[:, : batch.tokens.shape[1] - 1 - depth])
 
 
+def shares(model: LanguageModel, progress: float = 0.0) -> list[float]:
+    return model.objective.mtp_shares(model.decoder.config.num_nextn_predict_layers, progress)
+
+
 def losses_by_hand(output: DecoderOutput, batch: Batch) -> list[float]:
     """The cross-entropy of every depth, in float64, over targets of the same document alone: their mean."""
     losses = []
@@ -59,7 +63,7 @@ def test_the_loss_weighs_every_depth(tiny_config: DecoderConfig, depth: int) -> 
     batch = batch_of(depth)
     main, *ahead = losses_by_hand(scores(model, batch), batch)
     expected = 0.8 * main + sum(w * loss for w, loss in zip(weights, ahead, strict=True)) / max(depth, 1)
-    loss, sums = model.objective_loss(model.predict(batch), batch, progress=0.0)
+    loss, sums = model.objective_loss(model.predict(batch), batch, shares(model))
     assert float(loss) == pytest.approx(expected, rel=1e-6)
     assert [name for name in sums if "mtp" in name] == [f"train/mtp_loss_{k}" for k in range(1, depth + 1)]
     for (total, count), by_hand in zip(sums.values(), [main, *ahead], strict=True):
@@ -73,7 +77,7 @@ def test_the_weight_of_multi_token_prediction_falls_late_in_training(
     model = build_model(tiny_config, depth=2, mtp_constant_fraction=0.676, mtp_final_ratio=1 / 3)
     batch = batch_of(2)
     main, first, second = losses_by_hand(scores(model, batch), batch)
-    loss, _ = model.objective_loss(model.predict(batch), batch, progress)
+    loss, _ = model.objective_loss(model.predict(batch), batch, shares(model, progress))
     assert float(loss) == pytest.approx(main + weight * (first + second) / 2, rel=1e-6)
 
 
@@ -81,12 +85,13 @@ def test_the_switch_loss_is_an_alternative_to_the_sequence_wise_one(tiny_config:
     batch = batch_of(1)
     plain = build_model(tiny_config, depth=1)
     output = plain.predict(batch)
-    base, _ = plain.objective_loss(output, batch, 0.0)
+    base, _ = plain.objective_loss(output, batch, shares(plain))
     for name, metric in (
         ("switch_balance_weight", "train/switch_balance_loss"),
         ("sequence_balance_weight", "train/balance_loss"),
     ):
-        loss, sums = build_model(tiny_config, depth=1, **{name: 0.01}).objective_loss(output, batch, 0.0)
+        model = build_model(tiny_config, depth=1, **{name: 0.01})
+        loss, sums = model.objective_loss(output, batch, shares(model))
         assert float(loss - base) == pytest.approx(0.01 * float(sums[metric][0]), rel=1e-4)
         assert sum("balance" in key for key in sums) == 1
 
@@ -97,7 +102,7 @@ def test_a_router_without_gradient_is_not_trained(tiny_config: DecoderConfig) ->
         build_model(alone, depth=1)
     model = build_model(replace(alone, norm_topk_prob=False), depth=1)
     batch = batch_of(1)
-    loss, _ = model.objective_loss(model.predict(batch), batch, 0.0)
+    loss, _ = model.objective_loss(model.predict(batch), batch, shares(model))
     loss.backward()
     assert all(router.weight.grad.abs().sum() > 0 for router in model.decoder.routers())
 

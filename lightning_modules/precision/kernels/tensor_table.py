@@ -10,6 +10,8 @@ from lightning_modules.precision.kernels import adamw
 BLOCK = 4096
 # How many numbers one thread moves at once; what lies at a multiple of them moves fastest.
 ALIGNMENT = 8
+# Tensors mostly stay where they are; gradients of steps that no graph has recorded move about.
+MOST_REMEMBERED = 16
 
 
 class TensorTable:
@@ -27,6 +29,7 @@ class TensorTable:
             tensors.append(torch.full((n_chunks,), tensor, dtype=torch.int32))
             starts.append(torch.arange(n_chunks, dtype=torch.int32))
         self.device = device
+        self._offsets: dict[tuple[int, ...], Tensor] = {}
         self.size_alignment = 1 if any(size % ALIGNMENT for size in sizes) else ALIGNMENT
         self.sizes = torch.tensor(sizes, dtype=torch.int64, device=device)
         self.chunk_tensors = torch.cat(tensors).to(device)
@@ -43,12 +46,17 @@ class TensorTable:
         Raises:
             ValueError: when one is not contiguous, or does not begin at a multiple of ALIGNMENT numbers.
         """
-        first = tensors[0]
         for tensor in tensors:
             if not tensor.is_contiguous() or tensor.data_ptr() % (ALIGNMENT * tensor.element_size()):
                 raise ValueError(f"A tensor of shape {list(tensor.shape)} is not contiguous, or not aligned.")
-        distances = [(tensor.data_ptr() - first.data_ptr()) // first.element_size() for tensor in tensors]
-        return torch.tensor(distances, dtype=torch.int64).pin_memory().to(self.device, non_blocking=True)
+        addresses = tuple(tensor.data_ptr() for tensor in tensors)
+        if addresses not in self._offsets:
+            if len(self._offsets) == MOST_REMEMBERED:
+                self._offsets.clear()
+            distances = [(address - addresses[0]) // tensors[0].element_size() for address in addresses]
+            offsets = torch.tensor(distances, dtype=torch.int64).pin_memory()
+            self._offsets[addresses] = offsets.to(self.device, non_blocking=True)
+        return self._offsets[addresses]
 
     def squared_norm(self, gradients: Sequence[Tensor]) -> Tensor:
         """The sum of squares of all gradients, a scalar in FP32."""

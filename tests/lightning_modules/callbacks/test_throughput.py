@@ -15,11 +15,18 @@ from lightning_modules.schedule import ScheduleConfig
 class Clock:
     """A training whose time is told by hand."""
 
-    def __init__(self, config: DecoderConfig, depth: int, world_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self,
+        config: DecoderConfig,
+        depth: int,
+        world_size: int,
+        monkeypatch: pytest.MonkeyPatch,
+        log_every: int = 1,
+    ) -> None:
         self.now = 100.0
         self.rates: list[float] = []
         self.depth = depth
-        self.trainer = SimpleNamespace(global_step=0, world_size=world_size)
+        self.trainer = SimpleNamespace(global_step=0, world_size=world_size, log_every_n_steps=log_every)
         self.module = LanguageModel(
             replace(config, num_nextn_predict_layers=depth),
             ObjectiveConfig(1.0, 0.3, 0.001, 0.0),
@@ -33,9 +40,9 @@ class Clock:
         self.callback = Throughput()
         self.callback.on_train_start(self.trainer, self.module)
 
-    def log(self, name: str, value: float) -> None:
+    def log(self, name: str, value: torch.Tensor) -> None:
         assert name == "throughput/tokens_per_second"
-        self.rates.append(value)
+        self.rates.append(float(value))
 
     def batch(self, seconds: float, windows: int, sequence_length: int, steps: bool = True) -> None:
         self.now += seconds
@@ -68,7 +75,17 @@ def test_micro_batches_count_towards_their_optimizer_step(
 def test_time_spent_validating_does_not_count(tiny_config: DecoderConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(tiny_config, 1, 1, monkeypatch)
     clock.batch(seconds=1.0, windows=1, sequence_length=10)
+    clock.callback.on_validation_start(clock.trainer, clock.module)
     clock.now += 60
     clock.callback.on_validation_end(clock.trainer, clock.module)
     clock.batch(seconds=1.0, windows=1, sequence_length=10)
     assert clock.rates == pytest.approx([10.0, 10.0])
+
+
+def test_steps_that_are_not_logged_count_towards_the_next_that_is(
+    tiny_config: DecoderConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(tiny_config, 0, 1, monkeypatch, log_every=3)
+    for seconds in (1.0, 2.0, 1.0, 4.0, 1.0, 1.0):
+        clock.batch(seconds, windows=1, sequence_length=12)
+    assert clock.rates == pytest.approx([36 / 4, 36 / 6])

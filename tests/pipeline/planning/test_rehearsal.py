@@ -71,7 +71,7 @@ def step(model: LanguageModel, training: PlannedTraining) -> None:
     def loss() -> torch.Tensor:
         documents = batch.document_ids[:, : batch.n_positions]
         output = model.running_decoder.losses(batch.tokens[:, :-1], batch.targets(), documents)
-        return model.objective_loss(output, batch, progress=0.0)[0]
+        return model.objective_loss(output, batch, model.objective.mtp_shares(depth, progress=0.0))[0]
 
     loss().backward()
 

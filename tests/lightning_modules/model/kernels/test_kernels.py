@@ -3,6 +3,7 @@ import torch
 
 from lightning_modules.model.dispatch import Permutation
 from lightning_modules.model.exact_product import bf16_parts, exact_linear
+from lightning_modules.model.experts import grouped_linear
 from lightning_modules.model.router import Router
 from tests.conftest import TINY
 
@@ -59,3 +60,22 @@ def test_rows_spread_and_summed_have_the_gradients_of_indexing(device: str) -> N
     plain.unflatten(0, (50, 3)).sum(dim=1).square().sum().backward()
     for mine, reference in zip(got, (tokens.grad, gates.grad), strict=True):
         torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-4)
+
+
+@on_gpu
+@pytest.mark.parametrize("counts", [(3, 0, 70, 1, 130), (0, 0, 1), (256,)])
+def test_experts_multiply_in_fp32_without_the_host(counts: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(sum(counts), 40, device="cuda", requires_grad=True)
+    weight = torch.randn(len(counts), 72, 40, device="cuda", requires_grad=True)
+    gradient = torch.randn(sum(counts), 72, device="cuda")
+    offsets = torch.tensor(counts, device="cuda").cumsum(0).to(torch.int32)
+    product = grouped_linear(rows, weight, offsets)
+    product.backward(gradient)
+    parts = zip(
+        rows.detach().double().split(counts), gradient.double().split(counts), weight.detach().double(), strict=True
+    )
+    expected, of_rows, of_weight = zip(*((x @ w.mT, g @ w, g.mT @ x) for x, g, w in parts), strict=True)
+    torch.testing.assert_close(product.double(), torch.cat(expected), rtol=0, atol=1e-4)
+    torch.testing.assert_close(rows.grad.double(), torch.cat(of_rows), rtol=0, atol=1e-4)
+    torch.testing.assert_close(weight.grad.double(), torch.stack(of_weight), rtol=0, atol=1e-4)

@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.step_graph import N_WARM_UPS, StepGraph
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+
+
+def test_inputs_of_every_shape_warm_up_anew() -> None:
+    graph = StepGraph(lambda x: (x.sum(), ()), [], n_accumulated=1)
+    few, many = (torch.zeros(2), 5), (torch.zeros(3), 5)
+    assert [graph.is_ready(few) for _ in range(N_WARM_UPS + 1)] == [False] * N_WARM_UPS + [True]
+    assert not graph.is_ready(many)
+    assert not graph.is_ready((torch.zeros(3), 6))
+    assert not graph.is_ready(few)
+
+
+def network() -> tuple[nn.Module, list[Tensor]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Linear(16, 4)).cuda()
+    return model, [torch.randn(5, 8, device="cuda") for _ in range(4)]
+
+
+@on_gpu
+@pytest.mark.parametrize("sum_up", [False, True])
+def test_a_replay_gives_what_the_step_itself_gives(sum_up: bool) -> None:
+    model, inputs = network()
+
+    def compute(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        y = model(x)
+        return y.square().mean(), {"largest": y.max()}
+
+    graph = StepGraph(compute, model.parameters(), n_accumulated=2 if sum_up else 1)
+    while not graph.is_ready(inputs[0]):
+        pass
+    model.zero_grad()
+    told = []
+    for x in inputs:
+        told.append(graph.run(x))
+        graph.place_gradients(sum_up)
+    found = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    for x, (loss, others) in zip(inputs, told, strict=True):
+        expected, largest = compute(x)
+        if not sum_up:
+            model.zero_grad()
+        (expected / (2 if sum_up else 1)).backward()
+        torch.testing.assert_close(loss, expected.detach())
+        torch.testing.assert_close(others["largest"], largest["largest"].detach())
+    torch.testing.assert_close(found, [p.grad for p in model.parameters()])
+
+
+@on_gpu
+def test_recording_leaves_gradients_alone_and_weights_may_change_between_replays() -> None:
+    model, (x, *_) = network()
+    graph = StepGraph(lambda x: (model(x).sum(), ()), model.parameters(), n_accumulated=1)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    while not graph.is_ready(x):
+        pass
+    before, _ = graph.run(x)
+    assert all(bool((p.grad == 1).all()) for p in model.parameters())
+    with torch.no_grad():
+        model[2].bias += 1
+    after, _ = graph.run(x)
+    torch.testing.assert_close(after, before + x.shape[0] * 4)
