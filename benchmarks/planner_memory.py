@@ -99,7 +99,7 @@ class QuicklyInitialised(LanguageModel):
 
 def collate(rows: list[Tensor], depth: int) -> Batch:
     tokens = torch.stack(rows)
-    return Batch.whole_step(tokens, torch.zeros_like(tokens), depth)
+    return Batch.whole_step(tokens, torch.zeros_like(tokens), depth).with_borders()
 
 
 def plan(training: PlannedTraining) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_modules.model.document_borders import DocumentBorders
+from lightning_modules.model.document_borders import FEWEST, SHORTEST, DocumentBorders
 from lightning_modules.model.token_loss import IGNORED_TARGET
 
 
@@ -43,6 +43,10 @@ class Batch(NamedTuple):
         n_positions = tokens.shape[1] - 1 - depth
         counts = [are_targets(document_ids, n_positions, ahead).sum(dim=1) for ahead in range(1, 2 + depth)]
         return cls(tokens, document_ids, positions, torch.stack(counts, dim=1).double())
+
+    def with_borders(self, room: tuple[int, int] = (FEWEST, SHORTEST)) -> "Batch":
+        """The same, still on a CPU, with `borders` that have `room` at least (see `DocumentBorders.of`)."""
+        return self._replace(borders=DocumentBorders.of(self.document_ids[:, : self.n_positions], room))
 
     @property
     def n_positions(self) -> int:

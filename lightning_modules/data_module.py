@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from lightning_modules.batch import Batch
+from lightning_modules.model.document_borders import FEWEST, SHORTEST
 from lightning_modules.packing import PACKING, Documents, PackedDocuments
 
 
@@ -104,9 +105,21 @@ class RankSlices(Sampler[int]):
         return range(start, start + self.batch_size)
 
 
-def collate(windows: list[Batch]) -> Batch:
-    """Stack windows into a batch [B, T + lookahead]."""
-    return Batch(*default_collate([window[:4] for window in windows]))
+class Collate:
+    """Stacks windows into batches [B, T + lookahead], and finds their documents' borders while the host knows them.
+
+    Room for these only grows: a GPU that has recorded a step has to do so again with more room, but not with less.
+    """
+
+    def __init__(self) -> None:
+        self._room = FEWEST, SHORTEST
+
+    def __call__(self, windows: list[Batch]) -> Batch:
+        """A batch of these windows."""
+        batch = Batch(*default_collate([window[:4] for window in windows])).with_borders(self._room)
+        assert batch.borders is not None
+        self._room = batch.borders.room
+        return batch
 
 
 class SpeechTokens(L.LightningDataModule):
@@ -141,6 +154,7 @@ class SpeechTokens(L.LightningDataModule):
         self.n_batches = n_batches
         self.train_windows = PackedDocuments(train, sequence_length, lookahead, seed)
         self.validation_windows = PackedDocuments(validation, sequence_length, lookahead, seed=None)
+        self._collate = Collate()
         self._loaded_position: int | None = None
         self._sampler: RankSlices | None = None
 
@@ -158,7 +172,7 @@ class SpeechTokens(L.LightningDataModule):
         )
         windows_per_step = trainer.world_size * self.batch_size * trainer.accumulate_grad_batches
         windows = OptimizerSteps(self.train_windows, position, windows_per_step)
-        return DataLoader(windows, batch_size=self.batch_size, sampler=self._sampler, collate_fn=collate)
+        return DataLoader(windows, batch_size=self.batch_size, sampler=self._sampler, collate_fn=self._collate)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's validation windows, in the documents' own order; every rank has equally many, some empty."""
@@ -169,7 +183,7 @@ class SpeechTokens(L.LightningDataModule):
             OnePass(self.validation_windows),
             batch_size=self.batch_size,
             sampler=range(rank, n_windows, world_size),
-            collate_fn=collate,
+            collate_fn=self._collate,
         )
 
     def windows_of(self, batch_idx: int, rank: int) -> range:

@@ -14,7 +14,6 @@ from lightning_modules.fused_adamw import FusedAdamW
 from lightning_modules.model.attention import fits_borders
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.decoder import Decoder, DecoderLosses
-from lightning_modules.model.document_borders import FEWEST, SHORTEST, DocumentBorders
 from lightning_modules.model.router import sequence_balance_loss, switch_balance_loss
 from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
@@ -104,7 +103,6 @@ class LanguageModel(L.LightningModule):
         self.records_steps = record_steps
         self._step_graph: StepGraph | None = None
         self._was_replayed = False
-        self._room = FEWEST, SHORTEST
         if compile_blocks:
             for block in self.decoder.blocks():
                 block.compile()
@@ -134,14 +132,6 @@ class LanguageModel(L.LightningModule):
     def on_train_end(self) -> None:
         """Let go of the graph's memory."""
         self._step_graph = None
-
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Find the documents' borders while the host knows them."""
-        if not self._attends_within_borders:
-            return batch
-        borders = DocumentBorders.of(batch.document_ids[:, : batch.n_positions], self._room)
-        self._room = borders.room
-        return batch._replace(borders=borders)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of one micro-batch, and the tokens each expert received [layers, E].
@@ -179,7 +169,9 @@ class LanguageModel(L.LightningModule):
             # Stretches that differ from batch to batch would have blocks compiled anew, and a GPU wait for the host.
             decoder.attends_by_document = document_ids.device.type == "cpu" and not self.compiles_blocks
             positions = batch.positions[:, : batch.n_positions]
-            output = decoder.losses(tokens, targets, document_ids, positions, batch.borders)
+            # The kernel is for a GPU and 16 bits.
+            borders = batch.borders if self.working_weights is not None and fits_borders(decoder.config) else None
+            output = decoder.losses(tokens, targets, document_ids, positions, borders)
         are_real = (document_ids >= 0).flatten()
         return output._replace(routings=[routing._replace(are_real=are_real) for routing in output.routings])
 
@@ -282,12 +274,6 @@ class LanguageModel(L.LightningModule):
         self.log("train/gradient_norm", norm)
         if self.check_gradients is not None:
             self.check_gradients(optimizer, norm)
-
-    @property
-    def _attends_within_borders(self) -> bool:
-        """Whether the kernel for packed documents fits: on a GPU, in BF16."""
-        in_bf16 = self.working_weights is not None
-        return in_bf16 and not self.attend_across_documents and fits_borders(self.decoder.config)
 
     def _global_means(self, sums: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """Means over all ranks, from this rank's sums and counts, in one reduction."""

@@ -113,6 +113,7 @@ def train_ours(workload: Workload, course: Course, folder: Path) -> LanguageMode
             workload.trainer.attend_across_documents,
             workload.trainer.recompute_activations,
             workload.trainer.compile,
+            workload.trainer.cuda_graph,
         )
     with redirect_stdout(sys.stderr):
         trainer = build_trainer(

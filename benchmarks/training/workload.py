@@ -99,7 +99,7 @@ class RandomBatches(Dataset[Batch]):
         generator = torch.Generator().manual_seed(step * self.world_size + self.rank)
         tokens = torch.randint(decoder.vocab_size, size, generator=generator)
         document_ids = torch.arange(size[1]) // (self.workload.document_length or size[1])
-        return Batch.whole_step(tokens, document_ids.expand(size).contiguous(), depth)
+        return Batch.whole_step(tokens, document_ids.expand(size).contiguous(), depth).with_borders()
 
 
 class RandomTokens(L.LightningDataModule):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import default_collate
 
 from lightning_modules.batch import Batch, are_targets
+from lightning_modules.data_module import Collate
 from lightning_modules.packing import PackedDocuments, best_fit_decreasing
 from tests.lightning_modules.numbered_documents import NumberedDocuments
 
@@ -53,7 +53,7 @@ def test_an_epoch_holds_every_token_once_and_cuts_nothing_that_fits(sequence_len
     assert windows.longest_stretch == min(sequence_length, 40)
     seen, targets, whole = [], [], 0
     for index in range(epoch * len(windows), (epoch + 1) * len(windows)):
-        tokens, ids, positions, _ = windows[index]
+        tokens, ids, positions, *_ = windows[index]
         is_input = ids[:sequence_length] >= 0
         seen += tokens[:sequence_length][is_input].tolist()
         targets += tokens[1 : sequence_length + 1][are_targets(ids[None], sequence_length, 1)[0]].tolist()
@@ -102,7 +102,7 @@ def test_targets_are_counted_before_the_windows_are_read(sequence_length: int, l
     windows = PackedDocuments(DOCUMENTS, sequence_length, lookahead, seed=2)
     for first, n_windows in ((0, 1), (1, 3), (len(windows) - 1, 2 * len(windows) + 3)):
         read = [windows[i] for i in range(first, first + n_windows)]
-        batch = default_collate(read)
+        batch = Collate()(read)
         counted = Batch.whole_step(batch.tokens, batch.document_ids, lookahead - 1).n_targets
         torch.testing.assert_close(batch.n_targets, counted)
         torch.testing.assert_close(windows.mean_targets(first, n_windows), counted.mean(dim=0))

@@ -13,13 +13,12 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils.data import default_collate
 
 from lightning_modules.batch import Batch
 from lightning_modules.callbacks.anomaly import AnomalyError, AnomalyGuard
 from lightning_modules.callbacks.resume import step_checkpoints
 from lightning_modules.configuration import AnomalyConfig, OptimizerConfig, TrainerConfig
-from lightning_modules.data_module import OptimizerSteps, SpeechTokens
+from lightning_modules.data_module import Collate, OptimizerSteps, SpeechTokens
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.parallel.configuration import ParallelConfig
@@ -166,7 +165,7 @@ def train_without_lightning(decoder: DecoderConfig, skipped_step: int) -> tuple[
         steps = OptimizerSteps(data.train_windows, 0, 2 * ACCUMULATE)
         for micro_batch in range(ACCUMULATE):
             first = 2 * (ACCUMULATE * step + micro_batch)
-            batch = default_collate([steps[first], steps[first + 1]])
+            batch = Collate()([steps[first], steps[first + 1]])
             output = model.predict(batch)
             shares = model.objective.mtp_shares(len(output.sums) - 1, step / N_STEPS)
             loss, _ = model.objective_loss(output, batch, shares)
