@@ -72,8 +72,11 @@ class Recorder(L.Callback):
     def on_train_batch_start(self, *_: Any) -> None:
         self._begun = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self.losses.append(trainer.callback_metrics["train/loss"].detach().clone())
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, LanguageModel)
+        self.losses.append(pl_module.global_means(outputs["sums"])["train/loss"])
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - self._begun)

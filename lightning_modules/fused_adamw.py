@@ -38,8 +38,9 @@ class FusedAdamW(torch.optim.Optimizer):
         self.moments = moments
         self._copies = {id(master): working for master, working in working_weights.pairs}
         self._gradient_scale: Tensor | None = None
-        self._n_steps: int | None = None
+        self._n_steps = torch.tensor(0.0)
         self._kinds: dict[tuple[int, ...], _Kind] = {}
+        self._clipped: list[_Kind] = []
 
     @torch.no_grad()
     def clip(self, max_norm: float) -> Tensor:
@@ -47,7 +48,8 @@ class FusedAdamW(torch.optim.Optimizer):
 
         They stay as they are: the step multiplies, without a pass over memory of its own. Every rank returns the same.
         """
-        squares = [kind.squared_norm() for kind in self._find_kinds()]
+        self._clipped[:] = self._find_kinds()
+        squares = [kind.squared_norm() for kind in self._clipped]
         norm = torch.stack(squares).sum().sqrt() if squares else torch.tensor(0.0)
         self._gradient_scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
         return norm
@@ -59,42 +61,45 @@ class FusedAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        kinds = self._find_kinds()
+        # Whoever looked at the norm has kept the GPU waiting since: little is left to be done now.
+        scale = self._gradient_scale if self._clipped else None
+        kinds = list(self._clipped) or self._find_kinds()
         if kinds:
-            n_steps = self._count_step([parameter for kind in kinds for parameter in kind.parameters])
+            n_steps = self._count_step(kinds)
             group = self.param_groups[0]
             (beta1, beta2), rate, epsilon = group["betas"], group["lr"], group["eps"]
             corrections = 1 - beta1**n_steps, (1 - beta2**n_steps) ** 0.5
+            if scale is None:
+                scale = torch.ones((), device=kinds[0].parameters[0].device)
             for kind in kinds:
-                scale = self._gradient_scale
-                if scale is None:
-                    scale = torch.ones((), device=kind.parameters[0].device)
                 kind.step(scale, rate, beta1, beta2, epsilon, *corrections)
-        self._gradient_scale = None
+        self._clipped.clear()
         return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients, and what was found out about them."""
+        super().zero_grad(set_to_none)
+        # In place: Lightning calls this on a copy of the optimizer.
+        self._clipped.clear()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, whatever type its moments were saved in."""
         super().load_state_dict(state_dict)
-        self._n_steps, self._kinds = None, {}
+        self._kinds = {}
+        self._clipped.clear()
+        known = [state["step"] for state in self.state.values()]
+        self._n_steps = known[0].cpu().clone() if known else torch.tensor(0.0)
         for state in self.state.values():
+            state["step"] = self._n_steps
             for name in ("exp_avg", "exp_avg_sq"):
                 state[name] = state[name].to(self.moments)
 
-    def _count_step(self, parameters: list[Tensor]) -> int:
-        """Make room for new parameters' moments, and count; the host keeps the number, so as not to wait for a GPU."""
-        if self._n_steps is None:
-            known = [state["step"] for state in self.state.values() if "step" in state]
-            self._n_steps = int(known[0]) if known else 0
-        for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state["step"] = torch.tensor(float(self._n_steps))
-                state["exp_avg"] = torch.zeros_like(parameter, dtype=self.moments)
-                state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=self.moments)
+    def _count_step(self, kinds: list["_Kind"]) -> int:
+        """Make room for new parameters' moments, and count, in one number on the host that is everybody's."""
+        for kind in kinds:
+            kind.begin(self._n_steps, self.moments)
         self._n_steps += 1
-        torch._foreach_add_([self.state[parameter]["step"] for parameter in parameters], 1)
-        return self._n_steps
+        return int(self._n_steps)
 
     def _find_kinds(self) -> list["_Kind"]:
         """Parameters that have gradients, apart by what one launch cannot mix."""
@@ -112,6 +117,7 @@ class FusedAdamW(torch.optim.Optimizer):
             if parameters not in self._kinds:
                 self._kinds[parameters] = _Kind(self.state, part)
             kinds.append(self._kinds[parameters])
+            kinds[-1].take_gradients()
         return kinds
 
 
@@ -124,15 +130,33 @@ class _Kind:
 
         self.parameters = [parameter for parameter, _, _ in parts]
         self._state = state
+        self._moments: tuple[list[Tensor], list[Tensor]] | None = None
+        self._gradients: list[Tensor] = []
         self._masters = [local(parameter.detach()) for parameter in self.parameters]
         self._copies = [local(copy.detach()) for _, copy, _ in parts]
         device = self._masters[0].device
         self._decays = torch.tensor([decay for _, _, decay in parts], device=device)
         self._table = TensorTable([master.numel() for master in self._masters], device)
 
+    def take_gradients(self) -> None:
+        """Look where the gradients lie."""
+        self._table.forget(self._gradients)
+        self._gradients = [local(parameter.grad) for parameter in self.parameters if parameter.grad is not None]
+
+    def begin(self, n_steps: Tensor, moments: torch.dtype) -> None:
+        """Let every parameter have its state, if it has none yet."""
+        if self._moments is not None:
+            return
+        for parameter in self.parameters:
+            if not self._state[parameter]:
+                zeros = (torch.zeros_like(parameter, dtype=moments) for _ in range(2))
+                self._state[parameter] = dict(zip(("step", "exp_avg", "exp_avg_sq"), (n_steps, *zeros), strict=True))
+        first, second = ([local(self._state[p][n]) for p in self.parameters] for n in ("exp_avg", "exp_avg_sq"))
+        self._moments = first, second
+
     def squared_norm(self) -> Tensor:
         """Of all gradients, over all ranks."""
-        squares = self._table.squared_norm(self._gradients())
+        squares = self._table.squared_norm(self._gradients)
         parameter = self.parameters[0]
         if not isinstance(parameter, DTensor):
             return squares
@@ -141,8 +165,6 @@ class _Kind:
 
     def step(self, scale: Tensor, *numbers: float) -> None:
         """Launch the kernel; `numbers` as it names them, from the rate on."""
-        means, squares = ([local(self._state[p][name]) for p in self.parameters] for name in ("exp_avg", "exp_avg_sq"))
-        self._table.adamw(self._masters, self._copies, self._gradients(), means, squares, self._decays, scale, *numbers)
-
-    def _gradients(self) -> list[Tensor]:
-        return [local(parameter.grad) for parameter in self.parameters if parameter.grad is not None]
+        assert self._moments is not None
+        tensors = self._masters, self._copies, self._gradients, *self._moments
+        self._table.adamw(*tensors, self._decays, scale, *numbers)

@@ -11,10 +11,11 @@ from torch import Tensor
 from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.fused_adamw import FusedAdamW
+from lightning_modules.logged_steps import is_logged
 from lightning_modules.model.attention import fits_borders
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.decoder import Decoder, DecoderLosses
-from lightning_modules.model.router import sequence_balance_loss, switch_balance_loss
+from lightning_modules.model.router import expert_loads, joined, sequence_balance_loss, switch_balance_loss
 from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
 from lightning_modules.precision.plugins import LossScalingPrecision
@@ -133,8 +134,8 @@ class LanguageModel(L.LightningModule):
         """Let go of the graph's memory."""
         self._step_graph = None
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss of one micro-batch, and the tokens each expert received [layers, E].
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """The loss of one micro-batch, the tokens each expert received [layers, E], and the parts of the loss as Sums.
 
         What is logged are the means over the optimizer step's micro-batches so far: with its last one, the step's own.
         """
@@ -147,17 +148,17 @@ class LanguageModel(L.LightningModule):
         compute = self._step_graph.run if self._step_graph and self._was_replayed else self._share_of_step
         loss, (sums, expert_load) = compute(*inputs)
         self._step_sums = _added(self._step_sums, sums)
-        self.log_dict({name: mean.float() for name, mean in self._global_means(self._step_sums).items()})
-        # As a number, Lightning would bring it to the GPU, and wait.
-        self.log("train/learning_rate", torch.tensor(self._learning_rate()))
-        return {"loss": loss, "expert_load": expert_load}
+        if is_logged(self.trainer, self.global_step + 1):
+            self.log_dict({name: mean.float() for name, mean in self.global_means(self._step_sums).items()})
+            # As a number, Lightning would bring it to the GPU, and wait.
+            self.log("train/learning_rate", torch.tensor(self._learning_rate()))
+        return {"loss": loss, "expert_load": expert_load, "sums": sums}
 
     def _share_of_step(self, batch: Batch, ahead_shares: Tensor) -> tuple[Tensor, tuple[Sums, Tensor]]:
         """A micro-batch's loss, and beside it what it was summed from, and every expert's tokens [layers, E]."""
         output = self.predict(batch)
         loss, sums = self.objective_loss(output, batch, ahead_shares.unbind())
-        loads = [routing.load() for routing in output.routings]
-        return loss, (sums, torch.stack(loads) if loads else loss.new_zeros(0, 0))
+        return loss, (sums, expert_loads(output.routings) if output.routings else loss.new_zeros(0, 0))
 
     def predict(self, batch: Batch) -> DecoderLosses:
         """The decoder's losses over a batch; padding counts in no routing."""
@@ -218,11 +219,12 @@ class LanguageModel(L.LightningModule):
             loss = loss + share * ahead / n_targets
         sums = _named_sums("train", output)
         if self.objective.sequence_balance_weight and output.routings:
-            balance = torch.stack([sequence_balance_loss(r, batch.tokens.shape[0]) for r in output.routings]).mean()
+            n_sequences = len(output.routings) * batch.tokens.shape[0]
+            balance = sequence_balance_loss(joined(output.routings), n_sequences)
             loss = loss + self.objective.sequence_balance_weight * balance / n_ranks
             sums["train/balance_loss"] = (balance, torch.ones_like(balance))
         if self.objective.switch_balance_weight and output.routings:
-            balance = torch.stack([switch_balance_loss(routing) for routing in output.routings]).mean()
+            balance = switch_balance_loss(joined(output.routings), n_layers=len(output.routings))
             loss = loss + self.objective.switch_balance_weight * balance / n_ranks
             sums["train/switch_balance_loss"] = (balance, torch.ones_like(balance))
         return loss, {name: (total.detach(), count) for name, (total, count) in sums.items()}
@@ -237,7 +239,7 @@ class LanguageModel(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all ranks; Lightning's own would round down the ranks' mean number of targets."""
-        for name, mean in self._global_means(self._validation_sums).items():
+        for name, mean in self.global_means(self._validation_sums).items():
             self.log(name, mean.float(), prog_bar=name == "val/loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -271,11 +273,12 @@ class LanguageModel(L.LightningModule):
         limit = float("inf") if gradient_clip_val is None else float(gradient_clip_val)
         fused = getattr(optimizer, "optimizer", optimizer)
         norm = fused.clip(limit) if isinstance(fused, FusedAdamW) else clip_gradients(self.parameters(), limit)
-        self.log("train/gradient_norm", norm)
+        if is_logged(self.trainer, self.global_step + 1):
+            self.log("train/gradient_norm", norm)
         if self.check_gradients is not None:
             self.check_gradients(optimizer, norm)
 
-    def _global_means(self, sums: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    def global_means(self, sums: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """Means over all ranks, from this rank's sums and counts, in one reduction."""
         table = torch.stack([torch.stack((total.detach(), count.to(total.dtype))) for total, count in sums.values()])
         if self._trainer is not None:

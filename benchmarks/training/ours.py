@@ -82,7 +82,8 @@ class Course(L.Callback):
     ) -> None:
         """Keep the first losses."""
         if len(self.losses) < FIRST_STEPS:
-            self.losses.append(trainer.callback_metrics["train/loss"].detach().clone())
+            assert isinstance(pl_module, LanguageModel)
+            self.losses.append(pl_module.global_means(outputs["sums"])["train/loss"])
 
     def _between_steps(self) -> None:
         n_steps = self.clock.n_steps

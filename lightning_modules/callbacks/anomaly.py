@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_modules.configuration import AnomalyConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
+from lightning_modules.logged_steps import is_logged
 from lightning_modules.precision.plugins import LossScalingPrecision
 
 log = logging.getLogger(__name__)
@@ -125,8 +126,8 @@ class AnomalyGuard(L.Callback):
         else:
             self._answer(anomaly, trainer, _describe(trainer, batches, losses))
             optimizer.zero_grad(set_to_none=True)
-        if "skip" in (self.config.nonfinite, self.config.spike):
-            model.log("train/skipped_steps", float(self.skipped))
+        if "skip" in (self.config.nonfinite, self.config.spike) and is_logged(trainer, trainer.global_step + 1):
+            model.log("train/skipped_steps", torch.tensor(float(self.skipped)))
 
     def _count_overflow(self, overflowed: bool, trainer: L.Trainer, model: LanguageModel, scale: float) -> None:
         """Log the loss scale of this step, and the overflows so far.

@@ -7,8 +7,9 @@ import lightning as L  # noqa: N812
 import torch
 from torch import Tensor
 
-from lightning_modules.callbacks.logged_steps import is_logged
 from lightning_modules.language_model import LanguageModel
+from lightning_modules.logged_steps import is_logged
+from lightning_modules.model.router import update_biases
 
 
 def max_violation(load: Tensor) -> Tensor:
@@ -61,9 +62,8 @@ class ExpertBalance(L.Callback):
         self._load, self._step = None, trainer.global_step
         decoder = pl_module.decoder
         routers = dict(zip(decoder.expert_layers(), decoder.routers(), strict=True))
-        for load, router in zip(total, routers.values(), strict=True):
-            router.update_bias(load, pl_module.objective.bias_update_speed)
-        if is_logged(trainer):
+        update_biases(list(routers.values()), total, pl_module.objective.bias_update_speed)
+        if is_logged(trainer, self._step):
             pl_module.log_dict(balance_metrics(dict(zip(routers, total.cpu(), strict=True))))
             biases = torch.stack([router.e_score_correction_bias for router in routers.values()]).cpu()
             ranges = biases.max(dim=1).values - biases.min(dim=1).values

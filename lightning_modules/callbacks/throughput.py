@@ -6,8 +6,8 @@ from typing import Any
 import lightning as L  # noqa: N812
 import torch
 
-from lightning_modules.callbacks.logged_steps import is_logged
 from lightning_modules.language_model import LanguageModel
+from lightning_modules.logged_steps import is_logged
 
 
 class Throughput(L.Callback):
@@ -34,7 +34,7 @@ class Throughput(L.Callback):
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        if is_logged(trainer):
+        if is_logged(trainer, self._step):
             n_tokens, now = int(self._tokens), time.perf_counter()
             pl_module.log("throughput/tokens_per_second", torch.tensor(n_tokens / (now - self._since)))
             self._since = now

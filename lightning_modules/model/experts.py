@@ -59,6 +59,16 @@ def _uncompiled_grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Ten
     return F.grouped_mm(rows, weight.mT, offs=offsets)
 
 
+def weighted_swiglu(gate_up: Tensor, gates: Tensor) -> Tensor:
+    """silu(gate) · up, each row as often as its gate says: [R, 2I] and [R] give [R, I]."""
+    if gate_up.is_cuda:
+        from lightning_modules.model.kernels import swiglu
+
+        return swiglu.weighted_swiglu(gate_up, gates)
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up * gates.unsqueeze(-1).to(up.dtype)
+
+
 class GroupedExperts(nn.Module):
     """The routed experts' weights, stacked, and applied to rows sorted by expert with one grouped matmul each.
 
@@ -89,8 +99,7 @@ class GroupedExperts(nn.Module):
             rows, gates = F.pad(rows, (0, 0, 0, 1)), F.pad(gates, (0, 1))
             rows_per_expert = F.pad(rows_per_expert[1:], (1, 0), value=1)
         offsets = rows_per_expert.cumsum(0).to(torch.int32)
-        gate, up = self.grouped_mm(rows, local(self.gate_up_proj), offsets).chunk(2, dim=-1)
-        weighted = F.silu(gate) * up * gates.unsqueeze(-1).to(up.dtype)
+        weighted = weighted_swiglu(self.grouped_mm(rows, local(self.gate_up_proj), offsets), gates)
         return self.grouped_mm(weighted, local(self.down_proj), offsets)[:n_rows]
 
 

@@ -119,6 +119,19 @@ class Router(nn.Module):
         self.expert_loads.fill_(1 / self.expert_loads.numel())
 
 
+@torch.no_grad()
+def update_biases(routers: list[Router], loads: Tensor, speed: float) -> None:
+    """`Router.update_bias` of every layer, from `loads` [layers, E], in a few operations over all of them."""
+    if any(isinstance(router, HierarchicalRouter) for router in routers):
+        for router, load in zip(routers, loads, strict=True):
+            router.update_bias(load, speed)
+        return
+    steps = speed * torch.sign(loads.mean(dim=1, keepdim=True) - loads)
+    torch._foreach_add_([router.e_score_correction_bias for router in routers], list(steps))
+    shares = loads / loads.sum(dim=1, keepdim=True).clamp_min(1)
+    torch._foreach_lerp_([router.expert_loads for router in routers], list(shares), 1 - EXPERT_LOADS_DECAY)
+
+
 class HierarchicalRouter(Router):
     """Chooses experts as `Router` does, and then the best segments within each of them.
 
@@ -169,6 +182,22 @@ class HierarchicalRouter(Router):
         self.segment_bias.zero_()
 
 
+def joined(routings: list[Routing]) -> Routing:
+    """The routings of several layers one after the other, as that of one with more tokens."""
+    indices, gates, scores, masks = zip(*routings, strict=True)
+    are_real = None if masks[0] is None else torch.cat(masks)
+    return Routing(torch.cat(indices), torch.cat(gates), torch.cat(scores), are_real)
+
+
+def expert_loads(routings: list[Routing]) -> Tensor:
+    """How many tokens each expert of every layer received [layers, E], as FP32 counts."""
+    n_layers, n_experts = len(routings), routings[0].scores.shape[1]
+    indices = torch.stack([routing.indices + layer * n_experts for layer, routing in enumerate(routings)])
+    masks = [routing.are_real for routing in routings if routing.are_real is not None]
+    counted = torch.stack(masks)[:, :, None].expand_as(indices) if masks else None
+    return count_rows(indices, n_layers * n_experts, counted).float().view(n_layers, n_experts)
+
+
 def sequence_balance_loss(routing: Routing, n_sequences: int) -> Tensor:
     """The complementary sequence-wise balance loss, without its weight α (arXiv 2412.19437, equations 17 to 20).
 
@@ -193,11 +222,11 @@ def sequence_balance_loss(routing: Routing, n_sequences: int) -> Tensor:
     return (share * mean_score).sum(dim=-1).mean()
 
 
-def switch_balance_loss(routing: Routing) -> Tensor:
+def switch_balance_loss(routing: Routing, n_layers: int = 1) -> Tensor:
     """The auxiliary loss of the Switch Transformer, without its weight (arXiv 2101.03961, equations 4 to 6).
 
     E · Σ_i f_i · P_i over all tokens of a micro-batch at once: f_i is the fraction of best scores that are expert i's,
     P_i its mean score, normalised over experts as the softmax is there. Balanced routing gives 1. It differs from
     `sequence_balance_loss` in what has to be balanced: the batch, not every sequence of it.
     """
-    return sequence_balance_loss(routing, n_sequences=1)
+    return sequence_balance_loss(routing, n_sequences=n_layers)

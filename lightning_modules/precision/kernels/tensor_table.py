@@ -10,8 +10,6 @@ from lightning_modules.precision.kernels import adamw
 BLOCK = 4096
 # How many numbers one thread moves at once; what lies at a multiple of them moves fastest.
 ALIGNMENT = 8
-# Tensors mostly stay where they are; gradients of steps that no graph has recorded move about.
-MOST_REMEMBERED = 16
 
 
 class TensorTable:
@@ -29,7 +27,8 @@ class TensorTable:
             tensors.append(torch.full((n_chunks,), tensor, dtype=torch.int32))
             starts.append(torch.arange(n_chunks, dtype=torch.int32))
         self.device = device
-        self._offsets: dict[tuple[int, ...], Tensor] = {}
+        # The lists are kept, so that no other one can come to have the number of one of them.
+        self._found: dict[int, tuple[Sequence[Tensor], Tensor]] = {}
         self.size_alignment = 1 if any(size % ALIGNMENT for size in sizes) else ALIGNMENT
         self.sizes = torch.tensor(sizes, dtype=torch.int64, device=device)
         self.chunk_tensors = torch.cat(tensors).to(device)
@@ -41,22 +40,23 @@ class TensorTable:
         return self.chunk_tensors.numel()
 
     def offsets(self, tensors: Sequence[Tensor]) -> Tensor:
-        """How far every tensor lies from the first one, in numbers [n_tensors].
+        """How far every tensor lies from the first one, in numbers [n_tensors]; of one list, looked up once.
 
         Raises:
             ValueError: when one is not contiguous, or does not begin at a multiple of ALIGNMENT numbers.
         """
-        for tensor in tensors:
-            if not tensor.is_contiguous() or tensor.data_ptr() % (ALIGNMENT * tensor.element_size()):
-                raise ValueError(f"A tensor of shape {list(tensor.shape)} is not contiguous, or not aligned.")
-        addresses = tuple(tensor.data_ptr() for tensor in tensors)
-        if addresses not in self._offsets:
-            if len(self._offsets) == MOST_REMEMBERED:
-                self._offsets.clear()
-            distances = [(address - addresses[0]) // tensors[0].element_size() for address in addresses]
-            offsets = torch.tensor(distances, dtype=torch.int64).pin_memory()
-            self._offsets[addresses] = offsets.to(self.device, non_blocking=True)
-        return self._offsets[addresses]
+        if id(tensors) not in self._found:
+            for tensor in tensors:
+                if not tensor.is_contiguous() or tensor.data_ptr() % (ALIGNMENT * tensor.element_size()):
+                    raise ValueError(f"A tensor of shape {list(tensor.shape)} is not contiguous, or not aligned.")
+            first, size = tensors[0].data_ptr(), tensors[0].element_size()
+            distances = torch.tensor([(tensor.data_ptr() - first) // size for tensor in tensors], dtype=torch.int64)
+            self._found[id(tensors)] = tensors, distances.pin_memory().to(self.device, non_blocking=True)
+        return self._found[id(tensors)][1]
+
+    def forget(self, tensors: Sequence[Tensor]) -> None:
+        """Let go of a list that will not come again."""
+        self._found.pop(id(tensors), None)
 
     def squared_norm(self, gradients: Sequence[Tensor]) -> Tensor:
         """The sum of squares of all gradients, a scalar in FP32."""

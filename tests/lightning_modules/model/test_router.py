@@ -1,5 +1,6 @@
 """Routing and balance losses, against float64 written from the papers; balancing, on skewed inputs."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,14 @@ import torch
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.dispatch import LocalDispatcher
 from lightning_modules.model.experts import GroupedExperts, grouped_linear
-from lightning_modules.model.router import Router, sequence_balance_loss, switch_balance_loss
+from lightning_modules.model.router import (
+    Router,
+    expert_loads,
+    joined,
+    sequence_balance_loss,
+    switch_balance_loss,
+    update_biases,
+)
 
 
 def build_router(config: DecoderConfig) -> Router:
@@ -196,3 +204,26 @@ def test_grouped_experts_equal_a_loop_over_tokens() -> None:
             gate, up = (experts.gate_up_proj[expert] @ token).chunk(2)
             expected += weight * (experts.down_proj[expert] @ (torch.nn.functional.silu(gate) * up))
         torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_layers_balance_together_as_each_does_alone(tiny_config: DecoderConfig, padded: bool) -> None:
+    routers = [Router(tiny_config) for _ in range(3)]
+    for seed, router in enumerate(routers):
+        torch.manual_seed(seed)
+        torch.nn.init.normal_(router.weight)
+    tokens = torch.randn(12, tiny_config.hidden_size)
+    are_real = torch.arange(12) % 4 < 3 if padded else None
+    routings = [router(tokens)._replace(are_real=are_real) for router in routers]
+    loads = torch.stack([routing.load() for routing in routings])
+    assert torch.equal(expert_loads(routings), loads)
+    by_sequence = torch.stack([sequence_balance_loss(routing, 4) for routing in routings]).mean()
+    torch.testing.assert_close(sequence_balance_loss(joined(routings), 3 * 4), by_sequence)
+    by_batch = torch.stack([switch_balance_loss(routing) for routing in routings]).mean()
+    torch.testing.assert_close(switch_balance_loss(joined(routings), n_layers=3), by_batch)
+    others = deepcopy(routers)
+    update_biases(routers, loads, speed=0.01)
+    for router, other, load in zip(routers, others, loads, strict=True):
+        other.update_bias(load, 0.01)
+        assert torch.equal(router.e_score_correction_bias, other.e_score_correction_bias)
+        torch.testing.assert_close(router.expert_loads, other.expert_loads)

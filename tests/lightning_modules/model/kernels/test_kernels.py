@@ -3,7 +3,7 @@ import torch
 
 from lightning_modules.model.dispatch import Permutation
 from lightning_modules.model.exact_product import bf16_parts, exact_linear
-from lightning_modules.model.experts import grouped_linear
+from lightning_modules.model.experts import grouped_linear, weighted_swiglu
 from lightning_modules.model.router import Router
 from tests.conftest import TINY
 
@@ -79,3 +79,21 @@ def test_experts_multiply_in_fp32_without_the_host(counts: tuple[int, ...]) -> N
     torch.testing.assert_close(product.double(), torch.cat(expected), rtol=0, atol=1e-4)
     torch.testing.assert_close(rows.grad.double(), torch.cat(of_rows), rtol=0, atol=1e-4)
     torch.testing.assert_close(weight.grad.double(), torch.stack(of_weight), rtol=0, atol=1e-4)
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_swiglu_weighs_rows_by_their_gates(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    gate_up = torch.randn(300, 2 * 72, device="cuda", dtype=dtype, requires_grad=True)
+    gates = torch.rand(300, device="cuda", requires_grad=True)
+    gradient = torch.randn(300, 72, device="cuda", dtype=dtype)
+    weighted_swiglu(gate_up, gates).backward(gradient)
+    exact, exact_gates = (x.detach().double().requires_grad_() for x in (gate_up, gates))
+    gate, up = exact.chunk(2, dim=-1)
+    expected = torch.nn.functional.silu(gate) * up * exact_gates[:, None]
+    expected.backward(gradient.double())
+    rounding = {"rtol": 2**-8, "atol": 1e-5} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(weighted_swiglu(gate_up, gates).double(), expected, **rounding)
+    torch.testing.assert_close(gate_up.grad.double(), exact.grad, **rounding)
+    torch.testing.assert_close(gates.grad.double(), exact_gates.grad, rtol=1e-4, atol=1e-4)
