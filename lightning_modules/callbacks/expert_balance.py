@@ -25,18 +25,12 @@ def load_cv(load: Tensor) -> Tensor:
     return load.std(dim=-1, correction=0) / load.mean(dim=-1)
 
 
-def balance_metrics(loads: Mapping[int, Tensor]) -> dict[str, Tensor]:
-    """Both measures of every layer under their logged names, left where the loads are, which are read by nobody here.
-
-    Args:
-        loads: of each layer, the tokens of each expert [E].
-    """
-    if not loads:
-        return {}
-    table = torch.stack(list(loads.values()))
+def balance_metrics(loads: Mapping[int, Tensor]) -> dict[str, float]:
+    """Both measures of every layer under their logged names; `loads` are {layer: tokens of each expert [E]}."""
     metrics = {}
-    for name, values in (("max_violation", max_violation(table)), ("load_cv", load_cv(table))):
-        metrics |= {f"moe/{name}/layer_{layer}": value for layer, value in zip(loads, values, strict=True)}
+    for layer, load in loads.items():
+        metrics[f"moe/max_violation/layer_{layer}"] = float(max_violation(load))
+        metrics[f"moe/load_cv/layer_{layer}"] = float(load_cv(load))
     return metrics
 
 

@@ -75,7 +75,7 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
     n_frames = sum((length - 2) // vocabulary.n_codebooks for length in test.lengths)
     metrics = {
         **loss_metrics(score, baseline, n_frames / codec.frame_rate),
-        **{f"eval/{name}": float(value) for name, value in balance_metrics(score.expert_load).items()},
+        **{f"eval/{name}": value for name, value in balance_metrics(score.expert_load).items()},
         **audio_metrics({row["signal"]: row for row in comparison}, real, settings.flatness_gate),
     }
     (folder / IDENTITY).unlink(missing_ok=True)
