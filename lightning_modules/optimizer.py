@@ -22,8 +22,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW over `groups` of parameters, each with its own `weight_decay` (arXiv 1711.05101).
 
-    Parameters that have working weights step with them, in one kernel. Else FP32 moments are torch's own AdamW, fused
-    on a GPU.
+    Parameters that have working weights step with them, in one kernel. Else FP32 moments are torch's own fused
+    AdamW.
     """
     check_moments(moments, betas)
     if working_weights is not None:
@@ -32,10 +32,8 @@ def build_optimizer(
     if moments == "bf16":
         return BF16MomentsAdamW(groups, lr, betas, eps)
     parameters = [parameter for group in groups for parameter in group["params"]]
-    # On a CPU torch's own choice stays, and with it every bit of earlier runs.
-    fused = True if all(parameter.is_cuda for parameter in parameters) else None
     is_sharded = any(isinstance(parameter, DTensor) for parameter in parameters)
-    return (ShardedAdamW if is_sharded else torch.optim.AdamW)(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+    return (ShardedAdamW if is_sharded else torch.optim.AdamW)(groups, lr=lr, betas=betas, eps=eps, fused=True)
 
 
 class ShardedAdamW(torch.optim.AdamW):

@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 
+from lightning_modules.model import by_hand
+from lightning_modules.model.by_hand.attention import attend
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.document_borders import DocumentBorders
+from lightning_modules.model.norm import RMSNorm
 from lightning_modules.model.rotary import attention_scale, rotary_cos_sin, rotate
 
 # DeepSeek's code and transformers normalise the latents with this constant, whatever rms_norm_eps says.
@@ -140,12 +143,12 @@ class LatentAttention(nn.Module):
         self.compresses_query = config.q_lora_rank is not None
         if config.q_lora_rank is not None:
             self.q_a_proj = nn.Linear(hidden, config.q_lora_rank, bias=False)
-            self.q_a_layernorm = nn.RMSNorm(config.q_lora_rank, eps=LATENT_NORM_EPS)
+            self.q_a_layernorm = RMSNorm(config.q_lora_rank, eps=LATENT_NORM_EPS)
             self.q_b_proj = nn.Linear(config.q_lora_rank, query_width, bias=False)
         else:
             self.q_proj = nn.Linear(hidden, query_width, bias=False)
         self.kv_a_proj_with_mqa = nn.Linear(hidden, config.kv_lora_rank + config.qk_rope_head_dim, bias=False)
-        self.kv_a_layernorm = nn.RMSNorm(config.kv_lora_rank, eps=LATENT_NORM_EPS)
+        self.kv_a_layernorm = RMSNorm(config.kv_lora_rank, eps=LATENT_NORM_EPS)
         self.kv_b_proj = nn.Linear(config.kv_lora_rank, self.n_heads * (self.nope_dim + self.value_dim), bias=False)
         self.o_proj = nn.Linear(self.n_heads * self.value_dim, hidden, bias=False)
 
@@ -199,6 +202,9 @@ class LatentAttention(nn.Module):
             return heads.unflatten(0, (query_nope.shape[0], -1)).transpose(1, 2)
         query = torch.cat((query_nope, query_rope), dim=-1)
         key = torch.cat((key_nope, shared_key), dim=-1)
+        if inputs.mask is None and query.requires_grad and by_hand.applies_to(query):
+            rows = tuple((row, 0, query.shape[2]) for row in range(query.shape[0]))
+            return attend(query, key, value, self.scale, rows if inputs.stretches is None else inputs.stretches)
         if inputs.stretches is not None:
             return self._attend_by_stretch(query, key, value, inputs.stretches)
         return F.scaled_dot_product_attention(

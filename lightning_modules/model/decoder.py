@@ -17,6 +17,7 @@ from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
 from lightning_modules.model.initialisation import draw_normal, local_part
+from lightning_modules.model.norm import RMSNorm
 from lightning_modules.model.recompute import recomputed
 from lightning_modules.model.router import Router, Routing
 from lightning_modules.model.token_loss import IGNORED_TARGET, summed_cross_entropy
@@ -55,9 +56,9 @@ class Block(nn.Module):
 
     def __init__(self, config: DecoderConfig, is_dense: bool) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.self_attn = LatentAttention(config)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp: FeedForward | MixtureOfExperts = (
             FeedForward(config.hidden_size, config.intermediate_size) if is_dense else MixtureOfExperts(config)
         )
@@ -83,11 +84,11 @@ class PredictionModule(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.enorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.hnorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.enorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.hnorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.eh_proj = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
         self.block = Block(config, is_dense=False)
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(
         self,
@@ -122,7 +123,7 @@ class Decoder(nn.Module):
         self.attends_by_document = False
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, config.is_dense(layer)) for layer in range(config.num_hidden_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
         self.mtp = nn.ModuleList(PredictionModule(config) for _ in range(config.num_nextn_predict_layers))

@@ -6,7 +6,10 @@ Suffixes: N tokens, K chosen experts a token, E experts, D hidden; R rows, one f
 from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from lightning_modules.model import by_hand
 
 
 class Dispatched(NamedTuple):
@@ -137,7 +140,7 @@ def _spread(tokens: Tensor, order: Tensor, n_chosen: int) -> Tensor:
         from lightning_modules.model.kernels.permutation import spread_rows
 
         return spread_rows(tokens, order, n_chosen)
-    return tokens[order // n_chosen]
+    return tokens.index_select(0, order // n_chosen)
 
 
 def _sum(rows: Tensor, places: Tensor) -> Tensor:
@@ -145,6 +148,9 @@ def _sum(rows: Tensor, places: Tensor) -> Tensor:
         from lightning_modules.model.kernels.permutation import sum_rows
 
         return sum_rows(rows, places)
+    if by_hand.applies_to(rows):
+        # One pass, without a copy of the rows beside their sums.
+        return F.embedding_bag(places, rows, mode="sum")
     return rows[places].sum(dim=1)
 
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_modules.model import by_hand
+from lightning_modules.model.by_hand.experts import weighted_experts
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.dispatch import Dispatcher, LocalDispatcher
 from lightning_modules.model.router import HierarchicalRouter, Router, Routing
@@ -99,8 +101,11 @@ class GroupedExperts(nn.Module):
             rows, gates = F.pad(rows, (0, 0, 0, 1)), F.pad(gates, (0, 1))
             rows_per_expert = F.pad(rows_per_expert[1:], (1, 0), value=1)
         offsets = rows_per_expert.cumsum(0).to(torch.int32)
-        weighted = weighted_swiglu(self.grouped_mm(rows, local(self.gate_up_proj), offsets), gates)
-        return self.grouped_mm(weighted, local(self.down_proj), offsets)[:n_rows]
+        gate_up, down = local(self.gate_up_proj), local(self.down_proj)
+        if self.grouped_mm is grouped_linear and by_hand.applies_to(rows):
+            return weighted_experts(rows, gates, gate_up, down, offsets)[:n_rows]
+        weighted = weighted_swiglu(self.grouped_mm(rows, gate_up, offsets), gates)
+        return self.grouped_mm(weighted, down, offsets)[:n_rows]
 
 
 class SegmentedExperts(nn.Module):

@@ -29,6 +29,7 @@ KEPT_OPERATIONS = {
     "melisma::multiply_rows",
     "melisma::choose_experts",
     "melisma::spread_rows",
+    "melisma::attend_stretches",
     "aten::_scaled_dot_product_flash_attention",
     "aten::_scaled_dot_product_flash_attention_for_cpu",
     "aten::_scaled_dot_product_efficient_attention",
@@ -37,6 +38,7 @@ KEPT_OPERATIONS = {
     "aten::topk",
     "aten::sort.stable",
     "aten::index.Tensor",
+    "aten::index_select",
     "_c10d_functional::all_gather_into_tensor",
     "_c10d_functional::all_to_all_single",
 }

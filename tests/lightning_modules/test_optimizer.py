@@ -46,11 +46,13 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> l
     return losses
 
 
-def test_fp32_moments_are_torch_s_own_bit_for_bit() -> None:
+def test_fp32_moments_are_torch_s_own_fused_step_bit_for_bit() -> None:
     ours, theirs = build_model(), build_model()
     optimizer = build(ours, "fp32")
     assert type(optimizer) is torch.optim.AdamW
-    assert train(ours, optimizer, range(5)) == train(theirs, torch.optim.AdamW(groups_of(theirs), **SETTINGS), range(5))
+    assert train(ours, optimizer, range(5)) == train(
+        theirs, torch.optim.AdamW(groups_of(theirs), fused=True, **SETTINGS), range(5)
+    )
 
 
 def test_bf16_moments_follow_fp32_ones() -> None:

@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.language_model import LanguageModel
+from lightning_modules.model import by_hand
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
@@ -91,10 +92,11 @@ def most_allocated(model: LanguageModel, training: PlannedTraining) -> int:
 
 
 @pytest.mark.parametrize(("precision", "recompute"), [("bf16", False), ("bf16", True), ("fp32", False)])
-def test_a_rehearsed_step_allocates_what_a_real_one_does(training, gpu, precision, recompute):
+def test_a_rehearsed_step_allocates_what_a_real_one_does(monkeypatch, training, gpu, precision, recompute):
     training = replace(training, precision=precision, recompute_activations=recompute)
     with mock.patch.object(rehearsal, "ENOUGH_BLOCKS", 100):
         rehearsed = rehearse(training, ONE, replace(gpu, attention="cpu"))
+    monkeypatch.setattr(by_hand, "applies_to", lambda _: False)  # as on a GPU
     with single_rank():
         measured = most_allocated(sharded_model(training), training)
     planned = max(segment.peak.total() for segment in rehearsed.segments)
