@@ -47,7 +47,7 @@ log = logging.getLogger("benchmarks")
 
 PEERS = ("transformers", "torchtitan")
 WARM_UP = 4
-STEPS = {"cpu": 40, "cuda": 16}
+STEPS = {"cpu": 20, "cuda": 16}
 LOSS_TOLERANCE = 1e-2
 LEARNING_RATE = 1e-4
 
