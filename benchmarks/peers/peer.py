@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from benchmarks.training.clock import StepClock
 from benchmarks.training.workload import RandomBatches, Workload
-from lightning_modules.batch import Batch, are_targets
+from lightning_modules.batch import Batch
+from lightning_modules.model.token_loss import IGNORED_TARGET
 
 log = logging.getLogger(__name__)
-
-IGNORED = -100
 
 
 class Peer(ABC):
@@ -55,7 +55,7 @@ class Peer(ABC):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean cross-entropy over `targets` [B, T] that count."""
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_TARGET)
 
     def clip(self, max_norm: float) -> None:
         """Clip the total norm of all gradients."""
@@ -63,10 +63,8 @@ class Peer(ABC):
 
     def step(self, batch: Batch) -> Tensor:
         """One optimizer step; its loss, on the device."""
-        batch = Batch(*(tensor.to(self.device) for tensor in batch))
-        n_positions = batch.tokens.shape[1] - 1
-        counts = are_targets(batch.document_ids, n_positions, ahead=1)
-        loss = self.loss(self.logits(batch.tokens[:, :-1], batch), batch.tokens[:, 1:].masked_fill(~counts, IGNORED))
+        batch = move_data_to_device(batch, self.device)
+        loss = self.loss(self.logits(batch.tokens[:, : batch.n_positions], batch), batch.targets()[0])
         loss.backward()
         if self.workload.trainer.gradient_clip_val is not None:
             self.clip(self.workload.trainer.gradient_clip_val)
