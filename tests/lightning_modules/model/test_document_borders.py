@@ -1,10 +1,11 @@
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
+from lightning_modules.model.attention import LatentAttention, packed_inputs
 from lightning_modules.model.configuration import DecoderConfig
-from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.document_borders import DocumentBorders
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernel needs a GPU")
@@ -30,25 +31,22 @@ def test_room_once_found_serves_smaller_batches() -> None:
 @on_gpu
 @pytest.mark.parametrize(("rope", "value"), [(64, 128), (16, 48)])
 def test_one_kernel_attends_as_the_mask_does(tiny_config: DecoderConfig, rope: int, value: int) -> None:
-    config = replace(
-        tiny_config, qk_rope_head_dim=rope, qk_nope_head_dim=2 * rope, v_head_dim=value, num_nextn_predict_layers=1
-    )
-    decoder = Decoder(config)
-    decoder.initialize_weights(0)
-    decoder = decoder.to("cuda", torch.bfloat16)
+    torch.manual_seed(0)
+    config = replace(tiny_config, qk_rope_head_dim=rope, qk_nope_head_dim=2 * rope, v_head_dim=value)
+    attention = LatentAttention(config).to("cuda", torch.bfloat16)
+    exact = deepcopy(attention).double()
     document_ids = torch.tensor([0] * 70 + [1] * 300 + [2] * 1 + [-1] * 29).repeat(2, 1)
     document_ids[1, :100] = 7
-    tokens = torch.randint(config.vocab_size, (2, 401), device="cuda")
-    real = (document_ids >= 0).cuda()
-
-    def losses_and_gradients(borders: DocumentBorders | None) -> list[torch.Tensor]:
-        decoder.zero_grad()
-        output = decoder(tokens, document_ids.cuda(), None, borders)
-        logits = torch.stack([output.logits, *output.ahead_logits])[:, real].float()
-        logits.logsumexp(dim=-1).sum().backward()
-        return [logits.detach(), *(p.grad.float() for p in decoder.parameters() if p.grad is not None)]
-
     borders = DocumentBorders.of(document_ids)
-    by_kernel = losses_and_gradients(borders._replace(offsets=borders.offsets.cuda()))
-    for found, expected in zip(by_kernel, losses_and_gradients(None), strict=True):
-        assert (found - expected).norm() <= 0.02 * expected.norm() + 1e-5
+    borders = borders._replace(offsets=borders.offsets.cuda())
+    hidden = torch.randn(2, 400, config.hidden_size, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    exact_hidden = hidden.detach().double().requires_grad_()
+    gradient = torch.randn_like(hidden)
+    by_kernel = attention(hidden, packed_inputs(config, document_ids.cuda(), borders=borders))
+    by_mask = exact(exact_hidden, packed_inputs(config, document_ids.cuda()))
+    by_kernel.backward(gradient)
+    by_mask.backward(gradient.double())
+    found = [by_kernel, hidden.grad, *(p.grad for p in attention.parameters())]
+    expected = [by_mask, exact_hidden.grad, *(p.grad for p in exact.parameters())]
+    for mine, reference in zip(found, expected, strict=True):
+        assert (mine.double() - reference).norm() <= 0.02 * reference.norm()

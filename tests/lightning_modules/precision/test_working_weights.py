@@ -94,7 +94,7 @@ def test_the_fused_step_equals_torchs_own_with_clipping(moments: torch.dtype) ->
     for step in range(4):
         for (_, weight), other in zip(working.pairs, reference, strict=True):
             weight.grad = (torch.randn_like(weight, dtype=torch.float32) * 10.0 ** (step - 2)).to(weight.dtype)
-            other.grad = weight.grad.float()
+            other.grad = weight.grad.to(torch.float32, copy=True)
         working.hand_over_gradients(accumulates=False)
         norm = fused.clip(1.0)
         torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(reference, 1.0), rtol=1e-5, atol=0)
