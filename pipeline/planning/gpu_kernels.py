@@ -1,18 +1,12 @@
 """What kernels of a GPU allocate, on tensors that lie nowhere."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-
-from lightning_modules.model import dispatch, token_loss
-from lightning_modules.model.exact_product import exact_linear
-from lightning_modules.model.router import Router
-from lightning_modules.model.sharded import whole
 
 
 class GpuKernels(TorchFunctionMode):
@@ -38,7 +32,8 @@ class GpuKernels(TorchFunctionMode):
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float
     ) -> Tensor:
         bias = _as_bias(attn_mask, query)
-        if self.attention == "cudnn":
+        # cuDNN knows types of 16 bits alone.
+        if self.attention == "cudnn" and query.dtype != torch.float32:
             attend = torch.ops.aten._scaled_dot_product_cudnn_attention
             return attend(query, key, value, bias, True, 0.0, is_causal, False, scale=scale)[0]
         attend = torch.ops.aten._scaled_dot_product_efficient_attention
@@ -83,40 +78,6 @@ def _scaled_grouped_mm(left: Tensor, right: Tensor, *scales_and_offsets: Any) ->
 def _mm(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     """A product [R, K] by [K, N] in a type of its own, which only a GPU knows."""
     return left.new_empty(left.shape[0], right.shape[1], dtype=dtype)
-
-
-def gpu_ways() -> Iterator[Any]:
-    """Patches by which the decoder goes, on tensors of any device, the ways that it goes on a GPU in 16 bits."""
-    yield mock.patch.object(dispatch, "_spread", _spread)
-    yield mock.patch.object(dispatch, "_sum", _sum)
-    yield mock.patch.object(Router, "_logits", _logits)
-    yield mock.patch.object(Router, "_choose", _choose)
-    yield mock.patch.object(token_loss, "_runs_in_chunks", lambda device, dtype: dtype.itemsize == 2)
-    yield mock.patch.object(token_loss, "_replace_by_gradients", _in_place)
-    yield mock.patch.object(token_loss, "_add_product", _in_place)
-
-
-def _spread(tokens: Tensor, order: Tensor, n_chosen: int) -> Tensor:
-    return tokens.new_empty(order.numel(), tokens.shape[1])
-
-
-def _sum(rows: Tensor, places: Tensor) -> Tensor:
-    return rows.new_empty(places.shape[0], rows.shape[1])
-
-
-def _logits(router: Router, hidden: Tensor) -> Tensor:
-    weight = whole(router.weight)
-    if hidden.dtype == torch.bfloat16 and weight.dtype == torch.float32:
-        return exact_linear(hidden, weight)
-    return F.linear(hidden.float(), weight.float())
-
-
-def _in_place(*_: Tensor) -> None:
-    """Fills what is there already; a mock would keep its arguments alive."""
-
-
-def _choose(router: Router, biased_scores: Tensor) -> Tensor:
-    return biased_scores.new_empty(biased_scores.shape[0], router.n_chosen, dtype=torch.int64)
 
 
 # Operations that tensors without memory do not know, or not in every type, and what allocates the same results.

@@ -21,12 +21,15 @@ from torch.distributed.tensor import DTensor
 from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.language_model import LanguageModel
+from lightning_modules.model.attention import fits_borders
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.document_borders import FEWEST, DocumentBorders
 from lightning_modules.precision import scaled_experts
 from lightning_modules.precision.kernels import blockwise as kernels
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.planning.fake_ranks import local_shard, sharded_decoder, standing_for_rank_0
-from pipeline.planning.gpu_kernels import SHAPE_ONLY, GpuKernels, gpu_ways
+from pipeline.planning.gpu_kernels import SHAPE_ONLY, GpuKernels
+from pipeline.planning.gpu_ways import gpu_ways
 from pipeline.planning.live_memory import LiveMemory, Segment
 from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
 
@@ -113,7 +116,7 @@ def _step(
     with live:
         live.begin("embedding")
         with GpuKernels(attention):
-            loss = _loss(model, decoder, batch, training)
+            loss = _loss(model, decoder, batch, training, attention)
         live.begin("backward head")
         with live.allocating("temporary"):
             torch.autograd.backward(loss)
@@ -121,10 +124,14 @@ def _step(
     return tuple(live.segments[:-1])
 
 
-def _loss(model: LanguageModel, decoder: Decoder, batch: Batch, training: PlannedTraining) -> Tensor:
+def _loss(model: LanguageModel, decoder: Decoder, batch: Batch, training: PlannedTraining, attention: str) -> Tensor:
     """What `LanguageModel.training_step` does up to its result."""
-    documents = None if training.attend_across_documents else batch.document_ids[:, : batch.n_positions]
-    output = decoder.losses(batch.tokens[:, :-1], batch.targets(), documents)
+    documents = borders = None
+    if not training.attend_across_documents:
+        documents = batch.document_ids[:, : batch.n_positions]
+        if training.has_working_weights and fits_borders(training.decoder) and attention != "cpu":
+            borders = DocumentBorders(torch.empty(FEWEST + 1, dtype=torch.int32), training.sequence_length)
+    output = decoder.losses(batch.tokens[:, :-1], batch.targets(), documents, borders=borders)
     loss, _ = model.objective_loss(output, batch, model.objective.mtp_shares(len(output.sums) - 1, progress=0.0))
     return loss
 

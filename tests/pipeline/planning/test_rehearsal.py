@@ -152,7 +152,7 @@ def test_few_blocks_stand_for_many(training, gpu, layout, recompute):
     assert shallow.fullest.phase == deep.fullest.phase
     assert shallow.fullest.total == pytest.approx(deep.fullest.total, rel=1e-3)
     # Where tokens went is known until the backward pass begins; of blocks this narrow that is a share one sees.
-    assert shallow.activations == pytest.approx(deep.activations, rel=6e-3)
+    assert shallow.activations == pytest.approx(deep.activations, rel=1e-2)
 
 
 def test_recompute_and_fp8_keep_less(training, gpu):

@@ -30,7 +30,7 @@ def test_a_layout_between_rehearsed_ones_is_estimated_from_above(training, gpu):
 
 
 def test_the_best_layout_fits_and_its_ranks_receive_least_from_other_machines(training, gpu):
-    report = plan(training, ParallelConfig(ep=2, nodes=2, gpus_per_node=2), gpu)
+    report = plan(replace(training, batch_size=8), ParallelConfig(ep=2, nodes=2, gpus_per_node=2), gpu)
     assert report["fits"]
     assert report["recommended"] == report["sweep"][0]
     assert report["recommended"]["fits"]
