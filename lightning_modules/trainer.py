@@ -18,6 +18,8 @@ from lightning_modules.callbacks.random_state import RandomState
 from lightning_modules.callbacks.resume import ResumeCheckpoint
 from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.configuration import TrainerConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.counting import build_on_meta, training_flops_per_token
 from lightning_modules.parallel.checkpoint_io import CheckpointFiles
 from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.parallel.launch import Processes, find_processes, refuse_other_processes
@@ -25,6 +27,10 @@ from lightning_modules.parallel.one_device import OneDeviceStrategy
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.precision.plugins import build_precision
 from lightning_modules.precision.recipes import RECIPES
+
+# Compiling takes about half a minute, and a compiled step two thirds of the time: a GPU wins that back in a minute or
+# two, in which it computes so many floating-point operations.
+REPAYS_COMPILING = 1e16
 
 
 def n_ranks(strategy: ParallelConfig | None, accelerator: str) -> int:
@@ -89,6 +95,19 @@ def build_trainer(
     )
 
 
+def compiles(config: TrainerConfig, decoder: DecoderConfig, precision: str) -> bool:
+    """Whether a training compiles its blocks: as `trainer.compile` says, or else where it pays.
+
+    It does on a GPU, unless FP8 is emulated there, and in trainings of REPAYS_COMPILING operations or more a device.
+    """
+    if config.compile is not None:
+        return config.compile
+    if config.accelerator != "gpu" or _is_emulated(precision, config.accelerator):
+        return False
+    n_tokens = config.max_steps * config.accumulate_grad_batches * config.batch_size * config.sequence_length
+    return n_tokens * training_flops_per_token(build_on_meta(decoder), config.sequence_length) >= REPAYS_COMPILING
+
+
 def _callbacks(config: TrainerConfig, folder: Path) -> list[L.Callback]:
     resume = ResumeCheckpoint(folder, config.checkpoint_every_steps, config.keep_last)
     average = [] if config.ema_decay is None else [ParameterAverage(config.ema_decay, config.ema_offload)]
@@ -108,13 +127,22 @@ def _callbacks(config: TrainerConfig, folder: Path) -> list[L.Callback]:
 
 def _check_compilable(precision: str, accelerator: str) -> None:
     """Refuse to compile FP8 where it is emulated: torch's compiler fails on that, minutes later and hard to read."""
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-    if precision in RECIPES and not RECIPES[precision].runs_on(torch.Size((128, 128)), device):
+    if _is_emulated(precision, accelerator):
         raise ValueError(
-            f"trainer.compile is true, but precision={precision} is emulated on this device ({device.type}), which "
-            "cannot be compiled; set trainer.compile=false, or choose precision=bf16."
+            f"trainer.compile is true, but precision={precision} is emulated on this device "
+            f"({_device(accelerator).type}), which cannot be compiled; set trainer.compile=false, or choose "
+            "precision=bf16."
         )
+
+
+def _is_emulated(precision: str, accelerator: str) -> bool:
+    return precision in RECIPES and not RECIPES[precision].runs_on(torch.Size((128, 128)), _device(accelerator))
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _one_device(accelerator: str) -> OneDeviceStrategy:

@@ -26,7 +26,7 @@ from lightning_modules.parallel.checkpoint_folder import remove
 from lightning_modules.parallel.checkpoint_loading import load_weights, read_description
 from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.schedule import ScheduleConfig
-from lightning_modules.trainer import build_trainer, model_device, n_ranks
+from lightning_modules.trainer import build_trainer, compiles, model_device, n_ranks
 from pipeline.configuration.command_line import next_command, preparing_command
 from pipeline.configuration.composed import Folders, is_multirun
 from pipeline.configuration.model import read_model
@@ -209,7 +209,7 @@ def build_model(
             values["seed"],
             trainer.attend_across_documents,
             trainer.recompute_activations,
-            trainer.compile,
+            compiles(trainer, decoder, values["precision"]["kind"]),
             trainer.cuda_graph,
         )
 

@@ -15,7 +15,7 @@ from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
-from lightning_modules.trainer import build_trainer
+from lightning_modules.trainer import build_trainer, compiles
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="working weights are a GPU's")
 
@@ -259,6 +259,17 @@ def test_the_checkpoint_opens_without_unpickling(tiny_config: DecoderConfig, tmp
     checkpoint = torch.load(best_checkpoint(tmp_path), weights_only=True)
     assert DecoderConfig(**checkpoint["hyper_parameters"]["decoder"]) == tiny_config
     assert "optimizer_states" not in checkpoint
+
+
+def test_a_gpu_compiles_what_repays_it(tiny_config: DecoderConfig) -> None:
+    def decides(precision: str = "bf16", **changes: Any) -> bool:
+        return compiles(trainer_config(**({"accelerator": "gpu", "compile": None} | changes)), tiny_config, precision)
+
+    assert decides(max_steps=10**8, batch_size=64)
+    assert not decides(max_steps=100)
+    assert not decides(max_steps=10**8, batch_size=64, accelerator="cpu")
+    assert decides(max_steps=1, compile=True)
+    assert not decides(max_steps=10**8, batch_size=64, compile=False)
 
 
 def test_emulated_fp8_is_not_compiled(tmp_path: Path) -> None:
