@@ -19,7 +19,7 @@ class Plan(NamedTuple):
     """Tokens under way.
 
     Attributes:
-        tokens: [P·N, D] of all ranks; not to be read before they have arrived, and neither are the gates.
+        tokens: [P·N, D] of all ranks; not to be read before they have arrived.
         gates: [P·N, K] of all ranks.
         choices: those of experts here.
         n_rows: [] how many, once it has arrived on the host.
@@ -59,11 +59,11 @@ class AllGatherDispatcher:
         torch._dynamo.config.capture_scalar_outputs = True
 
     def plan(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Plan:
-        """Begin to gather everything, what the host waits for first."""
-        chosen = _gather(indices, self.ranks)
-        tokens, gates = (_Gathered.apply(sending, self.ranks) for sending in (tokens, gates))
-        choices = Choices.among(wait_tensor(chosen), self.first_expert, self.n_local_experts)
-        return Plan(tokens, gates, choices, copy_to_host(choices.rows_per_expert.sum()))
+        """Gather what was chosen, and begin to gather tokens; the former first, which the host waits for."""
+        indices, gates = _GatheredChoice.apply(indices, gates, self.ranks)
+        under_way = _Gathered.apply(tokens, self.ranks)
+        choices = Choices.among(indices, self.first_expert, self.n_local_experts)
+        return Plan(under_way, gates, choices, copy_to_host(choices.rows_per_expert.sum()))
 
     def dispatch(self, plan: Plan) -> Dispatched:
         """Take the rows of the experts here."""
@@ -72,8 +72,8 @@ class AllGatherDispatcher:
         torch._check(n_rows >= 0)
         torch._check(n_rows <= plan.choices.order.shape[0])
         selection = Selection.of(plan.choices, n_rows)
-        tokens, gates = (_Arrived.apply(under_way, self.ranks) for under_way in (plan.tokens, plan.gates))
-        return Dispatched(selection.rows_of(tokens), selection.gates_of(gates), selection.rows_per_expert, selection)
+        rows = selection.rows_of(_Arrived.apply(plan.tokens, self.ranks))
+        return Dispatched(rows, selection.gates_of(plan.gates), selection.rows_per_expert, selection)
 
     def combine(self, rows: Tensor, way_back: Selection) -> Tensor:
         """Sum the experts' rows [R, D] for every token, and this rank's tokens [N, D] over all ranks."""
@@ -85,6 +85,23 @@ class Ranks(NamedTuple):
 
     size: int
     name: str
+
+
+class _GatheredChoice(torch.autograd.Function):
+    """Experts and their gates [N, K] of all ranks, side by side in one exchange; gradients of gates are added up."""
+
+    @staticmethod
+    def forward(ctx: Any, indices: Tensor, gates: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+        ctx.ranks = ranks
+        both = torch.cat((indices.to(torch.int32), gates.contiguous().view(torch.int32)), dim=1)
+        chosen, weights = wait_tensor(_gather(both, ranks)).chunk(2, dim=1)
+        chosen, weights = chosen.to(indices.dtype), weights.contiguous().view(gates.dtype)
+        ctx.mark_non_differentiable(chosen)
+        return chosen, weights
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
+        return None, _add_up(_return(gradients[1], ctx.ranks), ctx.ranks), None
 
 
 class _Gathered(torch.autograd.Function):

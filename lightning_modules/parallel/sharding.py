@@ -8,16 +8,20 @@ from typing import cast
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import Placement, Replicate, Shard, distribute_tensor
 
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Block, Decoder, PredictionModule
 from lightning_modules.model.dispatch import Dispatcher
 from lightning_modules.model.experts import GroupedExperts, MixtureOfExperts
+from lightning_modules.model.router import Router
 from lightning_modules.parallel.all_to_all import all_to_all_dispatcher
 from lightning_modules.parallel.gradient_sum import SumInOnePlace
 
 MakeDispatcher = Callable[[int, DeviceMesh], Dispatcher]
+
+# Up to so many parameters, a GiB in BF16, cost less memory than what the host does around every block to save it.
+GATHERED_AT_ONCE = 2**29
 
 
 def parallelise(
@@ -25,6 +29,7 @@ def parallelise(
     mesh: DeviceMesh,
     policy: MixedPrecisionPolicy,
     make_dispatcher: MakeDispatcher = all_to_all_dispatcher,
+    gathered_at_once: int = GATHERED_AT_ONCE,
 ) -> None:
     """Shard `decoder` in place over `mesh`, as `build_mesh` arranges it; parameters may be on the meta device.
 
@@ -32,8 +37,10 @@ def parallelise(
     are copies. A block's parameters are gathered whole when it runs, one block ahead, and dropped after it. Gradients
     are summed over ranks, not averaged: each rank's loss has to be its share of the global mean.
 
+    Where what is gathered of all blocks is little, it is gathered as a step begins, and dropped as it ends.
+
     Routers gather their own weights: these are small, and FP32 whatever `policy` says, because a rounded score changes
-    the choice of experts (arXiv 2412.19437, section 3.3.1).
+    the choice of experts (arXiv 2412.19437, section 3.3.1). Every rank keeps them whole where the rest is little.
 
     Where `policy` casts nothing, what a single rank would hold stays as it is: gathering it would only copy it.
 
@@ -43,6 +50,7 @@ def parallelise(
         policy: types of gathered parameters and of gradients' reduction. Inputs are never cast: rotary angles stay
             FP32.
         make_dispatcher: from the number of routed experts and the `ep` mesh to the layers' dispatcher.
+        gathered_at_once: how many parameters, of which every rank gathers all, are little.
 
     Raises:
         ValueError: when a size of the decoder does not divide; the message names it.
@@ -54,6 +62,7 @@ def parallelise(
     dispatcher = make_dispatcher(decoder.config.n_routed_segments, mesh["ep"])
     shards_dense, shards_experts = (_is_sharded(m, policy) for m in (dense_mesh, expert_mesh))
     splits_experts = mesh["ep"].size() > 1
+    gathers_blocks = _n_gathered(decoder, splits_experts) > gathered_at_once
     place = partial(_placement, n_shards=mesh["dp_shard_ep"].size())
     units: list[list[nn.Module]] = []
     elsewhere: set[nn.Parameter] = set()
@@ -63,7 +72,7 @@ def parallelise(
         unit: list[nn.Module] = [block]
         if isinstance(mixture, MixtureOfExperts):
             mixture.dispatcher = dispatcher
-            _split_router(mixture.gate, dense_mesh)
+            _spread_router(mixture.gate, dense_mesh, Shard(0) if gathers_blocks else Replicate())
             elsewhere |= set(mixture.gate.parameters())
             if splits_experts:
                 _split_experts(mixture.experts, mesh["ep"])
@@ -73,11 +82,11 @@ def parallelise(
                 if shards_experts:
                     fully_shard(mixture.experts, mesh=expert_mesh, mp_policy=policy, shard_placement_fn=_by_rows)
                     unit.append(mixture.experts)
-        if shards_dense:
+        if shards_dense and gathers_blocks:
             fully_shard(block, mesh=dense_mesh, mp_policy=policy, shard_placement_fn=place, ignored_params=elsewhere)
         units.append(unit)
     if shards_dense:
-        fully_shard(decoder, mesh=dense_mesh, mp_policy=policy, ignored_params=elsewhere)
+        fully_shard(decoder, mesh=dense_mesh, mp_policy=policy, shard_placement_fn=place, ignored_params=elsewhere)
         register_fsdp_forward_method(decoder, Decoder.losses.__name__)
         _sum_gradients(decoder)
         _prefetch(decoder, units)
@@ -126,11 +135,18 @@ def _split_experts(experts: nn.Module, ep_mesh: DeviceMesh) -> None:
                 setattr(stack, name, nn.Parameter(local, requires_grad=weight.requires_grad))
 
 
-def _split_router(router: nn.Module, mesh: DeviceMesh) -> None:
-    """Make its weights DTensors that lie as FSDP would shard them; a single rank keeps them as they are."""
+def _n_gathered(decoder: Decoder, splits_experts: bool) -> int:
+    """Numbers of all parameters but routers' and experts' that are split over ranks."""
+    elsewhere = (Router, GroupedExperts) if splits_experts else Router
+    within = {id(p) for module in decoder.modules() if isinstance(module, elsewhere) for p in module.parameters()}
+    return sum(p.numel() for p in decoder.parameters() if id(p) not in within)
+
+
+def _spread_router(router: nn.Module, mesh: DeviceMesh, placement: Placement) -> None:
+    """Make its weights DTensors, which lie as FSDP would shard them or whole; a single rank keeps them as they are."""
     if mesh.size() == 1:
         return
-    placements = [Shard(0)] if mesh.ndim == 1 else [Replicate(), Shard(0)]
+    placements = [placement] if mesh.ndim == 1 else [Replicate(), placement]
     for module in router.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
             local = distribute_tensor(weight.detach(), mesh, placements, src_data_rank=None)
@@ -167,7 +183,10 @@ def _prefetch(decoder: Decoder, units: list[list[nn.Module]]) -> None:
     so the next one has to be asked for before.
     """
     root = cast(FSDPModule, decoder)
-    blocks = [[cast(FSDPModule, module) for module in unit if isinstance(module, FSDPModule)] for unit in units]
+    gathered = [[cast(FSDPModule, module) for module in unit if isinstance(module, FSDPModule)] for unit in units]
+    blocks = [unit for unit in gathered if unit]
+    if not blocks:
+        return
     root.set_modules_to_forward_prefetch(blocks[0])
     for this, following in zip(blocks, blocks[1:], strict=False):
         this[0].set_modules_to_forward_prefetch(following)

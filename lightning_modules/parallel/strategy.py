@@ -28,7 +28,7 @@ from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.dispatch_choice import choose_dispatcher
 from lightning_modules.parallel.heartbeat import Heartbeat
 from lightning_modules.parallel.mesh import build_mesh
-from lightning_modules.parallel.sharding import parallelise
+from lightning_modules.parallel.sharding import GATHERED_AT_ONCE, parallelise
 from lightning_modules.precision.plugins import has_working_weights, working_policy
 from lightning_modules.precision.working_weights import WorkingWeights
 
@@ -54,11 +54,15 @@ class ExpertParallelStrategy(ModelParallelStrategy):
 
     Args:
         config: the mesh, and how tokens travel.
+
+    Attributes:
+        gathered_at_once: as `parallelise` has it.
     """
 
     def __init__(self, config: ParallelConfig) -> None:
         super().__init__(save_distributed_checkpoint=True)
         self.config = config
+        self.gathered_at_once = GATHERED_AT_ONCE
         self._writer = CheckpointWriter()
         self._heartbeat: Heartbeat | None = None
         self._is_parallel = False
@@ -167,7 +171,7 @@ class ExpertParallelStrategy(ModelParallelStrategy):
             dtype=next(decoder.parameters()).dtype if policy.param_dtype is None else policy.param_dtype,
             quantise=getattr(self.precision_plugin, "quantise_rows", None),
         )
-        parallelise(decoder, self.device_mesh, policy, choose)
+        parallelise(decoder, self.device_mesh, policy, choose, self.gathered_at_once)
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Rounded weights over sharded masters: two ranks in either layout do what one process does with both their tokens."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.parallel.all_gather import AllGatherDispatcher
 from lightning_modules.parallel.configuration import ParallelConfig
+from lightning_modules.parallel.dispatch_choice import choose_dispatcher
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
 from lightning_modules.precision.working_weights import WorkingWeights
@@ -24,15 +25,17 @@ from tests.ranks import run_on_ranks
 CONFIG = replace(TINY, num_nextn_predict_layers=0)
 N_RANKS, N_STEPS, LENGTH = 2, 3, 24
 LAYOUTS = {"fsdp": ParallelConfig(dp_shard=N_RANKS), "ep": ParallelConfig(ep=N_RANKS)}
+# By blocks, and at once.
+GATHERED_AT_ONCE = {"fsdp": 0, "ep": 10**6}
 
 
-def train(layout: ParallelConfig | None, ranks: range) -> dict[str, Any]:
+def train(layout: ParallelConfig | None, ranks: range, gathered_at_once: int = 0) -> dict[str, Any]:
     """The first step's gradients, and each step's loss on the windows of `ranks`: a share of the mean over all."""
 
     def spread(decoder: Decoder) -> None:
         if layout is not None:
-            mesh = build_mesh(layout, "cpu", N_RANKS)
-            parallelise(decoder, mesh, MixedPrecisionPolicy(), lambda n, ep: AllGatherDispatcher(n, ep.get_group()))
+            mesh, policy = build_mesh(layout, "cpu", N_RANKS), MixedPrecisionPolicy()
+            parallelise(decoder, mesh, policy, partial(choose_dispatcher, n_chosen=2), gathered_at_once)
 
     masters = Decoder(CONFIG)
     masters.initialize_weights(seed=3)
@@ -66,7 +69,7 @@ def whole(tensor: Tensor) -> Tensor:
 def train_all(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo")
     for name, layout in LAYOUTS.items():
-        torch.save(train(layout, range(rank, rank + 1)), folder / f"{name}_{rank}.pt")
+        torch.save(train(layout, range(rank, rank + 1), GATHERED_AT_ONCE[name]), folder / f"{name}_{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 

@@ -20,6 +20,7 @@ from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.parallel.configuration import ParallelConfig
+from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer, model_device
 from tests.conftest import TINY
@@ -42,6 +43,7 @@ class Case:
     decoder: DecoderConfig = PLAIN
     max_steps: int = 20
     recompute: bool = False
+    gathered_at_once: int = 0
     first_weights: Callable[[Decoder], None] | None = None
 
 
@@ -54,8 +56,8 @@ def send_all_to_the_first_rank(decoder: Decoder) -> None:
 
 CASES = {
     "ep2_fsdp2": Case(ParallelConfig(ep=2, dp_shard=2)),
-    "ep4": Case(ParallelConfig(ep=4), recompute=True),
-    "hsdp2_ep2": Case(ParallelConfig(dp_replicate=2, ep=2)),
+    "ep4": Case(ParallelConfig(ep=4), recompute=True, gathered_at_once=10**6),
+    "hsdp2_ep2": Case(ParallelConfig(dp_replicate=2, ep=2), gathered_at_once=10**6),
     "fsdp4": Case(ParallelConfig(dp_shard=4)),
     "segmented": Case(ParallelConfig(ep=2), SEGMENTED, max_steps=4),
     "skewed": Case(ParallelConfig(ep=4), max_steps=4, first_weights=send_all_to_the_first_rank),
@@ -132,6 +134,8 @@ def train(case: Case, layout: ParallelConfig | None, folder: Path, precision: st
     data = SpeechTokens(Documents(60, 1), Documents(9, 2), SEQUENCE, 2, batch_size, config.n_batches, seed=3)
     logger, losses = Rows(), Losses()
     trainer = build_trainer(config, layout, precision, logger, folder)
+    if isinstance(trainer.strategy, ExpertParallelStrategy):
+        trainer.strategy.gathered_at_once = case.gathered_at_once
     trainer.callbacks.insert(0, losses)
     trainer.fit(model, data)
     validated = trainer.validate(model, data, verbose=False)[0]
