@@ -20,6 +20,8 @@ class ParallelConfig:
             process without GPUs.
         dispatch: `auto` takes all-gather up to as many ranks as a token has experts, beyond them DeepEP where it runs,
             else all-to-all; the others are taken as named.
+        reshard_after_forward: gather a block's parameters anew for its backward pass; false keeps those of all blocks
+            for it: less traffic, more memory, which the planner does not count.
         rank_late_seconds: a rank that the others have waited for so long is named.
         rank_lost_seconds: one that they have waited for so long ends the training.
     """
@@ -35,6 +37,7 @@ class ParallelConfig:
     nodes: int = 1
     gpus_per_node: int | None = None
     dispatch: str = "auto"
+    reshard_after_forward: bool = True
     rank_late_seconds: float = 60.0
     rank_lost_seconds: float = 900.0
 

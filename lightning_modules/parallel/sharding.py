@@ -30,6 +30,7 @@ def parallelise(
     policy: MixedPrecisionPolicy,
     make_dispatcher: MakeDispatcher = all_to_all_dispatcher,
     gathered_at_once: int = GATHERED_AT_ONCE,
+    reshard_after_forward: bool = True,
 ) -> None:
     """Shard `decoder` in place over `mesh`, as `build_mesh` arranges it; parameters may be on the meta device.
 
@@ -51,6 +52,7 @@ def parallelise(
             FP32.
         make_dispatcher: from the number of routed experts and the `ep` mesh to the layers' dispatcher.
         gathered_at_once: how many parameters, of which every rank gathers all, are little.
+        reshard_after_forward: whether a block's parameters are dropped between its forward and its backward pass.
 
     Raises:
         ValueError: when a size of the decoder does not divide; the message names it.
@@ -64,6 +66,7 @@ def parallelise(
     splits_experts = mesh["ep"].size() > 1
     gathers_blocks = _n_gathered(decoder, splits_experts) > gathered_at_once
     place = partial(_placement, n_shards=mesh["dp_shard_ep"].size())
+    shard = partial(fully_shard, mp_policy=policy, reshard_after_forward=reshard_after_forward)
     units: list[list[nn.Module]] = []
     elsewhere: set[nn.Parameter] = set()
     for block in decoder.blocks():
@@ -80,10 +83,10 @@ def parallelise(
                 # One unit even where the experts are segmented: a rank whose tokens leave out a segment joins in its
                 # collectives all the same.
                 if shards_experts:
-                    fully_shard(mixture.experts, mesh=expert_mesh, mp_policy=policy, shard_placement_fn=_by_rows)
+                    shard(mixture.experts, mesh=expert_mesh, shard_placement_fn=_by_rows)
                     unit.append(mixture.experts)
         if shards_dense and gathers_blocks:
-            fully_shard(block, mesh=dense_mesh, mp_policy=policy, shard_placement_fn=place, ignored_params=elsewhere)
+            shard(block, mesh=dense_mesh, shard_placement_fn=place, ignored_params=elsewhere)
         units.append(unit)
     if shards_dense:
         fully_shard(decoder, mesh=dense_mesh, mp_policy=policy, shard_placement_fn=place, ignored_params=elsewhere)

@@ -171,7 +171,8 @@ class ExpertParallelStrategy(ModelParallelStrategy):
             dtype=next(decoder.parameters()).dtype if policy.param_dtype is None else policy.param_dtype,
             quantise=getattr(self.precision_plugin, "quantise_rows", None),
         )
-        parallelise(decoder, self.device_mesh, policy, choose, self.gathered_at_once)
+        reshards = self.config.reshard_after_forward
+        parallelise(decoder, self.device_mesh, policy, choose, self.gathered_at_once, reshards)
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
