@@ -125,6 +125,7 @@ def overrides(arguments: argparse.Namespace, max_steps: int) -> list[str]:
         "trainer.attend_across_documents": arguments.documents is None,
         "trainer.recompute_activations": arguments.recompute,
         "trainer.compile": arguments.device == "cuda" if arguments.compile is None else arguments.compile,
+        "trainer.cuda_graph": arguments.graph,
         "trainer.checkpoint_every_steps": 10**6,
     }
     if arguments.peer is not None:
@@ -183,6 +184,7 @@ def _describe(arguments: argparse.Namespace, workload: Workload) -> dict[str, An
         "precision": workload.precision,
         "moments": workload.optimizer.moments,
         "compile": workload.trainer.compile,
+        "graph": workload.trainer.cuda_graph,
         "recompute": workload.trainer.recompute_activations,
         "batch": workload.trainer.batch_size,
         "length": workload.trainer.sequence_length,
@@ -270,6 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--mtp", type=int, help="depth of multi-token prediction; default: the preset's, and 0 beside a peer")
     add("--moments", choices=("fp32", "bf16"), help="of AdamW")
     add("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
+    add("--graph", action=argparse.BooleanOptionalAction, help="launch as CUDA graphs; default: where the trainer does")
     add("--recompute", action="store_true", help="cheap activations")
     add("--ep", type=int, default=1, help="ranks that share experts, under torchrun")
     add("--dispatch", choices=DISPATCH_KINDS, default="auto", help="of tokens to experts of other ranks")
