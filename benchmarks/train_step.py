@@ -48,6 +48,7 @@ log = logging.getLogger("benchmarks")
 PEERS = ("transformers", "torchtitan")
 WARM_UP = 4
 STEPS = {"cpu": 20, "cuda": 16}
+PRECISION = {"cpu": "fp32", "cuda": "bf16"}
 LOSS_TOLERANCE = 1e-2
 LEARNING_RATE = 1e-4
 
@@ -113,7 +114,7 @@ def overrides(arguments: argparse.Namespace, max_steps: int) -> list[str]:
     chosen = {
         "model": arguments.preset,
         "trainer": "gpu" if arguments.device == "cuda" else "default",
-        "precision": arguments.precision,
+        "precision": arguments.precision or PRECISION[arguments.device],
         "schedule": "warmup_constant",
         "schedule.warmup_steps": 0,
         "optimizer.lr": LEARNING_RATE,
@@ -176,9 +177,8 @@ def _describe(arguments: argparse.Namespace, workload: Workload) -> dict[str, An
     return {
         "benchmark": "train_step",
         "preset": arguments.preset,
-        "card": torch.cuda.get_device_name()
-        if arguments.device == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads",
+        "card": torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
         "ranks": _rank()[1],
         "ep": arguments.ep,
         "precision": workload.precision,
@@ -255,6 +255,13 @@ def _free(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
+def _count(text: str) -> int:
+    """A whole number from 1; argparse names the option of any other."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.train_step",
@@ -266,17 +273,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--preset", choices=presets, default="bench_3b", help="a model of conf/model")
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     add("--precision", choices=PRECISIONS, help="default: bf16 on a GPU, fp32 on a CPU")
-    add("--batch", type=int, help="rows of a rank's step")
-    add("--length", type=int, help="tokens of a row")
-    add("--documents", type=int, help="tokens of every document packed into a row; none: a row is one document")
+    add("--batch", type=_count, help="rows of a rank's step")
+    add("--length", type=_count, help="tokens of a row")
+    add("--documents", type=_count, help="tokens of every document packed into a row; none: a row is one document")
     add("--mtp", type=int, help="depth of multi-token prediction; default: the preset's, and 0 beside a peer")
     add("--moments", choices=("fp32", "bf16"), help="of AdamW")
     add("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
     add("--graph", action=argparse.BooleanOptionalAction, help="launch as CUDA graphs; default: where the trainer does")
     add("--recompute", action="store_true", help="cheap activations")
-    add("--ep", type=int, default=1, help="ranks that share experts, under torchrun")
+    add("--ep", type=_count, default=1, help="ranks that share experts, under torchrun")
     add("--dispatch", choices=DISPATCH_KINDS, default="auto", help="of tokens to experts of other ranks")
-    add("--steps", type=int, help="timed steps, after the first few")
+    add("--steps", type=_count, help="timed steps, after the first few")
     add("--peer", choices=PEERS, help="a code base to compare with")
     add("--profile", nargs="?", const="-", metavar="PATH", help="write the table by part there; default: to stderr")
     return parser

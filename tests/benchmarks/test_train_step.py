@@ -76,7 +76,9 @@ def test_no_ratio_where_the_losses_differ(monkeypatch: pytest.MonkeyPatch, capsy
     [
         (("--peer", "transformers", "--mtp", "1"), "leave out --mtp"),
         (("--ep", "2"), "start them with torchrun"),
-        (("--length", "0"), "trainer.sequence_length is 0"),
+        (("--length", "0"), "argument --length"),
+        (("--documents", "-3"), "argument --documents"),
+        (("--batch", "70000"), "trainer.batch_size is 70000"),
         (("--preset", "huge"), "invalid choice: 'huge'"),
     ],
 )
