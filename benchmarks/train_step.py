@@ -256,9 +256,9 @@ def _free(device: torch.device) -> None:
 
 
 def _count(text: str) -> int:
-    """A whole number from 1; argparse names the option of any other."""
-    if int(text) < 1:
-        raise ValueError
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1")
     return int(text)
 
 

@@ -29,7 +29,7 @@ from benchmarks.training.costs import (
 GAPS, HOST = "gaps", "host"
 # Of kernels on a GPU and operations on a CPU, whichever matches first; the rest is elementwise.
 PATTERNS = {
-    ATTENTION: r"sdpa|flash|fmha|attention|flex|compute_dot_do_o|convert_dq",
+    ATTENTION: r"sdpa|flash|fmha|attention|attend|flex|compute_dot_do_o|convert_dq",
     COMMUNICATION: r"nccl|c10d|DeepEP|deep_ep",
     QUANTISATION: r"quantise",
     GROUPED_PRODUCTS: r"enable_3x_kernel_for_sm9x|GroupProblem|grouped_mm|multiply_rows|multiply_tokens",
@@ -40,7 +40,8 @@ PATTERNS = {
 }
 # Operations of a CPU within these, whatever they are; the innermost counts.
 ENCLOSING = {
-    GROUPED_PRODUCTS: r"grouped_mm",
+    ATTENTION: r"attend_stretches",
+    GROUPED_PRODUCTS: r"grouped_mm|WeightedExperts",
     GRADIENT_NORM: r"configure_gradient_clipping",
     OPTIMIZER: r"^Optimizer\.step",
 }
