@@ -52,11 +52,11 @@ def attend_stretches(
         scale: as above.
         borders: [stretches, 3] row, start and stop of each.
     """
-    output, kept = _zeros(value), []
+    output, future, kept = _zeros(value), _future(query), []
     keeps = max((stop - start for _, start, stop in borders.tolist()), default=0) <= LONGEST_KEPT
     for queries, keys, values, outputs in _by_stretch(borders, query * scale, key, value, output):
         for begin, end in _blocks(queries.shape[1]):
-            probabilities = _probabilities(queries[:, begin:end], keys[:, :end])
+            probabilities = _probabilities(queries[:, begin:end], keys[:, :end], future)
             outputs[:, begin:end] = torch.bmm(probabilities, values[:, :end])
             if keeps:
                 kept.append(probabilities)
@@ -74,11 +74,11 @@ def _backward(ctx: Any, of_output: Tensor, _: Any) -> tuple[Tensor, Tensor, Tens
     query, key, value, borders, *kept = ctx.saved_tensors
     of_query, of_key, of_value = _zeros(query), _zeros(key), _zeros(value)
     tensors = (query * ctx.scale, key, value, of_output, of_query, of_key, of_value)
-    place = iter(kept)
+    place, future = iter(kept), _future(query)
     for queries, keys, values, of_outputs, of_queries, of_keys, of_values in _by_stretch(borders, *tensors):
         for begin, end in _blocks(queries.shape[1]):
             block, of_block, seen = queries[:, begin:end], of_outputs[:, begin:end], keys[:, :end]
-            probabilities = next(place) if kept else _probabilities(block, seen)
+            probabilities = next(place) if kept else _probabilities(block, seen, future)
             of_values[:, :end] += torch.bmm(probabilities.mT, of_block)
             of_scores = torch.bmm(of_block, values[:, :end].mT)
             torch._softmax_backward_data(of_scores, probabilities, -1, of_scores.dtype, grad_input=of_scores)
@@ -103,12 +103,16 @@ def _blocks(n_queries: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + QUERIES, n_queries)
 
 
-def _probabilities(queries: Tensor, keys: Tensor) -> Tensor:
+def _future(like: Tensor) -> Tensor:
+    """What is added to the scores of a block's own keys: -∞ to those that come after the query."""
+    return like.new_full((QUERIES, QUERIES), float("-inf")).triu_(1)
+
+
+def _probabilities(queries: Tensor, keys: Tensor, future: Tensor) -> Tensor:
     """What scaled queries [H, Q, D], the last of a stretch, give each of its keys [H, S, D] up to there [H, Q, S]."""
     scores = torch.bmm(queries, keys.mT)
     n_queries = queries.shape[1]
-    future = torch.full((n_queries, n_queries), float("-inf"), dtype=scores.dtype).triu_(1)
-    scores[:, :, -n_queries:] += future
+    scores[:, :, -n_queries:] += future[:n_queries, :n_queries]
     return torch.softmax(scores, dim=-1, out=scores)
 
 
