@@ -2,8 +2,10 @@
 
     python -m benchmarks.fp8_gemm
 
-Prints one JSON line: for every product TFLOP/s of BF16, of the FP8 product alone, and of FP8 with everything that is
-quantised for it, each the median of repeated runs on random numbers. Tokens choose experts unevenly, about 2 to 1.
+Prints one JSON line: for every product TFLOP/s of BF16 and of FP8 alone, and for the three of a layer together also
+those of FP8 with all that is quantised in a training step: the input and the output's gradient, each once. Weights are
+quantised once an optimizer step, which is not counted. Medians of repeated runs on random numbers. Tokens choose
+experts unevenly, about 2 to 1.
 """
 
 import json
@@ -14,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.precision.emulation import Quantised
 from lightning_modules.precision.kernels import blockwise
 
 TOKENS = 4 * 4096
@@ -34,91 +35,94 @@ GROUPED = {
 }
 
 
-def measure(n_rows: int, out_features: int, in_features: int, runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    """TFLOP/s of each of `runs`, which all do the same product."""
+Runs = dict[str, Callable[[], Any]]
+
+
+def measure(operations: float, runs: Runs) -> dict[str, float]:
+    """TFLOP/s of each of `runs`, which all do as many operations."""
     from triton.testing import do_bench
 
-    operations = 2 * n_rows * out_features * in_features
     return {
         name: round(operations / do_bench(run, warmup=10, rep=60, return_mode="median") / 1e9, 1)
         for name, run in runs.items()
     }
 
 
-def quantised_transpose(weight: Tensor) -> Quantised:
-    quantised = blockwise.quantise_128x128(weight.mT)
-    return Quantised(quantised.values.mT, quantised.scales.mT)
+def compare(operations: float, products: dict[str, Runs], quantise: Callable[[], Any]) -> dict[str, dict[str, float]]:
+    """Each of three products, and all of them."""
+
+    def together(kind: str) -> None:
+        for runs in products.values():
+            runs[kind]()
+
+    def quantised_together() -> None:
+        quantise()
+        together("fp8")
+
+    everything: Runs = {
+        "bf16": lambda: together("bf16"),
+        "fp8": lambda: together("fp8"),
+        "fp8_with_quantisation": quantised_together,
+    }
+    return {name: measure(operations, runs) for name, runs in products.items()} | {
+        "all": measure(3 * operations, everything)
+    }
 
 
 def linear(n_tokens: int, out_features: int, in_features: int) -> dict[str, dict[str, float]]:
     x, gradient = random(n_tokens, in_features), random(n_tokens, out_features)
     weight = random(out_features, in_features)
-    x_q, weight_q = blockwise.quantise_1x128(x), blockwise.quantise_128x128(weight)
-    gradient_q, transpose_q = blockwise.quantise_1x128(gradient), quantised_transpose(weight)
-    x_t, gradient_t = blockwise.quantise_128x1(x), blockwise.quantise_128x1(gradient)
-    runs: dict[str, dict[str, Callable[[], Any]]] = {
+    rows, gradients, quantised = (
+        blockwise.quantise(x),
+        blockwise.quantise(gradient),
+        blockwise.quantise_weight(weight),
+    )
+    products: dict[str, Runs] = {
         "forward": {
             "bf16": lambda: x @ weight.mT,
-            "fp8": lambda: blockwise.linear_forward(x_q, weight_q),
-            "fp8_with_quantisation": lambda: blockwise.linear_forward(
-                blockwise.quantise_1x128(x), blockwise.quantise_128x128(weight)
-            ),
+            "fp8": lambda: blockwise.multiply_rows(rows, quantised[:2]),
         },
         "grad_input": {
             "bf16": lambda: gradient @ weight,
-            "fp8": lambda: blockwise.linear_grad_input(gradient_q, transpose_q),
-            "fp8_with_quantisation": lambda: blockwise.linear_grad_input(
-                blockwise.quantise_1x128(gradient), quantised_transpose(weight)
-            ),
+            "fp8": lambda: blockwise.multiply_rows(gradients, quantised[2:]),
         },
         "grad_weight": {
             "bf16": lambda: gradient.mT @ x,
-            "fp8": lambda: blockwise.linear_grad_weight(gradient_t, x_t, torch.bfloat16),
-            "fp8_with_quantisation": lambda: blockwise.linear_grad_weight(
-                blockwise.quantise_128x1(gradient), blockwise.quantise_128x1(x), torch.bfloat16
-            ),
+            "fp8": lambda: blockwise.multiply_plain_tokens(gradients, rows[2:]),
         },
     }
-    return {name: measure(n_tokens, out_features, in_features, product) for name, product in runs.items()}
+    operations = 2 * n_tokens * out_features * in_features
+    return compare(operations, products, lambda: (blockwise.quantise(x), blockwise.quantise(gradient)))
 
 
 def grouped(n_experts: int, n_rows: int, out_features: int, in_features: int) -> dict[str, dict[str, float]]:
     popularity = 1 + torch.rand(n_experts)
     counts = torch.multinomial(popularity, n_rows, replacement=True).bincount(minlength=n_experts)
     offsets = counts.cumsum(0).to("cuda", torch.int32)
-    rows, gradient = random(n_rows, in_features), random(n_rows, out_features)
+    x, gradient = random(n_rows, in_features), random(n_rows, out_features)
     weight = random(n_experts, out_features, in_features)
-    rows_q, weight_q = blockwise.quantise_1x128(rows), blockwise.quantise_128x128(weight)
-    gradient_q, transpose_q = blockwise.quantise_1x128(gradient), quantised_transpose(weight)
-    rows_t = blockwise.quantise_grouped_128x1(rows, offsets)
-    gradient_t = blockwise.quantise_grouped_128x1(gradient, offsets)
-    runs: dict[str, dict[str, Callable[[], Any]]] = {
+    plan, quantised = blockwise.plan_rows(offsets, n_rows), blockwise.quantise_weight(weight)
+    rows, gradients = (blockwise.quantise_routed(tensor, plan, 1) for tensor in (x, gradient))
+    products: dict[str, Runs] = {
         "forward": {
-            "bf16": lambda: F.grouped_mm(rows, weight.mT, offs=offsets),
-            "fp8": lambda: blockwise.grouped_forward(rows_q, weight_q, offsets),
-            "fp8_with_quantisation": lambda: blockwise.grouped_forward(
-                blockwise.quantise_1x128(rows), blockwise.quantise_128x128(weight), offsets
-            ),
+            "bf16": lambda: F.grouped_mm(x, weight.mT, offs=offsets),
+            "fp8": lambda: blockwise.multiply_rows(rows, quantised[:2], plan),
         },
         "grad_input": {
             "bf16": lambda: F.grouped_mm(gradient, weight, offs=offsets),
-            "fp8": lambda: blockwise.grouped_grad_input(gradient_q, transpose_q, offsets),
-            "fp8_with_quantisation": lambda: blockwise.grouped_grad_input(
-                blockwise.quantise_1x128(gradient), quantised_transpose(weight), offsets
-            ),
+            "fp8": lambda: blockwise.multiply_rows(gradients, quantised[2:], plan),
         },
         "grad_weight": {
-            "bf16": lambda: F.grouped_mm(gradient.mT, rows, offs=offsets),
-            "fp8": lambda: blockwise.grouped_grad_weight(gradient_t, rows_t, offsets, torch.bfloat16),
-            "fp8_with_quantisation": lambda: blockwise.grouped_grad_weight(
-                blockwise.quantise_grouped_128x1(gradient, offsets),
-                blockwise.quantise_grouped_128x1(rows, offsets),
-                offsets,
-                torch.bfloat16,
-            ),
+            "bf16": lambda: F.grouped_mm(gradient.mT, x, offs=offsets),
+            "fp8": lambda: blockwise.multiply_tokens(gradients, rows[2:], plan),
         },
     }
-    return {name: measure(n_rows, out_features, in_features, product) for name, product in runs.items()}
+    operations = 2 * n_rows * out_features * in_features
+    return compare(
+        operations,
+        products,
+        lambda: [blockwise.quantise_routed(tensor, plan, 1) for tensor in (x, gradient)],
+    )
 
 
 def random(*shape: int) -> Tensor:

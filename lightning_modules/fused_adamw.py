@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
+from lightning_modules.precision.kernels.blockwise import BothLayouts
 from lightning_modules.precision.working_weights import WorkingWeights, local
+
+# A master's rounded self: in BF16, or quantised.
+Copy = Tensor | BothLayouts
 
 
 class FusedAdamW(torch.optim.Optimizer):
@@ -36,7 +40,9 @@ class FusedAdamW(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
         self.moments = moments
-        self._copies = {id(master): working for master, working in working_weights.pairs}
+        self._working_weights = working_weights
+        self._copies: dict[int, Copy] = {id(master): working for master, working in working_weights.pairs}
+        self._copies |= working_weights.quantised
         self._gradient_scale: Tensor | None = None
         self._n_steps = torch.tensor(0.0)
         self._kinds: dict[tuple[int, ...], _Kind] = {}
@@ -73,6 +79,7 @@ class FusedAdamW(torch.optim.Optimizer):
                 scale = torch.ones((), device=kinds[0].parameters[0].device)
             for kind in kinds:
                 kind.step(scale, rate, beta1, beta2, epsilon, *corrections)
+            self._working_weights.follow_step()
         self._clipped.clear()
         return loss
 
@@ -103,19 +110,20 @@ class FusedAdamW(torch.optim.Optimizer):
 
     def _find_kinds(self) -> list["_Kind"]:
         """Parameters that have gradients, apart by what one launch cannot mix."""
-        parts: dict[Hashable, list[tuple[Tensor, Tensor, float]]] = {}
+        parts: dict[Hashable, list[tuple[Tensor, Copy, float]]] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     copy = self._copies[id(parameter)]
                     mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
-                    key = parameter.grad.dtype, copy.dtype, mesh
+                    key = parameter.grad.dtype, None if isinstance(copy, BothLayouts) else copy.dtype, mesh
                     parts.setdefault(key, []).append((parameter, copy, group["weight_decay"]))
         kinds = []
         for part in parts.values():
             parameters = tuple(id(parameter) for parameter, _, _ in part)
             if parameters not in self._kinds:
-                self._kinds[parameters] = _Kind(self.state, part)
+                is_quantised = isinstance(part[0][1], BothLayouts)
+                self._kinds[parameters] = (_QuantisedKind if is_quantised else _Kind)(self.state, part)
             kinds.append(self._kinds[parameters])
             kinds[-1].take_gradients()
         return kinds
@@ -124,7 +132,7 @@ class FusedAdamW(torch.optim.Optimizer):
 class _Kind:
     """Parameters that step in one launch: of one mesh, with gradients and copies of one type each."""
 
-    def __init__(self, state: Any, parts: list[tuple[Tensor, Tensor, float]]) -> None:
+    def __init__(self, state: Any, parts: list[tuple[Tensor, Any, float]]) -> None:
         # Triton is only there where a GPU is.
         from lightning_modules.precision.kernels.tensor_table import TensorTable
 
@@ -133,9 +141,11 @@ class _Kind:
         self._moments: tuple[list[Tensor], list[Tensor]] | None = None
         self._gradients: list[Tensor] = []
         self._masters = [local(parameter.detach()) for parameter in self.parameters]
-        self._copies = [local(copy.detach()) for _, copy, _ in parts]
+        copies = (copy for _, copy, _ in parts)
+        self._copies: list[Any] = [c if isinstance(c, BothLayouts) else local(c.detach()) for c in copies]
         device = self._masters[0].device
-        self._decays = torch.tensor([decay for _, _, decay in parts], device=device)
+        self._decays = [decay for _, _, decay in parts]
+        self._decay_table = torch.tensor(self._decays, device=device)
         self._table = TensorTable([master.numel() for master in self._masters], device)
 
     def take_gradients(self) -> None:
@@ -167,4 +177,17 @@ class _Kind:
         """Launch the kernel; `numbers` as it names them, from the rate on."""
         assert self._moments is not None
         tensors = self._masters, self._copies, self._gradients, *self._moments
-        self._table.adamw(*tensors, self._decays, scale, *numbers)
+        self._table.adamw(*tensors, self._decay_table, scale, *numbers)
+
+
+class _QuantisedKind(_Kind):
+    """Stacks of matrices that compute in FP8 alone: each steps in a launch of its own, which quantises it."""
+
+    def step(self, scale: Tensor, *numbers: float) -> None:
+        """Launch the kernels; `numbers` as they name them, from the rate on."""
+        from lightning_modules.precision.kernels.adamw_blocks import step_and_quantise
+
+        assert self._moments is not None
+        tensors = zip(self._masters, self._gradients, *self._moments, self._copies, strict=True)
+        for state, decay in zip(tensors, self._decays, strict=True):
+            step_and_quantise(*state, decay, scale, *numbers)

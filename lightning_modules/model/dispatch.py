@@ -135,6 +135,11 @@ class _Gathered(torch.autograd.Function):
         return _spread(gradients[0], order, places.shape[1]), None, None
 
 
+def sum_by_token(rows: Tensor, places: Tensor) -> Tensor:
+    """Each token as the sum of the rows `places` [N, K] of [R, D]; on a GPU one below zero adds nothing."""
+    return _sum(rows, places)
+
+
 def _spread(tokens: Tensor, order: Tensor, n_chosen: int) -> Tensor:
     if tokens.is_cuda:
         from lightning_modules.model.kernels.permutation import spread_rows

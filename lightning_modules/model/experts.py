@@ -4,6 +4,7 @@ Suffixes: R routed rows, D hidden, I intermediate, E experts, K chosen experts a
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -165,7 +166,10 @@ class MixtureOfExperts(nn.Module):
         plan = self.dispatcher.plan(tokens, routing.gates, routing.indices)
         # The shared experts run while tokens travel.
         shared = None if self.shared_experts is None else self.shared_experts(hidden)
-        rows, gates, rows_per_expert, way_back = self.dispatcher.dispatch(plan)
-        output = self.dispatcher.combine(self.experts(rows, gates, rows_per_expert), way_back)
-        output = output.view_as(hidden)
+        output = self.apply_routed(plan).view_as(hidden)
         return output if shared is None else output + shared, routing
+
+    def apply_routed(self, plan: Any) -> Tensor:
+        """What the routed experts make of the tokens of a dispatcher's plan [N, D]."""
+        rows, gates, rows_per_expert, way_back = self.dispatcher.dispatch(plan)
+        return self.dispatcher.combine(self.experts(rows, gates, rows_per_expert), way_back)

@@ -1,33 +1,179 @@
-"""Linear layers and grouped experts in blockwise FP8 (arXiv 2412.19437, sections 3.3.1 and 3.3.2).
+"""Linear layers, SwiGLU networks and experts in blockwise FP8 (arXiv 2412.19437, sections 3.3.1 and 3.3.2).
 
 Activations and gradients are quantised in tiles of 1×128, weights in blocks of 128×128. The product for the weight's
 gradient sums over rows, so both of its operands are quantised in tiles of 128×1. Everything is E4M3, and every scale
 comes from the very numbers it is for. On a GPU with the kernels they run; elsewhere the emulation computes the same.
+
+The modules take over plain ones' class, not their weights.
 """
 
-from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
+from lightning_modules.model.dispatch import Choice, LocalDispatcher
+from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
+from lightning_modules.model.sharded import local
 from lightning_modules.precision import emulation
-from lightning_modules.precision.emulation import Quantised
+from lightning_modules.precision.emulated_products import EmulatedGroupedMM, EmulatedLinear
+from lightning_modules.precision.emulation import BLOCK, Quantised
+from lightning_modules.precision.kernel_products import KernelExperts, KernelFeedForward, KernelLinear
 from lightning_modules.precision.kernels import blockwise as kernels
+from lightning_modules.precision.kernels.blockwise import BothLayouts, Plan
 
 
-class BlockwiseLinear(nn.Linear):
-    """A linear layer whose three products run in blockwise FP8. It takes over a plain layer's class, not its weight."""
+class KeepsCopies(nn.Module):
+    """A module that can keep its weights quantised, so that they are rounded when they change and not when they are
+    multiplied.
+
+    Attributes:
+        copies: quantised weights, as BothLayouts names them, one's after the other's; empty where none are kept.
+    """
+
+    copies: tuple[Tensor, ...] = ()
+
+    @staticmethod
+    def weights_of(module: Any) -> tuple[Tensor, ...]:
+        """The weights of a module with this one's parameters, as they are multiplied."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def keep_copies(self) -> bool:
+        """Make room for the copies, which the next `renew_copies` fills; only of weights that are whole.
+
+        Returns:
+            Whether copies are kept.
+        """
+        if not self._is_whole():
+            return False
+        weights = self.weights_of(self)
+        if not all(runs_on_kernels(weight.shape, weight.device) for weight in weights):
+            return False
+        rooms = (kernels.room_for_weight(local(weight).shape, weight.device) for weight in weights)
+        self.copies = tuple(tensor for room in rooms for tensor in room)
+        return True
+
+    def _is_whole(self) -> bool:
+        """Whether nothing of the weights has to be gathered before they are multiplied."""
+        return all(type(parameter) is nn.Parameter for parameter in self.parameters())
+
+    @torch.no_grad()
+    def renew_copies(self, source: nn.Module) -> None:
+        """Round the weights of `source`, a module with this one's parameters."""
+        for weight, copy in zip(self.weights_of(source), self.quantised(), strict=True):
+            kernels.quantise_weight_into(local(weight), copy)
+
+    def quantised(self) -> list[BothLayouts]:
+        """The copies, weight by weight."""
+        return [BothLayouts(*self.copies[first : first + 4]) for first in range(0, len(self.copies), 4)]
+
+
+def keep_copies(module: nn.Module) -> list[KeepsCopies]:
+    """Let what can within `module` keep its weights quantised, and whatever is inside of it not once more."""
+    if isinstance(module, KeepsCopies) and module.keep_copies():
+        return [module]
+    return [keeper for child in module.children() for keeper in keep_copies(child)]
+
+
+class BlockwiseLinear(KeepsCopies, nn.Linear):
+    """A linear layer whose three products run in blockwise FP8."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., K] to [..., N], in the type autocast asks for, or else that of `x`."""
         x = as_autocast(x)
-        y = _BlockwiseLinear.apply(x.flatten(0, -2), self.weight).unflatten(0, x.shape[:-1])
+        y = self._multiply(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    @staticmethod
+    def weights_of(module: Any) -> tuple[Tensor, ...]:
+        """The only one."""
+        return (module.weight,)
+
+    def _multiply(self, x: Tensor) -> Tensor:
+        if runs_on_kernels(self.weight.shape, self.weight.device):
+            return KernelLinear.apply(x, self.weight, *self.copies)
+        return EmulatedLinear.apply(x, self.weight)
+
+
+class BlockwiseFeedForward(KeepsCopies, FeedForward):
+    """SwiGLU whose products run in blockwise FP8, and whose activation is quantised where it is computed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., D] to [..., D]."""
+        if not self._is_fused():
+            return super().forward(x)
+        x = as_autocast(x)
+        weights = self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight
+        y = KernelFeedForward.apply(x.flatten(0, -2), *weights, *self.copies)
+        return y.unflatten(0, x.shape[:-1])
+
+    @staticmethod
+    def weights_of(module: Any) -> tuple[Tensor, ...]:
+        """The gate's above the up projection's, which take one input, and the down projection's."""
+        return torch.cat((module.gate_proj.weight, module.up_proj.weight)), module.down_proj.weight
+
+    def keep_copies(self) -> bool:
+        """Not where the layers within multiply."""
+        return self._is_fused() and super().keep_copies()
+
+    def _is_fused(self) -> bool:
+        """Whether blocks of 128 rows end where the gate's weight does."""
+        weight = self.down_proj.weight
+        return runs_on_kernels(weight.shape, weight.device) and weight.shape[-1] % BLOCK == 0
+
+
+class BlockwiseExperts(KeepsCopies, GroupedExperts):
+    """Experts whose products run in blockwise FP8, and whose activations are quantised where they are computed."""
+
+    def forward(self, rows: Tensor, gates: Tensor, rows_per_expert: Tensor) -> Tensor:
+        """Apply expert e to its `rows_per_expert[e]` rows of `rows` [R, D], each of which counts `gates` [R] times."""
+        if not _runs_on_kernels(self):
+            return super().forward(rows, gates, rows_per_expert)
+        offsets = rows_per_expert.cumsum(0).to(torch.int32)
+        return self._compute(rows, gates[:, None], kernels.plan_rows(offsets, rows.shape[0]))
+
+    def mix(self, choice: Choice) -> Tensor:
+        """Send tokens [N, D] through their experts, all of which live here, and sum them up by their gates."""
+        plan = kernels.plan_choices(choice.indices, self.gate_up_proj.shape[0])
+        return self._compute(choice.tokens, choice.gates, plan)
+
+    @staticmethod
+    def weights_of(module: Any) -> tuple[Tensor, ...]:
+        """Both stacks."""
+        return module.gate_up_proj, module.down_proj
+
+    def keep_copies(self) -> bool:
+        """They are all that is multiplied: of the weights themselves only shapes, types and gradients have to stay."""
+        if not (_runs_on_kernels(self) and super().keep_copies()):
+            return False
+        for weight in self.weights_of(self):
+            if type(weight) is nn.Parameter:
+                weight.data = weight.data.new_zeros(()).expand(weight.shape)
+        return True
+
+    def _is_whole(self) -> bool:
+        """Experts that are spread over ranks are whole where they live."""
+        return not isinstance(self, FSDPModule)
+
+    def _compute(self, tokens: Tensor, gates: Tensor, plan: Plan) -> Tensor:
+        weights = local(self.gate_up_proj), local(self.down_proj)
+        return KernelExperts.apply(as_autocast(tokens), gates, *weights, *plan, *self.copies)
+
+
+class BlockwiseMixture(MixtureOfExperts):
+    """A mixture that quantises tokens before it copies them to experts that live here."""
+
+    def apply_routed(self, plan: Any) -> Tensor:
+        """What the routed experts make of the tokens of a dispatcher's plan [N, D]."""
+        if isinstance(self.dispatcher, LocalDispatcher) and _runs_on_kernels(self.experts):
+            return self.experts.mix(plan)
+        return super().apply_routed(plan)
 
 
 def blockwise_grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-    """Every expert's rows times its transposed weight, all three products in blockwise FP8.
+    """Every expert's rows times its transposed weight, all three products in emulated blockwise FP8.
 
     Args:
         rows: [R, K] in order of experts.
@@ -37,7 +183,7 @@ def blockwise_grouped_mm(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tenso
     Returns:
         [R, N], in the type autocast asks for, or else that of `rows`.
     """
-    return _BlockwiseGroupedMM.apply(as_autocast(rows), weight, offsets)
+    return EmulatedGroupedMM.apply(as_autocast(rows), weight, offsets)
 
 
 def quantise_rows(rows: Tensor) -> Quantised:
@@ -57,91 +203,7 @@ def as_autocast(x: Tensor) -> Tensor:
     return x
 
 
-class _BlockwiseLinear(torch.autograd.Function):
-    """y = x · Wᵀ; keeps `x` for the backward pass as FP8 tiles of 128×1, rounded once from the original."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        fp8 = _implementation(weight)
-        with torch.autocast(x.device.type, enabled=False):
-            kept = fp8.quantise_128x1(x) if ctx.needs_input_grad[1] else (None, None)
-            ctx.save_for_backward(weight, *kept)
-            ctx.input_dtype = x.dtype
-            return _linear_forward(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        weight, values, scales = ctx.saved_tensors
-        gradient = gradients[0].contiguous()
-        fp8 = _implementation(weight)
-        grad_input = grad_weight = None
-        with torch.autocast(gradient.device.type, enabled=False):
-            if ctx.needs_input_grad[0]:
-                quantised = fp8.quantise_1x128(gradient), _quantised_for_transpose(fp8, weight)
-                grad_input = fp8.linear_grad_input(*quantised, ctx.input_dtype)
-            if ctx.needs_input_grad[1]:
-                tiles = fp8.quantise_128x1(gradient), Quantised(values, scales)
-                grad_weight = fp8.linear_grad_weight(*tiles, weight.dtype)
-        return grad_input, grad_weight
-
-
-class _BlockwiseGroupedMM(torch.autograd.Function):
-    """`_BlockwiseLinear` of every expert over its own rows; tiles of 128×1 begin anew with each expert."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-        fp8 = _implementation(weight)
-        with torch.autocast(rows.device.type, enabled=False):
-            kept = fp8.quantise_grouped_128x1(rows, offsets) if ctx.needs_input_grad[1] else (None, None)
-            ctx.save_for_backward(weight, offsets, *kept)
-            ctx.input_dtype = rows.dtype
-            return _grouped_forward(rows, weight, offsets)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        weight, offsets, values, scales = ctx.saved_tensors
-        gradient = gradients[0].contiguous()
-        fp8 = _implementation(weight)
-        grad_rows = grad_weight = None
-        with torch.autocast(gradient.device.type, enabled=False):
-            if ctx.needs_input_grad[0]:
-                quantised = fp8.quantise_1x128(gradient), _quantised_for_transpose(fp8, weight)
-                grad_rows = fp8.grouped_grad_input(*quantised, offsets, ctx.input_dtype)
-            if ctx.needs_input_grad[1]:
-                tiles = fp8.quantise_grouped_128x1(gradient, offsets), Quantised(values, scales)
-                grad_weight = fp8.grouped_grad_weight(*tiles, offsets, weight.dtype)
-        return grad_rows, grad_weight, None
-
-
-# One operation quantises and multiplies, so that whoever keeps the product when activations are recomputed need not
-# quantise its operands again.
-@torch.library.custom_op("melisma::blockwise_linear", mutates_args=())
-def _linear_forward(x: Tensor, weight: Tensor) -> Tensor:
-    fp8 = _implementation(weight)
-    return fp8.linear_forward(fp8.quantise_1x128(x), fp8.quantise_128x128(weight), x.dtype)
-
-
-@_linear_forward.register_fake
-def _(x: Tensor, weight: Tensor) -> Tensor:
-    return x.new_empty(x.shape[0], weight.shape[0])
-
-
-@torch.library.custom_op("melisma::blockwise_grouped_mm", mutates_args=())
-def _grouped_forward(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-    fp8 = _implementation(weight)
-    return fp8.grouped_forward(fp8.quantise_1x128(rows), fp8.quantise_128x128(weight), offsets, rows.dtype)
-
-
-@_grouped_forward.register_fake
-def _(rows: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-    return rows.new_empty(rows.shape[0], weight.shape[1])
-
-
-def _quantised_for_transpose(fp8: ModuleType, weight: Tensor) -> Quantised:
-    """`weight` [..., N, K] in square blocks, with N side by side in memory, which the product over N wants."""
-    transposed = fp8.quantise_128x128(weight.mT)
-    return Quantised(transposed.values.mT, transposed.scales.mT)
-
-
-def _implementation(weight: Tensor) -> ModuleType:
-    return kernels if runs_on_kernels(weight.shape, weight.device) else emulation
+def _runs_on_kernels(experts: nn.Module) -> TypeGuard[BlockwiseExperts]:
+    return isinstance(experts, BlockwiseExperts) and all(
+        runs_on_kernels(weight.shape, weight.device) for weight in experts.weights_of(experts)
+    )

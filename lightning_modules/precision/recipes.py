@@ -6,16 +6,23 @@ them, since the paper does not except it; so are the experts.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.experts import GroupedExperts
+from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
 from lightning_modules.model.router import Router
-from lightning_modules.precision.blockwise import BlockwiseLinear, blockwise_grouped_mm, runs_on_kernels
+from lightning_modules.precision.blockwise import (
+    BlockwiseExperts,
+    BlockwiseFeedForward,
+    BlockwiseLinear,
+    BlockwiseMixture,
+    blockwise_grouped_mm,
+    runs_on_kernels,
+)
 from lightning_modules.precision.scaled_experts import ScaledGroupedMM, Scaling, runs_on_scaled_products
 
 log = logging.getLogger(__name__)
@@ -29,11 +36,13 @@ class Recipe:
         convert_linears: takes over the linear layers of these names within a module, in place.
         grouped_mm: what experts multiply their rows with (`GroupedExperts.grouped_mm`).
         runs_on: whether products with a weight of this shape run in real FP8 on this device.
+        converted: classes that take over other modules, under the very class that these have.
     """
 
     convert_linears: Callable[[nn.Module, list[str]], None]
     grouped_mm: Callable[[Tensor, Tensor, Tensor], Tensor]
     runs_on: Callable[[torch.Size, torch.device], bool]
+    converted: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
 
 
 def _convert_blockwise(model: nn.Module, names: list[str]) -> None:
@@ -56,7 +65,16 @@ def _convert_by_torchao(recipe: str) -> Callable[[nn.Module, list[str]], None]:
 
 
 RECIPES = {
-    "fp8_deepseek": Recipe(_convert_blockwise, blockwise_grouped_mm, runs_on_kernels),
+    "fp8_deepseek": Recipe(
+        _convert_blockwise,
+        blockwise_grouped_mm,
+        runs_on_kernels,
+        {
+            FeedForward: BlockwiseFeedForward,
+            GroupedExperts: BlockwiseExperts,
+            MixtureOfExperts: BlockwiseMixture,
+        },
+    ),
     "fp8_rowwise": Recipe(_convert_by_torchao("rowwise"), ScaledGroupedMM(Scaling.ROWWISE), runs_on_scaled_products),
     "fp8_tensorwise": Recipe(
         _convert_by_torchao("tensorwise"), ScaledGroupedMM(Scaling.TENSORWISE), runs_on_scaled_products
@@ -71,6 +89,7 @@ def convert_to_fp8(model: nn.Module, recipe: Recipe) -> None:
     for module in model.modules():
         if isinstance(module, GroupedExperts):
             module.grouped_mm = recipe.grouped_mm
+        module.__class__ = recipe.converted.get(type(module), type(module))
 
 
 def quantised_linears(model: nn.Module) -> list[str]:

@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.router import Router
+from lightning_modules.precision.blockwise import BlockwiseExperts, keep_copies
 
 
 class WorkingWeights:
@@ -27,6 +28,8 @@ class WorkingWeights:
         decoder: what runs; its blocks are compiled where the masters' are. Routers stay FP32 (arXiv 2412.19437,
             section 3.3.1), and their buffers are the masters' own.
         pairs: every master and its working weight; their shards on this rank are alike.
+        quantised: by the id of a master, the FP8 copies that compute alone in its place: its working weight has no
+            numbers. Whoever steps the masters rounds them, too.
     """
 
     def __init__(self, masters: Decoder, prepare: Callable[[Decoder], None]) -> None:
@@ -42,13 +45,31 @@ class WorkingWeights:
         self.decoder.tie_weights()
         _share_buffers(masters, self.decoder)
         self.pairs = tuple(zip(masters.parameters(), self.decoder.parameters(), strict=True))
+        names = {module: name for name, module in self.decoder.named_modules()}
+        self._keepers = [(keeper, masters.get_submodule(names[keeper])) for keeper in keep_copies(self.decoder)]
+        self.quantised = {
+            id(weight): copy
+            for keeper, source in self._keepers
+            if isinstance(keeper, BlockwiseExperts)
+            for weight, copy in zip(keeper.weights_of(source), keeper.quantised(), strict=True)
+        }
         self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Round the masters anew, after something other than a step has changed them."""
         for master, working in self.pairs:
-            local(working).copy_(local(master))
+            if id(master) not in self.quantised:
+                local(working).copy_(local(master))
+        for keeper, source in self._keepers:
+            keeper.renew_copies(source)
+
+    @torch.no_grad()
+    def follow_step(self) -> None:
+        """Quantise anew what a step of the masters has rounded to BF16 alone."""
+        for keeper, source in self._keepers:
+            if not isinstance(keeper, BlockwiseExperts):
+                keeper.renew_copies(source)
 
     @torch.no_grad()
     def hand_over_gradients(self, accumulates: bool) -> None:

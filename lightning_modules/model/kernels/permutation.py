@@ -58,7 +58,7 @@ def _sum(rows, places, tokens, width, CHOSEN: tl.constexpr, WIDTH: tl.constexpr)
     column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     total = tl.zeros([WIDTH], dtype=tl.float32)
     for k in tl.static_range(CHOSEN):
-        row = tl.load(places + token * CHOSEN + k)
+        row = tl.load(places + token * CHOSEN + k).to(tl.int64)
         kept = (column < width) & (row >= 0)
         total += tl.load(rows + row * width + column, mask=kept, other=0.0).to(tl.float32)
     tl.store(tokens + token * width + column, total.to(tokens.dtype.element_ty), mask=column < width)

@@ -1,21 +1,19 @@
-"""Blockwise FP8 on Hopper: the functions of `precision.emulation` under the same names, on the tensor cores.
+"""Blockwise FP8 on Hopper: what `precision.emulation` computes, on the tensor cores.
 
-Each function is one operation of the library `melisma`, so that torch.compile leaves it alone and a recompute policy
-can name it. They differ from the emulation only in how their results lie in memory:
+Whatever is quantised is read once and written in both layouts that products want (`BothLayouts`). Rows that belong to
+experts are laid out in whole tiles of 128, none of which holds rows of two (`Plan`); how many there are does not depend
+on the routing, so no host has to know it. Each function is one operation of the library `melisma`, so that
+torch.compile leaves it alone and a recompute policy can name it.
 
-- Whatever is quantised along rows (`quantise_128x1`, `quantise_grouped_128x1`) is stored transposed, for products over
-  tokens want their tokens side by side. It comes in whole tiles: 128 rows of values a tile, zeros past the last row.
-- Every FP8 operand of a product needs its inner side contiguous. `quantise_128x128` reads any strides and writes row by
-  row: for `linear_grad_input`, quantise a weight's transpose and hand over the transpose of the result, or the product
-  has to copy it.
-
-Shapes: M rows of activations, K features in, N features out, R routed rows, E experts. ⌈a⌉ is ceil(a / 128).
+Shapes: M rows of activations, K features in, N features out, R routed rows, E experts; ⌈a⌉ is ceil(a / 128). P rows are
+stored: 128 · ⌈M⌉, or 128 · (⌊R / 128⌋ + E), which suffices for any division of R rows among E experts.
 """
 
 import importlib
 import importlib.util
 from functools import cache
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +24,40 @@ from lightning_modules.precision.emulation import BLOCK, E4M3, Quantised
 
 # Operands travel to the tensor cores in lines whose length is a multiple of 16 bytes.
 ALIGNMENT = 16
+
+
+class BothLayouts(NamedTuple):
+    """E4M3 numbers and the FP32 scales that give the originals back, for products over either side.
+
+    Attributes:
+        values: rows [P, K] in tiles of 1×128, or weights [(E,) N, K] in blocks of 128×128.
+        scales: of rows [⌈K⌉, P], of weights [(E,) ⌈N⌉, ⌈K⌉].
+        transposed: rows [⌈P⌉, K, 128] in tiles of 128×1, or weights [(E,) K, N]: the same numbers as `values`. Tiles
+            of experts' rows lie one behind the other, those of plain rows side by side, as the memory of [K, P].
+        transposed_scales: of rows [⌈P⌉, K], where they are experts' with K padded to a multiple of 256; of weights
+            [(E,) ⌈K⌉, ⌈N⌉].
+    """
+
+    values: Tensor
+    scales: Tensor
+    transposed: Tensor
+    transposed_scales: Tensor
+
+
+class Plan(NamedTuple):
+    """How routed rows are laid out in tiles of 128 (int32 all).
+
+    Attributes:
+        choices: [P] which choice of a token a row carries out; -1: none.
+        places: [R] which row carries out a choice; -1: none.
+        experts: [⌈P⌉] whose rows a tile holds; -1: nobody's.
+        tile_starts: [E + 1] where each expert's tiles begin.
+    """
+
+    choices: Tensor
+    places: Tensor
+    experts: Tensor
+    tile_starts: Tensor
 
 
 @torch.compiler.assume_constant_result
@@ -46,268 +78,322 @@ def fits(out_features: int, in_features: int) -> bool:
     return out_features % ALIGNMENT == 0 and in_features % ALIGNMENT == 0
 
 
+def plan_choices(indices: Tensor, n_experts: int) -> Plan:
+    """Lay out the choices of tokens by the experts `indices` [N, K] they chose; an expert may have none."""
+    return Plan(*torch.ops.melisma.plan_choices(indices, n_experts))
+
+
+def plan_rows(offsets: Tensor, n_rows: int) -> Plan:
+    """Lay out rows that are in order of experts already: each is a choice of its own.
+
+    Args:
+        offsets: [E] int32, where each expert's rows end; an expert may have none.
+        n_rows: R; the last of `offsets` may be less, and what lies behind it is nobody's.
+    """
+    return Plan(*torch.ops.melisma.plan_rows(offsets, n_rows))
+
+
+def quantise(x: Tensor) -> BothLayouts:
+    """Quantise `x` [M, K]; rows from M to P are zeros."""
+    return BothLayouts(*torch.ops.melisma.quantise_rows(x, None, 1))
+
+
+def quantise_routed(tokens: Tensor, plan: Plan, n_chosen: int) -> BothLayouts:
+    """Gather the tokens [N, K] of every choice, number c being token c // n_chosen's, and quantise them as planned."""
+    return BothLayouts(*torch.ops.melisma.quantise_rows(tokens, plan.choices, n_chosen))
+
+
 def quantise_1x128(x: Tensor) -> Quantised:
-    """Quantise `x` [M, K] in tiles of 128 along K; scales [M, ⌈K⌉]."""
+    """Quantise `x` [M, K] in tiles of 128 along K alone; scales [M, ⌈K⌉]."""
     return Quantised(*torch.ops.melisma.quantise_1x128(x))
 
 
-def quantise_128x1(x: Tensor) -> Quantised:
-    """Quantise `x` [M, K] in tiles of 128 along M; values [128 · ⌈M⌉, K], scales [⌈M⌉, K]."""
-    return Quantised(*torch.ops.melisma.quantise_128x1(x))
+def quantise_weight(weight: Tensor) -> BothLayouts:
+    """Quantise `weight` [(E,) N, K] in square blocks."""
+    return BothLayouts(*torch.ops.melisma.quantise_weight(weight))
 
 
-def quantise_128x128(weight: Tensor) -> Quantised:
-    """Quantise `weight` [N, K] or [E, N, K] in square blocks; scales [(E,) ⌈N⌉, ⌈K⌉]."""
-    return Quantised(*torch.ops.melisma.quantise_128x128(weight))
+def quantise_weight_into(weight: Tensor, quantised: BothLayouts) -> None:
+    """`quantise_weight`, where there is room already."""
+    _launch().quantise_blocks(weight, *quantised)
 
 
-def quantise_grouped_128x1(rows: Tensor, offsets: Tensor) -> Quantised:
-    """Quantise `rows` [R, K] in tiles of 128 rows that begin anew with each expert, so that none mixes two experts.
-
-    Args:
-        rows: routed rows in order of experts.
-        offsets: [E] int32, where each expert's rows end; an expert may have none.
-
-    Returns:
-        For T = ⌊R / 128⌋ + E tiles, which always suffice: values [128 · T, K] and scales [T, K], expert after expert,
-        ceil(rows / 128) tiles each. Tiles beyond the last in use hold zeros, and their scales are one.
-    """
-    return Quantised(*torch.ops.melisma.quantise_grouped_128x1(rows, offsets))
-
-
-def linear_forward(x: Quantised, weight: Quantised, output_dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """y = x · Wᵀ: [M, K] in 1×128 tiles by [N, K] in 128×128 blocks gives [M, N]."""
-    return torch.ops.melisma.linear_forward(*x, *weight, output_dtype)
-
-
-def linear_grad_input(gradient: Quantised, weight: Quantised, output_dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """dx = dy · W: [M, N] in 1×128 tiles by [N, K] in 128×128 blocks gives [M, K]."""
-    return torch.ops.melisma.linear_grad_input(*gradient, *weight, output_dtype)
-
-
-def linear_grad_weight(gradient: Quantised, x: Quantised, output_dtype: torch.dtype = torch.float32) -> Tensor:
-    """dW = dyᵀ · x: [M, N] by [M, K], both from `quantise_128x1`, gives [N, K]."""
-    return torch.ops.melisma.linear_grad_weight(*gradient, *x, output_dtype)
-
-
-def grouped_forward(
-    rows: Quantised, weight: Quantised, offsets: Tensor, output_dtype: torch.dtype = torch.bfloat16
+def multiply_rows(
+    rows: BothLayouts,
+    weight: tuple[Tensor, Tensor],
+    plan: Plan | None = None,
+    n_rows: int | None = None,
+    output_dtype: torch.dtype = torch.bfloat16,
 ) -> Tensor:
-    """`linear_forward` of every expert over its own rows.
+    """Every row times the transpose of its expert's weight.
 
     Args:
-        rows: [R, K] in 1×128 tiles, in order of experts.
-        weight: [E, N, K] in 128×128 blocks.
-        offsets: [E] int32, where each expert's rows end; an expert may have none. The last is R.
+        rows: [P, K].
+        weight: values [(E,) N, K] and scales [(E,) ⌈N⌉, ⌈K⌉].
+        plan: whose rows they are; None: there is one weight.
+        n_rows: how many rows of the product are wanted; None: P.
         output_dtype: of the result.
 
     Returns:
-        [R, N].
+        [n_rows, N]; rows that carry out no choice hold anything.
     """
-    return torch.ops.melisma.grouped_forward(*rows, *weight, offsets, output_dtype)
+    experts = None if plan is None else plan.experts
+    n_rows = rows.values.shape[0] if n_rows is None else n_rows
+    return torch.ops.melisma.multiply_rows(rows.values, rows.scales, *weight, experts, n_rows, output_dtype)
 
 
-def grouped_grad_input(
-    gradient: Quantised, weight: Quantised, offsets: Tensor, output_dtype: torch.dtype = torch.bfloat16
+def multiply_tokens(
+    gradient: BothLayouts, rows: tuple[Tensor, Tensor], plan: Plan, output_dtype: torch.dtype = torch.bfloat16
 ) -> Tensor:
-    """`linear_grad_input` of every expert: [R, N] in 1×128 tiles by [E, N, K] in 128×128 blocks gives [R, K]."""
-    return torch.ops.melisma.grouped_grad_input(*gradient, *weight, offsets, output_dtype)
+    """Every expert's gradients, transposed, times its rows: [E, N, K], zero for one without rows.
 
-
-def grouped_grad_weight(
-    gradient: Quantised, rows: Quantised, offsets: Tensor, output_dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """`linear_grad_weight` of every expert, zero for one without rows.
-
-    `gradient`, of [R, N], and `rows`, of [R, K], come from `quantise_grouped_128x1`; the result is [E, N, K].
+    Args:
+        gradient: [P, N], routed as planned.
+        rows: [P, K], routed alike: `transposed` and `transposed_scales`.
+        plan: whose rows they are.
+        output_dtype: of the result.
     """
-    return torch.ops.melisma.grouped_grad_weight(*gradient, *rows, offsets, output_dtype)
+    operands = gradient.transposed, gradient.transposed_scales, *rows
+    return torch.ops.melisma.multiply_tokens(*operands, plan.tile_starts, output_dtype)
+
+
+def multiply_plain_tokens(
+    gradient: BothLayouts, rows: tuple[Tensor, Tensor], output_dtype: torch.dtype = torch.bfloat16
+) -> Tensor:
+    """`multiply_tokens` without experts, [N, K], by cuBLAS: it divides a small product among all multiprocessors."""
+    operands = gradient.transposed, gradient.transposed_scales, *rows
+    return torch.ops.melisma.multiply_plain_tokens(*operands, output_dtype)
+
+
+def swiglu(gate_up: Tensor, gates: Tensor | None = None, plan: Plan | None = None) -> BothLayouts:
+    """Quantise silu(gate) · up [P, I], times what each row counts; I is a multiple of 128.
+
+    Args:
+        gate_up: [P, 2I], or [M, 2I] without a plan: the gates' half first.
+        gates: [R] FP32, what every choice counts; None: all once.
+        plan: of the rows; none where there are no gates.
+    """
+    choices = None if plan is None else plan.choices
+    return BothLayouts(*torch.ops.melisma.swiglu(gate_up, gates, choices))
+
+
+def swiglu_backward(
+    gradient: Tensor, gate_up: Tensor, gates: Tensor | None = None, plan: Plan | None = None
+) -> tuple[BothLayouts, Tensor]:
+    """The gradient of `gate_up`, quantised, and that of `gates`, if there are any, from `gradient` [P, I]."""
+    choices = None if plan is None else plan.choices
+    *quantised, of_rows = torch.ops.melisma.swiglu_backward(gradient, gate_up, gates, choices)
+    of_gates = of_rows if gates is None or plan is None else of_choices(of_rows.sum(dim=0), plan).view_as(gates)
+    return BothLayouts(*quantised), of_gates
+
+
+def of_choices(of_rows: Tensor, plan: Plan) -> Tensor:
+    """What belongs to the rows [P] as what belongs to choices [R], zero for those that no row carries out."""
+    return torch.where(plan.places >= 0, of_rows[plan.places.clamp_min(0)], 0.0)
+
+
+@torch.library.custom_op("melisma::plan_choices", mutates_args=())
+def _plan_choices(indices: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    plan = _room_for_plan(indices, indices.numel(), n_experts)
+    _launch().plan_choices(indices.contiguous(), *plan)
+    return plan
+
+
+@_plan_choices.register_fake
+def _(indices: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _room_for_plan(indices, indices.numel(), n_experts)
+
+
+@torch.library.custom_op("melisma::plan_rows", mutates_args=())
+def _plan_rows(offsets: Tensor, n_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    plan = _room_for_plan(offsets, n_rows, offsets.shape[0])
+    _launch().plan_rows(offsets, *plan)
+    return plan
+
+
+@_plan_rows.register_fake
+def _(offsets: Tensor, n_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _room_for_plan(offsets, n_rows, offsets.shape[0])
+
+
+@torch.library.custom_op("melisma::quantise_rows", mutates_args=())
+def _quantise_rows(x: Tensor, choices: Tensor | None, n_chosen: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    quantised = _room_for_rows(x, choices, n_chosen)
+    _launch().quantise_rows(x, choices, n_chosen, *quantised)
+    return quantised
+
+
+@_quantise_rows.register_fake
+def _room_for_rows(x: Tensor, choices: Tensor | None, n_chosen: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    n_rows = x.shape[0] if choices is None else choices.shape[0]
+    return _room_for_both(x, n_rows, x.shape[1], is_routed=choices is not None)
 
 
 @torch.library.custom_op("melisma::quantise_1x128", mutates_args=())
 def _quantise_1x128(x: Tensor) -> tuple[Tensor, Tensor]:
-    values, scales = _new_tiles(x, *x.shape)
-    _launch().quantise_tiles(x, values, scales)
-    return values, scales.mT
+    values, scales = _room_for_tiles(x, *x.shape)
+    _launch().quantise_rows(x, None, 1, values, scales, None, None)
+    return values[: x.shape[0]].clone(), scales[:, : x.shape[0]].mT.clone()
 
 
 @_quantise_1x128.register_fake
 def _(x: Tensor) -> tuple[Tensor, Tensor]:
-    values, scales = _new_tiles(x, *x.shape)
-    return values, scales.mT
+    return x.new_empty(x.shape, dtype=E4M3), x.new_empty(x.shape[0], _blocks(x.shape[1]), dtype=torch.float32)
 
 
-@torch.library.custom_op("melisma::quantise_128x1", mutates_args=())
-def _quantise_128x1(x: Tensor) -> tuple[Tensor, Tensor]:
-    values, scales = _new_tiles(x, x.shape[1], BLOCK * _blocks(x.shape[0]))
-    _launch().quantise_tiles(x.mT, values, scales)
-    return values.mT, scales
+@torch.library.custom_op("melisma::quantise_weight", mutates_args=())
+def _quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    quantised = room_for_weight(weight.shape, weight.device)
+    quantise_weight_into(weight, quantised)
+    return quantised.values, quantised.scales, quantised.transposed, quantised.transposed_scales
 
 
-@_quantise_128x1.register_fake
-def _(x: Tensor) -> tuple[Tensor, Tensor]:
-    values, scales = _new_tiles(x, x.shape[1], BLOCK * _blocks(x.shape[0]))
-    return values.mT, scales
+@_quantise_weight.register_fake
+def _(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    room = room_for_weight(weight.shape, weight.device)
+    return room.values, room.scales, room.transposed, room.transposed_scales
 
 
-@torch.library.custom_op("melisma::quantise_128x128", mutates_args=())
-def _quantise_128x128(weight: Tensor) -> tuple[Tensor, Tensor]:
-    values, scales = _new_blocks(weight)
-    _launch().quantise_blocks(weight, values, scales)
-    return values, scales
-
-
-@_quantise_128x128.register_fake
-def _(weight: Tensor) -> tuple[Tensor, Tensor]:
-    return _new_blocks(weight)
-
-
-@torch.library.custom_op("melisma::quantise_grouped_128x1", mutates_args=())
-def _quantise_grouped_128x1(rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    values, scales = _new_tiles(rows, rows.shape[1], BLOCK * _tiles(rows.shape[0], offsets.shape[0]))
-    _launch().quantise_grouped_tiles(rows, offsets, values, scales)
-    return values.mT, scales
-
-
-@_quantise_grouped_128x1.register_fake
-def _(rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    values, scales = _new_tiles(rows, rows.shape[1], BLOCK * _tiles(rows.shape[0], offsets.shape[0]))
-    return values.mT, scales
-
-
-@torch.library.custom_op("melisma::linear_forward", mutates_args=())
-def _linear_forward(
-    x: Tensor, x_scales: Tensor, weight: Tensor, weight_scales: Tensor, output_dtype: torch.dtype
+@torch.library.custom_op("melisma::multiply_rows", mutates_args=())
+def _multiply_rows(
+    rows: Tensor,
+    row_scales: Tensor,
+    weight: Tensor,
+    weight_scales: Tensor,
+    experts: Tensor | None,
+    n_rows: int,
+    output_dtype: torch.dtype,
 ) -> Tensor:
-    return _linear(x, x_scales, weight, weight_scales, output_dtype)
+    output = rows.new_empty(n_rows, weight.shape[-2], dtype=output_dtype)
+    _launch().multiply_rows(rows, row_scales, weight, weight_scales, experts, output)
+    return output
 
 
-@_linear_forward.register_fake
-def _(x: Tensor, x_scales: Tensor, weight: Tensor, weight_scales: Tensor, output_dtype: torch.dtype) -> Tensor:
-    return x.new_empty(x.shape[0], weight.shape[0], dtype=output_dtype)
-
-
-@torch.library.custom_op("melisma::linear_grad_input", mutates_args=())
-def _linear_grad_input(
-    gradient: Tensor, gradient_scales: Tensor, weight: Tensor, weight_scales: Tensor, output_dtype: torch.dtype
-) -> Tensor:
-    return _linear(gradient, gradient_scales, weight.mT, weight_scales.mT, output_dtype)
-
-
-@_linear_grad_input.register_fake
+@_multiply_rows.register_fake
 def _(
-    gradient: Tensor, gradient_scales: Tensor, weight: Tensor, weight_scales: Tensor, output_dtype: torch.dtype
+    rows: Tensor,
+    row_scales: Tensor,
+    weight: Tensor,
+    weight_scales: Tensor,
+    experts: Tensor | None,
+    n_rows: int,
+    output_dtype: torch.dtype,
 ) -> Tensor:
-    return gradient.new_empty(gradient.shape[0], weight.shape[1], dtype=output_dtype)
+    return rows.new_empty(n_rows, weight.shape[-2], dtype=output_dtype)
 
 
-@torch.library.custom_op("melisma::linear_grad_weight", mutates_args=())
-def _linear_grad_weight(
-    gradient: Tensor, gradient_scales: Tensor, x: Tensor, x_scales: Tensor, output_dtype: torch.dtype
+@torch.library.custom_op("melisma::multiply_tokens", mutates_args=())
+def _multiply_tokens(
+    gradient: Tensor,
+    gradient_scales: Tensor,
+    rows: Tensor,
+    row_scales: Tensor,
+    tile_starts: Tensor,
+    output_dtype: torch.dtype,
+) -> Tensor:
+    output = gradient.new_empty(tile_starts.shape[0] - 1, gradient.shape[1], rows.shape[1], dtype=output_dtype)
+    _launch().multiply_tokens(gradient, gradient_scales, rows, row_scales, tile_starts, output)
+    return output
+
+
+@_multiply_tokens.register_fake
+def _(
+    gradient: Tensor,
+    gradient_scales: Tensor,
+    rows: Tensor,
+    row_scales: Tensor,
+    tile_starts: Tensor,
+    output_dtype: torch.dtype,
+) -> Tensor:
+    return gradient.new_empty(tile_starts.shape[0] - 1, gradient.shape[1], rows.shape[1], dtype=output_dtype)
+
+
+@torch.library.custom_op("melisma::multiply_plain_tokens", mutates_args=())
+def _multiply_plain_tokens(
+    gradient: Tensor, gradient_scales: Tensor, rows: Tensor, row_scales: Tensor, output_dtype: torch.dtype
 ) -> Tensor:
     return F.scaled_mm(
-        gradient.mT,
-        x,
+        gradient.transpose(0, 1).flatten(1),
+        rows.transpose(0, 1).flatten(1).mT,
         gradient_scales.mT,
         ScalingType.BlockWise1x128,
-        x_scales.mT,
+        row_scales.mT,
         ScalingType.BlockWise1x128,
         output_dtype=output_dtype,
     )
 
 
-@_linear_grad_weight.register_fake
-def _(gradient: Tensor, gradient_scales: Tensor, x: Tensor, x_scales: Tensor, output_dtype: torch.dtype) -> Tensor:
-    return gradient.new_empty(gradient.shape[1], x.shape[1], dtype=output_dtype)
+@_multiply_plain_tokens.register_fake
+def _(gradient: Tensor, gradient_scales: Tensor, rows: Tensor, row_scales: Tensor, output_dtype: torch.dtype) -> Tensor:
+    return gradient.new_empty(gradient.shape[1], rows.shape[1], dtype=output_dtype)
 
 
-@torch.library.custom_op("melisma::grouped_forward", mutates_args=())
-def _grouped_forward(
-    rows: Tensor, row_scales: Tensor, weight: Tensor, weight_scales: Tensor, offsets: Tensor, output_dtype: torch.dtype
-) -> Tensor:
-    output = rows.new_empty(rows.shape[0], weight.shape[1], dtype=output_dtype)
-    _launch().multiply_rows(rows, row_scales, weight.contiguous(), weight_scales.contiguous(), offsets, output)
-    return output
+@torch.library.custom_op("melisma::swiglu", mutates_args=())
+def _swiglu(gate_up: Tensor, gates: Tensor | None, choices: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    quantised = _room_for_swiglu(gate_up, gates, choices)
+    _launch().swiglu(gate_up, gates, choices, *quantised)
+    return quantised
 
 
-@_grouped_forward.register_fake
-def _(
-    rows: Tensor, row_scales: Tensor, weight: Tensor, weight_scales: Tensor, offsets: Tensor, output_dtype: torch.dtype
-) -> Tensor:
-    return rows.new_empty(rows.shape[0], weight.shape[1], dtype=output_dtype)
+@_swiglu.register_fake
+def _room_for_swiglu(
+    gate_up: Tensor, gates: Tensor | None, choices: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _room_for_both(gate_up, gate_up.shape[0], gate_up.shape[1] // 2, is_routed=choices is not None)
 
 
-@torch.library.custom_op("melisma::grouped_grad_input", mutates_args=())
-def _grouped_grad_input(
-    gradient: Tensor,
-    gradient_scales: Tensor,
-    weight: Tensor,
-    weight_scales: Tensor,
-    offsets: Tensor,
-    output_dtype: torch.dtype,
-) -> Tensor:
-    output = gradient.new_empty(gradient.shape[0], weight.shape[2], dtype=output_dtype)
-    transposed, scales = weight.mT.contiguous(), weight_scales.mT.contiguous()
-    _launch().multiply_rows(gradient, gradient_scales, transposed, scales, offsets, output)
-    return output
+@torch.library.custom_op("melisma::swiglu_backward", mutates_args=())
+def _swiglu_backward(
+    gradient: Tensor, gate_up: Tensor, gates: Tensor | None, choices: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    outputs = _room_for_swiglu_backward(gradient, gate_up, gates, choices)
+    _launch().swiglu_backward(gradient, gate_up, gates, choices, *outputs)
+    return outputs
 
 
-@_grouped_grad_input.register_fake
-def _(
-    gradient: Tensor,
-    gradient_scales: Tensor,
-    weight: Tensor,
-    weight_scales: Tensor,
-    offsets: Tensor,
-    output_dtype: torch.dtype,
-) -> Tensor:
-    return gradient.new_empty(gradient.shape[0], weight.shape[2], dtype=output_dtype)
+@_swiglu_backward.register_fake
+def _room_for_swiglu_backward(
+    gradient: Tensor, gate_up: Tensor, gates: Tensor | None, choices: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    n_parts = 0 if gates is None else gradient.shape[1] // BLOCK
+    of_rows = gate_up.new_empty(n_parts, gate_up.shape[0], dtype=torch.float32)
+    return *_room_for_both(gate_up, gate_up.shape[0], gate_up.shape[1], is_routed=choices is not None), of_rows
 
 
-@torch.library.custom_op("melisma::grouped_grad_weight", mutates_args=())
-def _grouped_grad_weight(
-    gradient: Tensor,
-    gradient_scales: Tensor,
-    rows: Tensor,
-    row_scales: Tensor,
-    offsets: Tensor,
-    output_dtype: torch.dtype,
-) -> Tensor:
-    output = gradient.new_empty(offsets.shape[0], gradient.shape[1], rows.shape[1], dtype=output_dtype)
-    _launch().multiply_tokens(gradient.mT, gradient_scales, rows.mT, row_scales, offsets, output)
-    return output
-
-
-@_grouped_grad_weight.register_fake
-def _(
-    gradient: Tensor,
-    gradient_scales: Tensor,
-    rows: Tensor,
-    row_scales: Tensor,
-    offsets: Tensor,
-    output_dtype: torch.dtype,
-) -> Tensor:
-    return gradient.new_empty(offsets.shape[0], gradient.shape[1], rows.shape[1], dtype=output_dtype)
-
-
-def _linear(x: Tensor, x_scales: Tensor, weight: Tensor, weight_scales: Tensor, output_dtype: torch.dtype) -> Tensor:
-    """[M, K] in 1×128 tiles by the transpose of [N, K] in 128×128 blocks, by the kernel that takes the shape."""
-    weight = weight.contiguous()
-    if x.shape[0] % 4:  # cuBLAS reads four scales of an activation at once along M, and of a weight along K
-        output = x.new_empty(x.shape[0], weight.shape[0], dtype=output_dtype)
-        offsets = torch.full((1,), x.shape[0], dtype=torch.int32, device=x.device)
-        _launch().multiply_rows(x, x_scales, weight[None], weight_scales[None].contiguous(), offsets, output)
-        return output
-    aligned = F.pad(weight_scales, (0, -weight_scales.shape[1] % 4)).contiguous()
-    return F.scaled_mm(
-        x,
-        weight.mT,
-        x_scales,
-        ScalingType.BlockWise1x128,
-        aligned.mT,
-        ScalingType.BlockWise128x128,
-        output_dtype=output_dtype,
+def room_for_weight(shape: torch.Size, device: torch.device) -> BothLayouts:
+    """What `quantise_weight` fills for a weight of this shape [(E,) N, K]."""
+    *batch, n_rows, n_columns = shape
+    return BothLayouts(
+        torch.empty(shape, dtype=E4M3, device=device),
+        torch.empty(*batch, _blocks(n_rows), _blocks(n_columns), device=device),
+        torch.empty(*batch, n_columns, n_rows, dtype=E4M3, device=device),
+        torch.empty(*batch, _blocks(n_columns), _blocks(n_rows), device=device),
     )
+
+
+def _room_for_plan(like: Tensor, n_choices: int, n_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    n_tiles = n_choices // BLOCK + n_experts
+    sizes = (n_tiles * BLOCK, n_choices, n_tiles, n_experts + 1)
+    choices, places, experts, starts = (like.new_empty(size, dtype=torch.int32) for size in sizes)
+    return choices, places, experts, starts
+
+
+def _room_for_tiles(like: Tensor, n_rows: int, n_columns: int) -> tuple[Tensor, Tensor]:
+    n_stored = BLOCK * _blocks(n_rows)
+    values = like.new_empty(n_stored, n_columns, dtype=E4M3)
+    return values, like.new_empty(_blocks(n_columns), n_stored, dtype=torch.float32)
+
+
+def _room_for_both(like: Tensor, n_rows: int, n_columns: int, is_routed: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    n_tiles = _blocks(n_rows)
+    if is_routed:
+        transposed = like.new_empty(n_tiles, n_columns, BLOCK, dtype=E4M3)
+        n_scales = 2 * BLOCK * ((n_columns + 2 * BLOCK - 1) // (2 * BLOCK))
+    else:
+        transposed = like.new_empty(n_columns, n_tiles, BLOCK, dtype=E4M3).transpose(0, 1)
+        n_scales = n_columns
+    tiles = _room_for_tiles(like, n_rows, n_columns)
+    return *tiles, transposed, like.new_empty(n_tiles, n_scales, dtype=torch.float32)
 
 
 def _launch() -> ModuleType:
@@ -317,21 +403,3 @@ def _launch() -> ModuleType:
 
 def _blocks(size: int) -> int:
     return (size + BLOCK - 1) // BLOCK
-
-
-def _tiles(n_rows: int, n_experts: int) -> int:
-    """As many tiles as any division of the rows among the experts can need."""
-    return n_rows // BLOCK + n_experts
-
-
-def _new_tiles(like: Tensor, n_rows: int, n_columns: int) -> tuple[Tensor, Tensor]:
-    """Room for values [n_rows, n_columns] in tiles along columns, and for their scales [tiles, n_rows]."""
-    values = like.new_empty(n_rows, n_columns, dtype=E4M3)
-    return values, like.new_empty(_blocks(n_columns), n_rows, dtype=torch.float32)
-
-
-def _new_blocks(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for the values and the scales of a weight in square blocks."""
-    *batch, n_rows, n_columns = weight.shape
-    values = weight.new_empty(weight.shape, dtype=E4M3)
-    return values, weight.new_empty(*batch, _blocks(n_rows), _blocks(n_columns), dtype=torch.float32)

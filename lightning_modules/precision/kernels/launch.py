@@ -1,4 +1,4 @@
-"""Launches of the Triton kernels: grids, block sizes, and how the operands lie.
+"""Launches of the FP8 kernels: grids, block sizes, and how the operands lie.
 
 Imported when the first kernel runs, for Triton is only there where a GPU is.
 """
@@ -9,117 +9,239 @@ import torch
 import triton
 from torch import Tensor
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
-from triton.tools.tensor_descriptor import TensorDescriptor
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from lightning_modules.precision.emulation import BLOCK, E4M3_MAX, SMALLEST_AMAX
-from lightning_modules.precision.kernels import row_products, tiles, token_products
+from lightning_modules.precision.kernels import plans, row_products, tiles, token_products
+from lightning_modules.precision.kernels import swiglu as activation
+from lightning_modules.precision.kernels.rounding import NUM_WARPS
 
 RANGE = {"LARGEST": E4M3_MAX, "SMALLEST_AMAX": SMALLEST_AMAX}
-LINES = 64  # rows, or columns, of 128 numbers that one program quantises
+# Choices of experts that one program counts and lays out.
+COUNTED_CHOICES = 256
+# Registers of a thread when a product begins; its groups then share them out among themselves.
+REGISTERS = 168
 
 
-def quantise_tiles(x: Tensor, values: Tensor, scales: Tensor) -> None:
-    """Fill values [n_rows, stored columns] and scales [tiles, n_rows] from x [n_rows, n_columns] of any strides."""
-    if values.numel() == 0:
-        return
-    grid = (triton.cdiv(values.shape[0], LINES), scales.shape[0])
-    tiles.quantise_tiles[grid](
-        x, values, scales, *x.shape, values.shape[1], *x.stride(), **RANGE, ROWS=LINES, TILE=BLOCK, num_warps=4
+def plan_choices(indices: Tensor, choices: Tensor, places: Tensor, experts: Tensor, tile_starts: Tensor) -> None:
+    """Fill the four of `blockwise.Plan` for experts in any order."""
+    n_choices, n_experts, n_tiles = indices.numel(), tile_starts.shape[0] - 1, experts.shape[0]
+    n_blocks = triton.cdiv(n_choices, COUNTED_CHOICES)
+    counts = places.new_empty(n_blocks, n_experts)
+    shape = {"BLOCK": COUNTED_CHOICES, "EXPERTS": triton.next_power_of_2(n_experts)}
+    plans.count_choices[(n_blocks,)](indices, counts, n_choices, n_experts, **shape)
+    choices.fill_(-1)
+    plans.plan_choices[(n_blocks,)](
+        indices,
+        counts,
+        choices,
+        places,
+        experts,
+        tile_starts,
+        n_choices,
+        n_experts,
+        n_blocks,
+        n_tiles,
+        **shape,
+        TILE=BLOCK,
+        COUNTED=64,
+        TILES=triton.next_power_of_2(triton.cdiv(n_tiles, n_blocks)),
+        num_warps=8,
     )
 
 
-def quantise_grouped_tiles(rows: Tensor, offsets: Tensor, values: Tensor, scales: Tensor) -> None:
-    """Fill values [K, 128 · tiles] and scales [tiles, K] from rows [R, K] of any strides."""
-    n_tiles, n_columns = scales.shape
-    grid = (n_tiles, triton.cdiv(n_columns, LINES))
-    tiles.quantise_grouped_tiles[grid](
-        rows,
-        _plan(offsets, n_tiles),
+def plan_rows(offsets: Tensor, choices: Tensor, places: Tensor, experts: Tensor, tile_starts: Tensor) -> None:
+    """Fill the four of `blockwise.Plan` for rows in order of experts; what lies behind the last is nobody's."""
+    n_experts = offsets.shape[0]
+    places.fill_(-1)
+    plans.plan_rows[(experts.shape[0],)](
+        offsets,
+        choices,
+        places,
+        experts,
+        tile_starts,
+        n_experts,
+        TILE=BLOCK,
+        EXPERTS=triton.next_power_of_2(n_experts),
+        num_warps=1,
+    )
+
+
+def quantise_rows(
+    x: Tensor,
+    choices: Tensor | None,
+    n_chosen: int,
+    values: Tensor,
+    scales: Tensor,
+    transposed: Tensor | None,
+    transposed_scales: Tensor | None,
+) -> None:
+    """Fill the four of `blockwise.BothLayouts`, or the first two, from rows or tokens."""
+    x = x if x.stride(1) == 1 else x.contiguous()
+    n_tiles = values.shape[0] // BLOCK
+    if n_tiles:
+        tiles.quantise_rows[(scales.shape[0], n_tiles)](
+            x,
+            choices,
+            values,
+            scales,
+            transposed,
+            transposed_scales,
+            *x.shape,
+            values.shape[0],
+            *_strides(transposed, transposed_scales),
+            x.stride(0),
+            n_chosen,
+            **RANGE,
+            num_warps=NUM_WARPS,
+        )
+
+
+def quantise_blocks(
+    weight: Tensor, values: Tensor, scales: Tensor, transposed: Tensor, transposed_scales: Tensor
+) -> None:
+    """Fill the four of `blockwise.BothLayouts` from a weight [(E,) N, K]."""
+    n_matrices = 1 if weight.dim() == 2 else weight.shape[0]
+    row_blocks, column_blocks = scales.shape[-2:]
+    tiles.quantise_blocks[(column_blocks, n_matrices * row_blocks)](
+        weight.contiguous(),
         values,
         scales,
-        n_columns,
-        n_tiles,
-        *rows.stride(),
+        transposed,
+        transposed_scales,
+        *weight.shape[-2:],
         **RANGE,
-        COLUMNS=LINES,
-        TILE=BLOCK,
-        num_warps=4,
+        num_warps=NUM_WARPS,
     )
 
 
-def quantise_blocks(weight: Tensor, values: Tensor, scales: Tensor) -> None:
-    """Fill values [E, N, K] and scales [E, ⌈N⌉, ⌈K⌉], or both without E, from a weight of any strides."""
-    stack = weight if weight.dim() == 3 else weight[None]
-    row_blocks, column_blocks = scales.shape[-2:]
-    grid = (stack.shape[0] * row_blocks, column_blocks)
-    tiles.quantise_blocks[grid](
-        stack, values, scales, *stack.shape[1:], *stack.stride(), **RANGE, BLOCK=BLOCK, num_warps=4
+def swiglu(
+    gate_up: Tensor,
+    gates: Tensor | None,
+    choices: Tensor | None,
+    values: Tensor,
+    scales: Tensor,
+    transposed: Tensor,
+    transposed_scales: Tensor,
+) -> None:
+    """Fill the four of `blockwise.BothLayouts` with what enters the second product."""
+    n_stored, width = values.shape
+    activation.forward[(width // BLOCK, n_stored // BLOCK)](
+        gate_up,
+        gates,
+        choices,
+        values,
+        scales,
+        transposed,
+        transposed_scales,
+        gate_up.shape[0],
+        n_stored,
+        width,
+        *_strides(transposed, transposed_scales),
+        **RANGE,
+        num_warps=NUM_WARPS,
+    )
+
+
+def swiglu_backward(
+    gradient: Tensor,
+    gate_up: Tensor,
+    gates: Tensor | None,
+    choices: Tensor | None,
+    values: Tensor,
+    scales: Tensor,
+    transposed: Tensor,
+    transposed_scales: Tensor,
+    of_rows: Tensor,
+) -> None:
+    """Fill the four of `blockwise.BothLayouts` with the first product's gradient, and that of rows' gates by column."""
+    n_stored, width = values.shape[0], gradient.shape[1]
+    activation.backward[(2 * width // BLOCK, n_stored // BLOCK)](
+        gradient,
+        gate_up,
+        gates,
+        choices,
+        of_rows,
+        values,
+        scales,
+        transposed,
+        transposed_scales,
+        gate_up.shape[0],
+        n_stored,
+        width,
+        *_strides(transposed, transposed_scales),
+        **RANGE,
+        num_warps=NUM_WARPS,
     )
 
 
 def multiply_rows(
-    rows: Tensor, row_scales: Tensor, weight: Tensor, weight_scales: Tensor, offsets: Tensor, output: Tensor
+    rows: Tensor, row_scales: Tensor, weight: Tensor, weight_scales: Tensor, experts: Tensor | None, output: Tensor
 ) -> None:
-    """Fill output [R, N] with rows [R, K] by their expert's weight [E, N, K], transposed; all but scales row-major."""
-    n_rows, inner = rows.shape
-    if n_rows == 0:
+    """Fill output [R, N] with rows [P, K] by their expert's weight [(E,) N, K], transposed."""
+    if output.numel() == 0:
         return
-    n_experts, n_columns, _ = weight.shape
-    n_tiles = n_rows // BLOCK + n_experts
+    inner, n_columns = rows.shape[1], weight.shape[-2]
+    n_tiles = rows.shape[0] // BLOCK
     swizzled = gl.NVMMASharedLayout.get_default_for([BLOCK, BLOCK], gl.float8e4nv)
-    n_programs = min(_multiprocessors(rows.device), n_tiles * triton.cdiv(n_columns, BLOCK))
-    row_products.multiply_rows[(n_programs,)](
-        GluonDescriptor.from_tensor(rows, [BLOCK // 2, BLOCK], swizzled),
-        GluonDescriptor.from_tensor(weight.view(-1, inner), [BLOCK, BLOCK], swizzled),
-        row_scales.mT.contiguous(),
+    half = [BLOCK // 2, BLOCK]
+    row_products.multiply_rows[(min(_multiprocessors(rows.device), n_tiles * triton.cdiv(n_columns, 2 * BLOCK)),)](
+        TensorDescriptor.from_tensor(rows, half, swizzled),
+        TensorDescriptor.from_tensor(weight.reshape(-1, inner), [BLOCK, BLOCK], swizzled),
+        TensorDescriptor.from_tensor(output, half, _staging(half, output.dtype)),
+        row_scales,
         weight_scales,
-        _plan(offsets, n_tiles),
-        output,
+        experts,
         n_tiles,
         n_columns,
         inner,
-        n_rows,
         GROUP=16,
-        STAGES=5,
+        STAGES=3 if output.dtype == torch.float32 else 4,
         num_warps=4,
-        maxnreg=168,
+        maxnreg=REGISTERS,
     )
 
 
 def multiply_tokens(
-    gradient: Tensor, gradient_scales: Tensor, rows: Tensor, row_scales: Tensor, offsets: Tensor, output: Tensor
+    gradient: Tensor,
+    gradient_scales: Tensor,
+    rows: Tensor,
+    row_scales: Tensor,
+    tile_starts: Tensor,
+    output: Tensor,
 ) -> None:
-    """Fill output [E, N, K] with gradient [N, tokens] by rows [K, tokens], expert by expert; all row-major."""
+    """Fill output [E, N, K] with gradient [tiles, N, 128] by rows [tiles, K, 128], expert by expert."""
     n_experts, n_rows, n_columns = output.shape
-    block_m, block_n = BLOCK // 2, BLOCK
-    grid = (n_experts * triton.cdiv(n_rows, block_m) * triton.cdiv(n_columns, block_n),)
-    token_products.multiply_tokens[grid](
-        TensorDescriptor.from_tensor(gradient, [block_m, BLOCK]),
-        TensorDescriptor.from_tensor(rows, [block_n, BLOCK]),
+    n_units = n_experts * triton.cdiv(n_rows, BLOCK) * triton.cdiv(n_columns, 2 * BLOCK)
+    half = [1, BLOCK // 2, BLOCK]
+    swizzled = gl.NVMMASharedLayout.get_default_for([BLOCK, BLOCK], gl.float8e4nv)
+    token_products.multiply_tokens[(min(_multiprocessors(rows.device), n_units),)](
+        TensorDescriptor.from_tensor(gradient.view(-1, BLOCK), [BLOCK // 2, BLOCK], swizzled),
+        TensorDescriptor.from_tensor(rows.view(-1, BLOCK), [BLOCK, BLOCK], swizzled),
         gradient_scales,
-        row_scales,
-        offsets,
-        output,
+        TensorDescriptor.from_tensor(row_scales, [1, 2 * BLOCK], gl.NVMMASharedLayout(0, 32, 2)),
+        tile_starts,
+        TensorDescriptor.from_tensor(output, half, _staging(half, output.dtype)),
         n_experts,
+        rows.shape[0],
         n_rows,
         n_columns,
-        BLOCK_M=block_m,
-        BLOCK_N=block_n,
-        TILE=BLOCK,
-        EXPERTS=triton.next_power_of_2(n_experts),
+        STAGES=3,
         num_warps=4,
-        num_stages=3,
-        maxnreg=168,  # three programs a multiprocessor: while one scales, others multiply
+        maxnreg=REGISTERS,
     )
 
 
-def _plan(offsets: Tensor, n_tiles: int) -> Tensor:
-    """Whose rows each tile of 128 holds [n_tiles, 3]: expert, first row, and where the expert's rows end."""
-    plan = torch.empty(n_tiles, 3, dtype=torch.int32, device=offsets.device)
-    experts = triton.next_power_of_2(offsets.shape[0])
-    tiles.plan_tiles[(n_tiles,)](offsets, plan, offsets.shape[0], TILE=BLOCK, EXPERTS=experts, num_warps=1)
-    return plan
+def _staging(block: list[int], dtype: torch.dtype) -> gl.NVMMASharedLayout:
+    """How a block of results lies in shared memory, from where it is sent to its place."""
+    return gl.NVMMASharedLayout.get_default_for(block, gl.float32 if dtype == torch.float32 else gl.bfloat16)
+
+
+def _strides(transposed: Tensor | None, scales: Tensor | None) -> tuple[int, int, int]:
+    """How far tiles lie apart, columns of a tile, and tiles of scales."""
+    if transposed is None or scales is None:
+        return 0, 0, 0
+    return transposed.stride(0), transposed.stride(1), scales.stride(0)
 
 
 @cache

@@ -2,7 +2,9 @@
 
 The tensor cores add up 128 products; their sum is scaled and joins an FP32 accumulator in ordinary registers, the
 promotion of arXiv 2412.19437, section 3.3.2. One warp loads through the tensor memory accelerator; two groups of four
-warps multiply the upper and the lower 64 rows of a tile, so that one scales while the other multiplies.
+warps multiply the upper and the lower 64 rows of a tile, so that one scales while the other multiplies. A tile is 256
+columns wide, for at 128 the second-level cache could not bring operands as fast as they are multiplied; each group
+takes one half of it after the other.
 """
 
 # Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
@@ -11,45 +13,52 @@ warps multiply the upper and the lower 64 rows of a tile, so that one scales whi
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
 
 
 @gluon.jit
 def multiply_rows(
-    rows,  # descriptor of [R, inner] in blocks of 64×128
+    rows,  # descriptor of [stored rows, inner] in blocks of 64×128
     weight,  # descriptor of [E · n_columns, inner] in blocks of 128×128
-    row_scales,  # [inner tiles, R], row-major
+    output,  # descriptor of [R, n_columns] in blocks of 64×128
+    row_scales,  # [inner tiles, stored rows], row-major
     weight_scales,  # [E, column blocks, inner blocks], row-major
-    plan,  # [n_tiles, 3] from `plan_tiles`
-    output,  # [R, n_columns], row-major
+    experts,  # [n_tiles] int32, whose rows a tile holds, -1: nobody's; None: all are the first one's
     n_tiles,
     n_columns,
     inner,
-    n_rows,
     GROUP: gl.constexpr,
     STAGES: gl.constexpr,
     num_warps: gl.constexpr,
 ):
     """Every expert's rows, in tiles of 1×128, by the transpose of its weight, in blocks of 128×128.
 
-    As many programs as there are multiprocessors take one tile of 128×128 of the output after the other. STAGES pairs
+    As many programs as there are multiprocessors take one tile of 128×256 of the output after the other. STAGES pairs
     of operands are on their way at a time.
     """
     left = gl.allocate_shared_memory(rows.dtype, [2 * STAGES, 64, 128], rows.layout)
-    right = gl.allocate_shared_memory(weight.dtype, [STAGES, 128, 128], weight.layout)
+    right = gl.allocate_shared_memory(weight.dtype, [2 * STAGES, 128, 128], weight.layout)
+    staged = gl.allocate_shared_memory(output.dtype, [2, 64, 128], output.layout)
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    ready = gl.allocate_shared_memory(gl.int64, [2 * STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(empty.index(stage), count=2)
-        mbarrier.init(ready.index(stage), count=1)
-    sizes = (n_tiles, n_columns, inner, n_rows)
+        mbarrier.init(ready.index(2 * stage), count=1)
+        mbarrier.init(ready.index(2 * stage + 1), count=1)
+    sizes = (n_tiles, n_columns, inner)
     shared = (left, right, empty, ready)
     scales = (row_scales, weight_scales)
     gl.warp_specialize(
         [
-            (_multiply, (scales, plan, output, sizes, shared, 0, GROUP, STAGES)),
-            (_multiply, (scales, plan, output, sizes, shared, 1, GROUP, STAGES)),
-            (_load, (rows, weight, plan, sizes, shared, GROUP, STAGES)),
+            (_multiply, (scales, experts, output, sizes, shared, staged, 0, GROUP, STAGES)),
+            (_multiply, (scales, experts, output, sizes, shared, staged, 1, GROUP, STAGES)),
+            (_load, (rows, weight, experts, sizes, shared, GROUP, STAGES)),
         ],
         [4, 1],
         [240, 24],
@@ -57,27 +66,30 @@ def multiply_rows(
 
 
 @gluon.jit
-def _load(rows, weight, plan, sizes, shared, GROUP: gl.constexpr, STAGES: gl.constexpr):
+def _load(rows, weight, experts, sizes, shared, GROUP: gl.constexpr, STAGES: gl.constexpr):
     """Bring the operands of one output tile after the other into shared memory, as soon as there is room."""
-    n_tiles, n_columns, inner, _ = sizes
+    n_tiles, n_columns, inner = sizes
     left, right, empty, ready = shared
-    column_tiles = gl.cdiv(n_columns, 128)
+    column_tiles = gl.cdiv(n_columns, 256)
     stage = 0
     phase = 1
     for unit in range(gl.program_id(0), n_tiles * column_tiles, gl.num_programs(0)):
         tile, column = _place(unit, n_tiles, column_tiles, GROUP)
-        expert = gl.load(plan + 3 * tile)
-        first = gl.load(plan + 3 * tile + 1)
+        expert = _expert_of(experts, tile)
         if expert >= 0:
+            first = tile * 128
+            weight_row = expert * n_columns + column * 256
             for block in range(gl.cdiv(inner, 128)):
                 mbarrier.wait(empty.index(stage), phase)
-                barrier = ready.index(stage)
-                mbarrier.expect(barrier, 2 * rows.block_type.nbytes + weight.block_type.nbytes)
                 place = block * 128
+                barrier = ready.index(2 * stage)
+                mbarrier.expect(barrier, 2 * rows.block_type.nbytes + weight.block_type.nbytes)
                 tma.async_copy_global_to_shared(rows, [first, place], barrier, left.index(2 * stage))
                 tma.async_copy_global_to_shared(rows, [first + 64, place], barrier, left.index(2 * stage + 1))
-                weight_row = expert * n_columns + column * 128
-                tma.async_copy_global_to_shared(weight, [weight_row, place], barrier, right.index(stage))
+                tma.async_copy_global_to_shared(weight, [weight_row, place], barrier, right.index(2 * stage))
+                barrier = ready.index(2 * stage + 1)
+                mbarrier.expect(barrier, weight.block_type.nbytes)
+                tma.async_copy_global_to_shared(weight, [weight_row + 128, place], barrier, right.index(2 * stage + 1))
                 stage += 1
                 if stage == STAGES:
                     stage = 0
@@ -87,57 +99,84 @@ def _load(rows, weight, plan, sizes, shared, GROUP: gl.constexpr, STAGES: gl.con
 @gluon.jit
 def _multiply(
     scales,
-    plan,
+    experts,
     output,
     sizes,
     shared,
+    staged,
     HALF: gl.constexpr,
     GROUP: gl.constexpr,
     STAGES: gl.constexpr,
 ):
     """Multiply, scale and add up the upper (HALF 0) or lower 64 rows of one output tile after the other."""
     row_scales, weight_scales = scales
-    n_tiles, n_columns, inner, n_rows = sizes
+    n_tiles, n_columns, inner = sizes
     left, right, empty, ready = shared
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32])
-    stored: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [4, 1], [1, 0])
-    column_tiles = gl.cdiv(n_columns, 128)
+    column_tiles = gl.cdiv(n_columns, 256)
+    column_blocks = gl.cdiv(n_columns, 128)
     inner_blocks = gl.cdiv(inner, 128)
+    mine = staged.index(HALF)
     stage = 0
     phase = 0
     for unit in range(gl.program_id(0), n_tiles * column_tiles, gl.num_programs(0)):
         tile, column = _place(unit, n_tiles, column_tiles, GROUP)
-        expert = gl.load(plan + 3 * tile)
-        first = gl.load(plan + 3 * tile + 1) + 64 * HALF
-        end = gl.load(plan + 3 * tile + 2)
+        expert = _expert_of(experts, tile)
         if expert >= 0:
-            places = first + gl.arange(0, 64, gl.SliceLayout(1, layout))
-            block_scales = weight_scales + (expert * column_tiles + column) * inner_blocks
-            total = gl.zeros([64, 128], gl.float32, layout)
+            first = tile * 128 + 64 * HALF
+            of_rows = row_scales + first + gl.arange(0, 64, gl.SliceLayout(1, layout))
+            of_upper = weight_scales + (expert * column_blocks + 2 * column) * inner_blocks
+            of_lower = of_upper + gl.where(2 * column + 1 < column_blocks, inner_blocks, 0)
+            upper = gl.zeros([64, 128], gl.float32, layout)
+            lower = gl.zeros([64, 128], gl.float32, layout)
             nothing = gl.zeros([64, 128], gl.float32, layout)
-            row_scale = gl.load(row_scales + places, places < end, other=0.0)
-            block_scale = gl.load(block_scales)
+            row_scale = gl.load(of_rows)
+            upper_scale = gl.load(of_upper)
+            lower_scale = gl.load(of_lower)
             for block in range(inner_blocks):
-                scale = row_scale * block_scale
-                mbarrier.wait(ready.index(stage), phase)
-                transposed = right.index(stage).permute((1, 0))
-                product = warpgroup_mma(left.index(2 * stage + HALF), transposed, nothing, use_acc=False, is_async=True)
+                operand = left.index(2 * stage + HALF)
+                mbarrier.wait(ready.index(2 * stage), phase)
+                transposed = right.index(2 * stage).permute((1, 0))
+                product = warpgroup_mma(operand, transposed, nothing, use_acc=False, is_async=True)
+                scale = row_scale * upper_scale
+                product = warpgroup_mma_wait(0, [product])
+                upper += product * scale[:, None]
+                # Waiting for the sum, too, has the compiler reuse the product's registers: there are none to spare.
+                upper = warpgroup_mma_wait(0, [upper])
+                mbarrier.wait(ready.index(2 * stage + 1), phase)
+                transposed = right.index(2 * stage + 1).permute((1, 0))
+                product = warpgroup_mma(operand, transposed, nothing, use_acc=False, is_async=True)
+                scale = row_scale * lower_scale
                 # The scales of the following block arrive while the tensor cores work on this one.
                 following = gl.minimum(block + 1, inner_blocks - 1)
-                row_scale = gl.load(row_scales + following.to(gl.int64) * n_rows + places, places < end, other=0.0)
-                block_scale = gl.load(block_scales + following)
+                row_scale = gl.load(of_rows + following * (n_tiles * 128))
+                upper_scale = gl.load(of_upper + following)
+                lower_scale = gl.load(of_lower + following)
                 product = warpgroup_mma_wait(0, [product])
                 mbarrier.arrive(empty.index(stage), count=1)
-                total += product * scale[:, None]
+                lower += product * scale[:, None]
+                lower = warpgroup_mma_wait(0, [lower])
                 stage += 1
                 if stage == STAGES:
                     stage = 0
                     phase ^= 1
-            values = gl.convert_layout(total.to(output.dtype.element_ty), stored)
-            to_rows = first + gl.arange(0, 64, gl.SliceLayout(1, stored))
-            columns = column * 128 + gl.arange(0, 128, gl.SliceLayout(0, stored))
-            targets = output + to_rows[:, None].to(gl.int64) * n_columns + columns[None, :]
-            gl.store(targets, values, (to_rows < end)[:, None] & (columns < n_columns)[None, :])
+            _store(output, upper, first, column * 256, mine)
+            _store(output, lower, first, column * 256 + 128, mine)
+    tma.store_wait(0)
+
+
+@gluon.jit
+def _store(output, values, row, column, staged):
+    """Send 64×128 values to their place, through shared memory, once what went through it before has left."""
+    tma.store_wait(0)
+    staged.store(values.to(output.dtype))
+    fence_async_shared()
+    tma.async_copy_shared_to_global(output, [row, column], staged)
+
+
+@gluon.jit
+def _expert_of(experts, tile):
+    return tile * 0 if experts is None else gl.load(experts + tile)
 
 
 @gluon.jit

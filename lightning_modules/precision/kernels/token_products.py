@@ -1,60 +1,159 @@
-"""A Triton kernel that multiplies E4M3 gradients by E4M3 activations of every expert, for products over tokens.
+"""A Gluon kernel that multiplies E4M3 gradients by E4M3 activations of every expert, for products over tokens.
 
-The tensor cores add up 128 products; their sum is scaled and joins an FP32 accumulator in ordinary registers, the
-promotion of arXiv 2412.19437, section 3.3.2. Both operands have their tokens side by side, as `wgmma` wants FP8.
+It is built as that of `row_products`: one warp loads, two groups of four warps multiply and promote. Both operands have
+their tokens side by side, as the tensor cores want FP8, and a scale for every row and tile of tokens.
 """
 
 # Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
 # mypy: allow-untyped-defs
 # ruff: noqa: N803
 
-import triton
-import triton.language as tl
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
 
 
-@triton.jit
+@gluon.jit
 def multiply_tokens(
-    gradient,  # descriptor of [n_rows, tokens] in blocks of BLOCK_M×TILE
-    rows,  # descriptor of [n_columns, tokens] in blocks of BLOCK_N×TILE
-    gradient_scales,  # [token tiles, n_rows], row-major
-    row_scales,  # [token tiles, n_columns], row-major
-    offsets,  # [n_experts] int32
-    output,  # [n_experts, n_rows, n_columns], row-major
+    gradient,  # descriptor of [token tiles · n_rows, 128] in blocks of 64×128
+    rows,  # descriptor of [token tiles · n_columns, 128] in blocks of 128×128
+    gradient_scales,  # [token tiles, n_rows], row-major; rows of scales are padded to multiples of 256
+    row_scales,  # descriptor of [token tiles, n_columns], padded alike, in blocks of 1×256
+    tile_starts,  # [n_experts + 1] int32, where each expert's tiles begin
+    output,  # descriptor of [n_experts, n_rows, n_columns] in blocks of 1×64×128
     n_experts,
+    n_tiles,
     n_rows,
     n_columns,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    TILE: tl.constexpr,
-    EXPERTS: tl.constexpr,
+    STAGES: gl.constexpr,
+    num_warps: gl.constexpr,
 ):
     """Every expert's gradient by the transpose of its rows, summed over its own tokens, both in tiles along tokens."""
-    column_tiles = tl.cdiv(n_columns, BLOCK_N)
-    row_tiles = tl.cdiv(n_rows, BLOCK_M)
-    expert = tl.program_id(0) // (row_tiles * column_tiles)
-    place = tl.program_id(0) % (row_tiles * column_tiles)
-    row = place // column_tiles * BLOCK_M
-    column = place % column_tiles * BLOCK_N
+    left = gl.allocate_shared_memory(gradient.dtype, [2 * STAGES, 64, 128], gradient.layout)
+    right = gl.allocate_shared_memory(rows.dtype, [2 * STAGES, 128, 128], rows.layout)
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    ready = gl.allocate_shared_memory(gl.int64, [2 * STAGES, 1], mbarrier.MBarrierLayout())
+    for stage in gl.static_range(STAGES):
+        mbarrier.init(empty.index(stage), count=2)
+        mbarrier.init(ready.index(2 * stage), count=1)
+        mbarrier.init(ready.index(2 * stage + 1), count=1)
+    factors = gl.allocate_shared_memory(gl.float32, [STAGES, 1, 256], row_scales.layout)
+    staged = gl.allocate_shared_memory(output.dtype, [2, 1, 64, 128], output.layout)
+    sizes = (n_experts, n_tiles, n_rows, n_columns)
+    shared = (left, right, empty, ready, factors)
+    gl.warp_specialize(
+        [
+            (_multiply, (gradient_scales, tile_starts, output, sizes, shared, staged, 0, STAGES)),
+            (_multiply, (gradient_scales, tile_starts, output, sizes, shared, staged, 1, STAGES)),
+            (_load, (gradient, rows, row_scales, tile_starts, sizes, shared, STAGES)),
+        ],
+        [4, 1],
+        [240, 24],
+    )
 
-    experts = tl.arange(0, EXPERTS)
-    ends = tl.load(offsets + experts, experts < n_experts, other=0)
-    starts = tl.load(offsets + experts - 1, (experts > 0) & (experts < n_experts), other=0)
-    tiles = tl.cdiv(ends - starts, TILE)
-    first_tile = tl.sum(tl.where(experts < expert, tiles, 0), 0)
-    n_tiles = tl.sum(tl.where(experts == expert, tiles, 0), 0)
 
-    my_rows = row + tl.arange(0, BLOCK_M)
-    my_columns = column + tl.arange(0, BLOCK_N)
-    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for tile in range(first_tile, first_tile + n_tiles):
-        left = gradient.load([row, tile * TILE])
-        right = rows.load([column, tile * TILE])
-        left_scale = tl.load(gradient_scales + tl.cast(tile, tl.int64) * n_rows + my_rows, my_rows < n_rows, other=0.0)
-        right_scale = tl.load(
-            row_scales + tl.cast(tile, tl.int64) * n_columns + my_columns, my_columns < n_columns, other=0.0
-        )
-        total += tl.dot(left, right.T) * left_scale[:, None] * right_scale[None, :]
+@gluon.jit
+def _load(gradient, rows, row_scales, tile_starts, sizes, shared, STAGES: gl.constexpr):
+    """Bring the operands of one output tile after the other into shared memory, as soon as there is room."""
+    n_experts, n_tiles, n_rows, n_columns = sizes
+    left, right, empty, ready, factors = shared
+    n_units = n_experts * gl.cdiv(n_rows, 128) * gl.cdiv(n_columns, 256)
+    stage = 0
+    phase = 1
+    for unit in range(gl.program_id(0), n_units, gl.num_programs(0)):
+        expert, row, column = _place(unit, n_rows, n_columns)
+        first = gl.load(tile_starts + expert)
+        end = gl.load(tile_starts + expert + 1)
+        for tile in range(first, end):
+            mbarrier.wait(empty.index(stage), phase)
+            barrier = ready.index(2 * stage)
+            mbarrier.expect(
+                barrier, 2 * gradient.block_type.nbytes + rows.block_type.nbytes + row_scales.block_type.nbytes
+            )
+            tma.async_copy_global_to_shared(row_scales, [tile, column], barrier, factors.index(stage))
+            tma.async_copy_global_to_shared(gradient, [tile * n_rows + row, 0], barrier, left.index(2 * stage))
+            tma.async_copy_global_to_shared(gradient, [tile * n_rows + row + 64, 0], barrier, left.index(2 * stage + 1))
+            tma.async_copy_global_to_shared(rows, [tile * n_columns + column, 0], barrier, right.index(2 * stage))
+            barrier = ready.index(2 * stage + 1)
+            mbarrier.expect(barrier, rows.block_type.nbytes)
+            tma.async_copy_global_to_shared(
+                rows, [tile * n_columns + column + 128, 0], barrier, right.index(2 * stage + 1)
+            )
+            stage += 1
+            if stage == STAGES:
+                stage = 0
+                phase ^= 1
 
-    targets = output + (expert.to(tl.int64) * n_rows + my_rows[:, None]) * n_columns + my_columns[None, :]
-    inside = (my_rows < n_rows)[:, None] & (my_columns < n_columns)[None, :]
-    tl.store(targets, total.to(output.dtype.element_ty), inside)
+
+@gluon.jit
+def _multiply(gradient_scales, tile_starts, output, sizes, shared, staged, HALF: gl.constexpr, STAGES: gl.constexpr):
+    """Multiply, scale and add up the upper (HALF 0) or lower 64 rows of one output tile after the other."""
+    n_experts, n_tiles, n_rows, n_columns = sizes
+    left, right, empty, ready, factors = shared
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32])
+    n_units = n_experts * gl.cdiv(n_rows, 128) * gl.cdiv(n_columns, 256)
+    row_stride = gl.cdiv(n_rows, 256) * 256
+    stage = 0
+    phase = 0
+    for unit in range(gl.program_id(0), n_units, gl.num_programs(0)):
+        expert, row, column = _place(unit, n_rows, n_columns)
+        row += 64 * HALF
+        of_rows = gradient_scales + row + gl.arange(0, 64, gl.SliceLayout(1, layout))
+        upper = gl.zeros([64, 128], gl.float32, layout)
+        lower = gl.zeros([64, 128], gl.float32, layout)
+        nothing = gl.zeros([64, 128], gl.float32, layout)
+        first = gl.load(tile_starts + expert)
+        end = gl.load(tile_starts + expert + 1)
+        row_scale = gl.load(of_rows + gl.minimum(first, n_tiles - 1) * row_stride)
+        for tile in range(first, end):
+            operand = left.index(2 * stage + HALF)
+            mbarrier.wait(ready.index(2 * stage), phase)
+            transposed = right.index(2 * stage).permute((1, 0))
+            product = warpgroup_mma(operand, transposed, nothing, use_acc=False, is_async=True)
+            product = warpgroup_mma_wait(0, [product])
+            column_scale = factors.index(stage).slice(0, 128, dim=1).load(layout)
+            upper += product * row_scale[:, None] * column_scale
+            # Waiting for the sum, too, has the compiler reuse the product's registers: there are none to spare.
+            upper = warpgroup_mma_wait(0, [upper])
+            mbarrier.wait(ready.index(2 * stage + 1), phase)
+            transposed = right.index(2 * stage + 1).permute((1, 0))
+            product = warpgroup_mma(operand, transposed, nothing, use_acc=False, is_async=True)
+            following = gl.load(of_rows + gl.minimum(tile + 1, end - 1) * row_stride)
+            product = warpgroup_mma_wait(0, [product])
+            column_scale = factors.index(stage).slice(128, 128, dim=1).load(layout)
+            mbarrier.arrive(empty.index(stage), count=1)
+            lower += product * row_scale[:, None] * column_scale
+            row_scale = following
+            lower = warpgroup_mma_wait(0, [lower])
+            stage += 1
+            if stage == STAGES:
+                stage = 0
+                phase ^= 1
+        _store(output, upper, [expert, row, column], staged.index(HALF))
+        _store(output, lower, [expert, row, column + 128], staged.index(HALF))
+    tma.store_wait(0)
+
+
+@gluon.jit
+def _store(output, values, place, staged):
+    """Send 64×128 values to their place, through shared memory, once what went through it before has left."""
+    tma.store_wait(0)
+    flat: gl.constexpr = gl.NVMMASharedLayout(128, output.dtype.primitive_bitwidth, 2)
+    staged._reinterpret(output.dtype, [64, 128], flat).store(values.to(output.dtype))
+    fence_async_shared()
+    tma.async_copy_shared_to_global(output, place, staged)
+
+
+@gluon.jit
+def _place(unit, n_rows, n_columns):
+    """The expert, the first row and the first column of the tile that comes `unit`-th."""
+    column_tiles = gl.cdiv(n_columns, 256)
+    tiles = gl.cdiv(n_rows, 128) * column_tiles
+    place = unit % tiles
+    return unit // tiles, place // column_tiles * 128, place % column_tiles * 256

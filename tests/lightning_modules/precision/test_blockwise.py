@@ -1,10 +1,21 @@
 """Layers in blockwise FP8: the three products each one runs, and in which types."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.precision.blockwise import BlockwiseLinear, blockwise_grouped_mm
+from lightning_modules.model.experts import MixtureOfExperts
+from lightning_modules.precision.blockwise import BlockwiseLinear, blockwise_grouped_mm, keep_copies
+from lightning_modules.precision.kernels.blockwise import available
+from lightning_modules.precision.recipes import RECIPES, convert_to_fp8
+from tests.conftest import TINY
+
+needs_hopper = pytest.mark.skipif(
+    not torch.cuda.is_available() or not available("cuda"), reason="needs a Hopper GPU (compute capability 9.0)"
+)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -111,3 +122,52 @@ def test_a_layer_keeps_one_byte_a_number_of_its_input() -> None:
         layer(x)
     activations = [tensor for tensor in kept if tensor.data_ptr() != layer.weight.data_ptr()]
     assert sum(t.numel() * t.element_size() for t in activations) == x.numel() + 4 * x.numel() // 128
+
+
+@pytest.fixture(params=[128, 208])
+def mixture(request: pytest.FixtureRequest) -> MixtureOfExperts:
+    """A mixture in blockwise FP8, whose experts are as wide as a tile, or not a multiple of it."""
+    torch.manual_seed(0)
+    mixture = MixtureOfExperts(replace(TINY, hidden_size=256, moe_intermediate_size=request.param))
+    for parameter in mixture.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    convert_to_fp8(mixture, RECIPES["fp8_deepseek"])
+    return mixture
+
+
+def run(mixture: MixtureOfExperts, x: Tensor, gradient: Tensor) -> list[Tensor]:
+    """Output, and gradients of the input and of all parameters."""
+    x = x.detach().requires_grad_()
+    output, _ = mixture(x)
+    output.backward(gradient)
+    gradients = [parameter.grad for parameter in mixture.parameters() if parameter.grad is not None]
+    for parameter in mixture.parameters():
+        parameter.grad = None
+    return [output.detach(), x.grad, *gradients]
+
+
+@needs_hopper
+def test_a_mixture_on_kernels_computes_what_is_emulated(mixture: MixtureOfExperts) -> None:
+    x, gradient = random(2, 150, 256).bfloat16(), random(2, 150, 256, seed=1).bfloat16()
+    rounded = copy.deepcopy(mixture)
+    for name, parameter in rounded.named_parameters():
+        parameter.data = parameter.data if name.startswith("gate.") else parameter.data.bfloat16()
+    expected = run(copy.deepcopy(rounded).float(), x.float(), gradient.float())
+    actual = run(rounded.to("cuda"), x.cuda(), gradient.cuda())
+    for mine, reference in zip(actual, expected, strict=True):
+        assert relative(mine.cpu(), reference.double()) < 0.02
+
+
+@needs_hopper
+def test_kept_copies_are_those_made_on_the_way(mixture: MixtureOfExperts) -> None:
+    x, gradient = random(2, 150, 256).bfloat16().cuda(), random(2, 150, 256, seed=1).bfloat16().cuda()
+    for name, parameter in mixture.named_parameters():
+        parameter.data = parameter.data if name.startswith("gate.") else parameter.data.bfloat16()
+    mixture = mixture.to("cuda")
+    source, expected = copy.deepcopy(mixture), run(mixture, x, gradient)
+    keepers = keep_copies(mixture)
+    assert mixture.experts in keepers
+    for keeper in keepers:
+        keeper.renew_copies(source.get_submodule(next(n for n, m in mixture.named_modules() if m is keeper)))
+    for mine, reference in zip(run(mixture, x, gradient), expected, strict=True):
+        assert torch.equal(mine, reference)

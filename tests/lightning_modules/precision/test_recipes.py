@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.experts import GroupedExperts, grouped_linear
@@ -33,7 +34,8 @@ def test_the_paper_s_exceptions_stay_in_high_precision(build_decoder, kind: str)
     expected |= {f"mtp.0.block.mlp.shared_experts.{name}" for name in FEED_FORWARD}
     plain = {name: type(module) for name, module in decoder.named_modules()}
     convert_to_fp8(decoder, RECIPES[kind])
-    assert {name for name, module in decoder.named_modules() if type(module) is not plain[name]} == expected
+    changed = {name for name, module in decoder.named_modules() if type(module) is not plain[name]}
+    assert {name for name in changed if isinstance(decoder.get_submodule(name), nn.Linear)} == expected
     for module in decoder.modules():
         assert not isinstance(module, GroupedExperts) or module.grouped_mm is RECIPES[kind].grouped_mm
 

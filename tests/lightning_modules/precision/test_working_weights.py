@@ -5,6 +5,10 @@ import torch
 
 from lightning_modules.fused_adamw import FusedAdamW
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.precision.blockwise import BlockwiseExperts, KeepsCopies
+from lightning_modules.precision.emulation import quantise_128x128
+from lightning_modules.precision.kernels.blockwise import available
+from lightning_modules.precision.recipes import RECIPES, convert_to_fp8
 from lightning_modules.precision.working_weights import WorkingWeights
 from tests.conftest import TINY
 
@@ -106,3 +110,40 @@ def test_the_fused_step_equals_torchs_own_with_clipping(moments: torch.dtype) ->
         assert torch.equal(weight, master.to(weight.dtype))
     plain.load_state_dict(fused.state_dict())
     fused.load_state_dict(plain.state_dict())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available() or not available("cuda"), reason="needs a Hopper GPU")
+@pytest.mark.parametrize("moments", [torch.float32, torch.bfloat16])
+def test_a_step_leaves_quantised_copies_of_what_it_stepped(moments: torch.dtype) -> None:
+    with torch.device("cuda"):
+        masters = Decoder(replace(TINY, hidden_size=144, moe_intermediate_size=80, intermediate_size=256))
+    masters.initialize_weights(seed=3)
+    working = WorkingWeights(masters, lambda decoder: convert_to_fp8(decoder, RECIPES["fp8_deepseek"]))
+    plain = [master.detach().clone().requires_grad_() for master in masters.parameters()]
+    fused = FusedAdamW(
+        [{"params": list(masters.parameters()), "weight_decay": 0.1}], 1e-2, (0.9, 0.95), 1e-8, moments, working
+    )
+    reference = torch.optim.AdamW(plain, lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+    for _ in range(3):
+        for (_, weight), other in zip(working.pairs, plain, strict=True):
+            weight.grad = torch.randn(weight.shape, device="cuda").to(weight.dtype)
+            other.grad = weight.grad.to(torch.float32, copy=True)
+        working.hand_over_gradients(accumulates=False)
+        fused.clip(1.0)
+        torch.nn.utils.clip_grad_norm_(plain, 1.0)
+        fused.step()
+        reference.step()
+    tolerance = 2e-6 if moments == torch.float32 else 2e-3
+    for (master, _), other in zip(working.pairs, plain, strict=True):
+        torch.testing.assert_close(master, other, rtol=0, atol=tolerance)
+    stacks = [m for m in working.decoder.modules() if isinstance(m, BlockwiseExperts)]
+    assert len(working.quantised) == 2 * len(stacks) > 0
+    for name, module in working.decoder.named_modules():
+        if isinstance(module, KeepsCopies):
+            weights = module.weights_of(masters.get_submodule(name))
+            for weight, copies in zip(weights, module.quantised(), strict=bool(module.copies)):
+                expected = quantise_128x128(weight)
+                assert torch.equal(copies.values.float(), expected.values.float())
+                assert torch.equal(copies.transposed.mT.float(), expected.values.float())
+                assert torch.equal(copies.scales, expected.scales)
+                assert torch.equal(copies.transposed_scales.mT, expected.scales)

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lightning_modules.precision import emulation
-from lightning_modules.precision.emulation import BLOCK, Quantised
-from lightning_modules.precision.kernels import blockwise
+from lightning_modules.precision.emulation import BLOCK
+from lightning_modules.precision.kernels import blockwise, unaligned_swiglu
+from lightning_modules.precision.kernels.blockwise import BothLayouts, Plan
 
 HOPPER = torch.cuda.is_available() and blockwise.available("cuda")
 needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU (compute capability 9.0)")
@@ -20,7 +22,7 @@ ROUTINGS = [
     ([1000, 24, 0, 3, 700, 129, 128, 1], 384, 192),
     ([0, 300, 0], 2048, 768),
 ]
-# Rows, features out, features in; the odd one is not for cuBLAS.
+# Rows, features out, features in.
 LAYERS = [(256, 256, 256), (4096, 2048, 768), (1000, 576, 2048), (999, 512, 576), (7, 16, 16)]
 # The tensor cores add up 128 FP8 products in fewer than FP32's 23 bits (arXiv 2412.19437, section 3.5.2).
 TENSOR_CORE_ERROR = 3e-4
@@ -41,6 +43,19 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 def assert_same(actual: Tensor, expected: Tensor) -> None:
     assert torch.equal(actual.float(), expected.float())
+
+
+def along_tokens(quantised: BothLayouts) -> Tensor:
+    """The transposed values of rows, turned back [P, K]."""
+    return quantised.transposed.transpose(1, 2).flatten(0, 1)
+
+
+def plan_of(counts: list[int]) -> tuple[Tensor, Tensor, Plan]:
+    """As many choices as there are rows, shuffled: their order by expert, the experts' offsets, and their plan."""
+    experts = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    indices = experts[torch.randperm(len(experts))].cuda()
+    offsets = torch.tensor(counts, device="cuda").cumsum(0).to(torch.int32)
+    return indices.argsort(stable=True), offsets, blockwise.plan_choices(indices, len(counts))
 
 
 def test_no_kernels_on_a_cpu() -> None:
@@ -70,45 +85,70 @@ def test_quantised_shapes_are_known_beforehand(n_rows: int, n_columns: int) -> N
     real = torch.randn(n_rows, n_columns)
     with FakeTensorMode() as mode:
         x = mode.from_tensor(real)
-        across, along = blockwise.quantise_1x128(x), blockwise.quantise_128x1(x)
-        square = blockwise.quantise_128x128(torch.empty(3, n_rows, n_columns))
+        rows, across = blockwise.quantise(x), blockwise.quantise_1x128(x)
+        weight = blockwise.quantise_weight(torch.empty(3, n_rows, n_columns))
     row_tiles = -(-n_rows // BLOCK)
-    assert across.values.shape == (n_rows, n_columns)
-    assert across.scales.shape == emulation.quantise_1x128(real).scales.shape
-    assert across.scales.stride(0) == 1  # as scaled_mm wants it
-    assert along.values.shape == (row_tiles * BLOCK, n_columns)
-    assert along.values.stride(0) == 1
-    assert along.scales.shape == emulation.quantise_128x1(real).scales.shape
-    assert square.scales.shape == emulation.quantise_128x128(torch.randn(3, n_rows, n_columns)).scales.shape
+    reference, stack = emulation.quantise_1x128(real), emulation.quantise_128x128(torch.randn(3, n_rows, n_columns))
+    assert (across.values.shape, across.scales.shape) == (reference.values.shape, reference.scales.shape)
+    assert rows.values.shape == (row_tiles * BLOCK, n_columns)
+    assert rows.scales.shape == (reference.scales.shape[1], row_tiles * BLOCK)
+    assert along_tokens(rows).shape == rows.values.shape
+    assert rows.transposed_scales.shape == emulation.quantise_128x1(real).scales.shape
+    assert weight.scales.shape == stack.scales.shape
+    assert weight.transposed.shape == stack.values.mT.shape
 
 
 @pytest.mark.parametrize("output_dtype", [torch.bfloat16, torch.float32])
 def test_products_shapes_are_known_beforehand(output_dtype: torch.dtype) -> None:
     with FakeTensorMode():
-        rows, gradient = torch.empty(300, 64), torch.empty(300, 96)
-        weight, offsets = torch.empty(4, 96, 64), torch.empty(4, dtype=torch.int32)
-        tiles = blockwise.quantise_grouped_128x1(rows, offsets), blockwise.quantise_grouped_128x1(gradient, offsets)
-        rows_q, gradient_q = blockwise.quantise_1x128(rows), blockwise.quantise_1x128(gradient)
-        stack = blockwise.quantise_128x128(weight)
-        one = Quantised(stack.values[0], stack.scales[0])
-        along = blockwise.quantise_128x1(gradient), blockwise.quantise_128x1(rows)
-        results = {
-            (300, 96): [
-                blockwise.grouped_forward(rows_q, stack, offsets, output_dtype),
-                blockwise.linear_forward(rows_q, one, output_dtype),
-            ],
-            (300, 64): [
-                blockwise.grouped_grad_input(gradient_q, stack, offsets, output_dtype),
-                blockwise.linear_grad_input(gradient_q, one, output_dtype),
-            ],
-            (4, 96, 64): [blockwise.grouped_grad_weight(tiles[1], tiles[0], offsets, output_dtype)],
-            (96, 64): [blockwise.linear_grad_weight(*along, output_dtype)],
-        }
-    assert tiles[0].scales.shape == (300 // BLOCK + 4, 64)
-    for shape, tensors in results.items():
-        for tensor in tensors:
-            assert tensor.shape == shape
-            assert tensor.dtype == output_dtype
+        tokens, gradient = torch.empty(150, 64), torch.empty(150, 96)
+        plan = blockwise.plan_choices(torch.empty(150, 2, dtype=torch.int64), 4)
+        assert [part.shape for part in blockwise.plan_rows(torch.empty(4, dtype=torch.int32), 300)] == [
+            part.shape for part in plan
+        ]
+        weight = blockwise.quantise_weight(torch.empty(4, 96, 64))
+        rows = blockwise.quantise_routed(tokens, plan, 2)
+        gradients = blockwise.quantise_routed(gradient, plan, 2)
+        product = blockwise.multiply_rows(rows, weight[:2], plan, output_dtype=output_dtype)
+        of_weight = blockwise.multiply_tokens(gradients, rows[2:], plan, output_dtype)
+        hidden = blockwise.swiglu(torch.empty(768, 512), torch.empty(300), plan)
+        of_gate_up, of_gates = blockwise.swiglu_backward(
+            torch.empty(768, 256), torch.empty(768, 512), torch.empty(300), plan
+        )
+    n_stored = BLOCK * (300 // BLOCK + 4)
+    assert (product.shape, product.dtype) == ((n_stored, 96), output_dtype)
+    assert (of_weight.shape, of_weight.dtype) == ((4, 96, 64), output_dtype)
+    assert hidden.values.shape == (n_stored, 256)
+    assert of_gate_up.values.shape == (n_stored, 512)
+    assert of_gates.shape == (300,)
+
+
+@needs_hopper
+@pytest.mark.parametrize("counts", [routing[0] for routing in ROUTINGS])
+def test_a_plan_gives_every_choice_a_row_among_its_expert_s(counts: list[int]) -> None:
+    order, _, plan = plan_of(counts)
+    is_used = plan.choices >= 0
+    assert torch.equal(plan.choices[is_used].long(), order)
+    assert torch.equal(plan.choices[plan.places.long()].long(), torch.arange(sum(counts), device="cuda"))
+    tiles = torch.tensor([-(-count // BLOCK) for count in counts])
+    owners = torch.arange(len(counts)).repeat_interleave(tiles)
+    assert plan.experts.tolist() == owners.tolist() + [-1] * (len(plan.experts) - len(owners))
+    assert plan.tile_starts.tolist() == [0, *tiles.cumsum(0).tolist()]
+    rows_of_tiles = is_used.view(-1, BLOCK).sum(dim=1).cpu()
+    assert [int(rows_of_tiles[: len(owners)][owners == e].sum()) for e in range(len(counts))] == counts
+
+
+@needs_hopper
+@pytest.mark.parametrize("counts", [routing[0] for routing in ROUTINGS])
+def test_rows_in_order_are_planned_as_they_lie(counts: list[int]) -> None:
+    _, offsets, shuffled = plan_of(counts)
+    plan = blockwise.plan_rows(offsets, sum(counts) + 5)
+    assert torch.equal(plan.choices[plan.choices >= 0].long(), torch.arange(sum(counts), device="cuda"))
+    assert torch.equal(plan.choices[plan.places[:-5].long()].long(), torch.arange(sum(counts), device="cuda"))
+    assert plan.places[-5:].tolist() == [-1] * 5
+    assert torch.equal(plan.tile_starts, shuffled.tile_starts)
+    n_tiles = int(plan.tile_starts[-1])
+    assert torch.equal(plan.experts[:n_tiles], shuffled.experts[:n_tiles])
 
 
 @needs_hopper
@@ -116,29 +156,50 @@ def test_products_shapes_are_known_beforehand(output_dtype: torch.dtype) -> None
 @pytest.mark.parametrize(("n_rows", "n_columns"), [(256, 256), (150, 208), (1, 128), (1000, 576), (7, 16)])
 def test_quantised_as_by_the_emulation(n_rows: int, n_columns: int, dtype: torch.dtype) -> None:
     x = numbers(n_rows, n_columns, dtype=dtype)
-    for mine, reference in zip(blockwise.quantise_1x128(x), emulation.quantise_1x128(x), strict=True):
+    rows, across, along = blockwise.quantise(x), emulation.quantise_1x128(x), emulation.quantise_128x1(x)
+    assert_same(rows.values[:n_rows], across.values)
+    assert_same(rows.scales.mT[:n_rows], across.scales)
+    assert_same(along_tokens(rows)[:n_rows], along.values)
+    assert not along_tokens(rows)[n_rows:].float().any()
+    assert_same(rows.transposed_scales, along.scales)
+    for mine, reference in zip(blockwise.quantise_1x128(x), across, strict=True):
         assert_same(mine, reference)
-    along, reference_along = blockwise.quantise_128x1(x), emulation.quantise_128x1(x)
-    assert_same(along.values[:n_rows], reference_along.values)
-    assert not along.values[n_rows:].float().any()
-    assert_same(along.scales, reference_along.scales)
-    transposed = blockwise.quantise_128x128(x.mT)
-    for mine, back, reference in zip(
-        blockwise.quantise_128x128(x), transposed, emulation.quantise_128x128(x), strict=True
-    ):
+    weight, square = blockwise.quantise_weight(x), emulation.quantise_128x128(x)
+    for mine, back, reference in zip(weight[:2], weight[2:], square, strict=True):
         assert_same(mine, reference)
         assert_same(back.mT, reference)
 
 
 @needs_hopper
+@pytest.mark.parametrize(("counts", "n_columns"), [(routing[0], routing[2]) for routing in ROUTINGS])
+def test_routed_rows_are_quantised_as_by_the_emulation(counts: list[int], n_columns: int) -> None:
+    n_choices = sum(counts)
+    order, offsets, plan = plan_of(counts)
+    tokens = numbers(n_choices, n_columns)
+    rows = blockwise.quantise_routed(tokens, plan, 1)
+    across = emulation.quantise_1x128(tokens[order])
+    along = emulation.quantise_grouped_128x1(tokens[order], offsets)
+    is_used, n_tiles = plan.choices >= 0, int(plan.tile_starts[-1])
+    assert_same(rows.values[is_used], across.values)
+    assert_same(rows.scales.mT[is_used], across.scales)
+    assert_same(along_tokens(rows)[is_used], along.values)
+    assert not along_tokens(rows)[: BLOCK * n_tiles][~is_used[: BLOCK * n_tiles]].float().any()
+    assert_same(rows.transposed_scales[:n_tiles, :n_columns], along.scales[:n_tiles])
+
+
+@needs_hopper
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["quantise_1x128", "quantise_128x1", "quantise_128x128"])
-def test_what_is_no_number_stays_visible(name: str, bad: float) -> None:
+def test_what_is_no_number_stays_visible(bad: float) -> None:
     x = torch.randn(128, 256, device="cuda")
     x[2, 130] = bad
-    mine, reference = getattr(blockwise, name)(x), getattr(emulation, name)(x)
-    assert reference.values.float().isnan().any()
-    assert torch.equal(mine.values.float().isnan(), reference.values.float().isnan())
+    rows, weight = blockwise.quantise(x), blockwise.quantise_weight(x)
+    for mine, reference in (
+        (rows.values, emulation.quantise_1x128(x).values),
+        (along_tokens(rows), emulation.quantise_128x1(x).values),
+        (weight.values, emulation.quantise_128x128(x).values),
+    ):
+        assert reference.float().isnan().any()
+        assert torch.equal(mine.float().isnan(), reference.float().isnan())
 
 
 @needs_hopper
@@ -149,68 +210,100 @@ def test_linear_products(n_rows: int, out_features: int, in_features: int) -> No
     x_64 = emulation.dequantise(emulation.quantise_1x128(x), (1, BLOCK), torch.float64)
     gradient_64 = emulation.dequantise(emulation.quantise_1x128(gradient), (1, BLOCK), torch.float64)
     weight_64 = emulation.dequantise(emulation.quantise_128x128(weight), (BLOCK, BLOCK), torch.float64)
-    x_q, gradient_q = blockwise.quantise_1x128(x), blockwise.quantise_1x128(gradient)
-    transposed = blockwise.quantise_128x128(weight.mT)
-    weight_q = blockwise.quantise_128x128(weight)
-
-    y = blockwise.linear_forward(x_q, weight_q, torch.float32)
+    quantised = blockwise.quantise_weight(weight)
+    y = blockwise.multiply_rows(blockwise.quantise(x), quantised[:2], None, n_rows, torch.float32)
     assert relative_error(y, x_64 @ weight_64.mT) < TENSOR_CORE_ERROR
-    for operand in (weight_q, Quantised(transposed.values.mT, transposed.scales.mT)):
-        grad_input = blockwise.linear_grad_input(gradient_q, operand, torch.float32)
-        assert relative_error(grad_input, gradient_64 @ weight_64) < TENSOR_CORE_ERROR
+    of_input = blockwise.multiply_rows(blockwise.quantise(gradient), quantised[2:], None, n_rows, torch.float32)
+    assert relative_error(of_input, gradient_64 @ weight_64) < TENSOR_CORE_ERROR
 
     # Of like magnitudes, for the product sums over rows.
     x, gradient = x.sign() * torch.rand_like(x), gradient.sign() * torch.rand_like(gradient)
     expected = emulation.dequantise(emulation.quantise_128x1(gradient), (BLOCK, 1), torch.float64).mT
     expected = expected @ emulation.dequantise(emulation.quantise_128x1(x), (BLOCK, 1), torch.float64)
     for dtype, error in ((torch.float32, TENSOR_CORE_ERROR), (torch.bfloat16, 3e-3)):
-        result = blockwise.linear_grad_weight(blockwise.quantise_128x1(gradient), blockwise.quantise_128x1(x), dtype)
+        result = blockwise.multiply_plain_tokens(blockwise.quantise(gradient), blockwise.quantise(x)[2:], dtype)
         assert relative_error(result, expected) < error
 
 
 @needs_hopper
 @pytest.mark.parametrize(("counts", "out_features", "in_features"), ROUTINGS)
 def test_grouped_products(counts: list[int], out_features: int, in_features: int) -> None:
-    offsets = torch.tensor(counts, device="cuda").cumsum(0).to(torch.int32)
-    rows, gradient = numbers(sum(counts), in_features), numbers(sum(counts), out_features)
+    order, _, plan = plan_of(counts)
+    tokens, gradient = numbers(sum(counts), in_features), numbers(sum(counts), out_features)
     weight = 0.02 * torch.randn(len(counts), out_features, in_features, device="cuda")
     weight_64 = emulation.dequantise(emulation.quantise_128x128(weight), (BLOCK, BLOCK), torch.float64)
-    rows_64 = emulation.dequantise(emulation.quantise_1x128(rows), (1, BLOCK), torch.float64)
-    gradient_64 = emulation.dequantise(emulation.quantise_1x128(gradient), (1, BLOCK), torch.float64)
-    weight_q, transposed = blockwise.quantise_128x128(weight), blockwise.quantise_128x128(weight.mT)
+    rows_64 = emulation.dequantise(emulation.quantise_1x128(tokens[order]), (1, BLOCK), torch.float64)
+    gradient_64 = emulation.dequantise(emulation.quantise_1x128(gradient[order]), (1, BLOCK), torch.float64)
+    quantised, is_used = blockwise.quantise_weight(weight), plan.choices >= 0
 
     expected = torch.cat([part @ w.mT for part, w in zip(rows_64.split(counts), weight_64, strict=True)])
-    y = blockwise.grouped_forward(blockwise.quantise_1x128(rows), weight_q, offsets, torch.float32)
-    assert relative_error(y, expected) < TENSOR_CORE_ERROR
+    rows = blockwise.quantise_routed(tokens, plan, 1)
+    y = blockwise.multiply_rows(rows, quantised[:2], plan, output_dtype=torch.float32)
+    assert relative_error(y[is_used], expected) < TENSOR_CORE_ERROR
     expected = torch.cat([part @ w for part, w in zip(gradient_64.split(counts), weight_64, strict=True)])
-    for operand in (weight_q, Quantised(transposed.values.mT, transposed.scales.mT)):
-        result = blockwise.grouped_grad_input(blockwise.quantise_1x128(gradient), operand, offsets, torch.float32)
-        assert relative_error(result, expected) < TENSOR_CORE_ERROR
+    rows = blockwise.quantise_routed(gradient, plan, 1)
+    result = blockwise.multiply_rows(rows, quantised[2:], plan, output_dtype=torch.float32)
+    assert relative_error(result[is_used], expected) < TENSOR_CORE_ERROR
 
 
 @needs_hopper
 @pytest.mark.parametrize(("counts", "out_features", "in_features"), ROUTINGS)
 def test_grouped_gradients_of_weights(counts: list[int], out_features: int, in_features: int) -> None:
-    offsets = torch.tensor(counts, device="cuda").cumsum(0).to(torch.int32)
-    rows = torch.randn(sum(counts), in_features, device="cuda", dtype=torch.bfloat16)
+    order, offsets, plan = plan_of(counts)
+    tokens = torch.randn(sum(counts), in_features, device="cuda", dtype=torch.bfloat16)
     gradient = torch.randn(sum(counts), out_features, device="cuda", dtype=torch.bfloat16)
-    tiles = blockwise.quantise_grouped_128x1(gradient, offsets), blockwise.quantise_grouped_128x1(rows, offsets)
-    pairs = [emulation.quantise_grouped_128x1(tensor, offsets) for tensor in (gradient, rows)]
-    for mine, reference in zip(tiles, pairs, strict=True):
-        assert_same(mine.scales, reference.scales)
+    pairs = [emulation.quantise_grouped_128x1(tensor[order], offsets) for tensor in (gradient, tokens)]
     whole = [emulation.dequantise_grouped_128x1(pair, offsets).double().split(counts) for pair in pairs]
     expected = torch.stack([g.mT @ r for g, r in zip(*whole, strict=True)])
+    gradients, rows = (blockwise.quantise_routed(tensor, plan, 1) for tensor in (gradient, tokens))
     for dtype, error in ((torch.float32, TENSOR_CORE_ERROR), (torch.bfloat16, 3e-3)):
-        result = blockwise.grouped_grad_weight(*tiles, offsets, dtype)
+        result = blockwise.multiply_tokens(gradients, rows[2:], plan, dtype)
         assert relative_error(result, expected) < error
         for expert, count in enumerate(counts):
             assert count or not result[expert].any()
 
 
+def activated(gate_up: Tensor, weights: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up * weights[:, None]
+
+
+@needs_hopper
+@pytest.mark.parametrize(("width", "is_routed"), [(128, True), (384, True), (208, True), (128, False), (384, False)])
+def test_swiglu_is_quantised_as_it_is_computed(width: int, is_routed: bool) -> None:
+    order, _, plan = plan_of([20, 0, 130, 300])
+    gates = torch.rand(450, device="cuda")
+    is_used = plan.choices >= 0 if is_routed else torch.ones(450, dtype=torch.bool, device="cuda")
+    gate_up = torch.randn(len(is_used), 2 * width, device="cuda", dtype=torch.bfloat16)
+    gradient = torch.randn(len(is_used), width, device="cuda", dtype=torch.bfloat16)
+    inputs = gate_up[is_used].float().requires_grad_()
+    weights = (gates[order] if is_routed else torch.ones_like(gates)).requires_grad_()
+    expected = activated(inputs, weights)
+    expected.backward(gradient[is_used].float())
+    # What carries out no choice may hold anything.
+    gate_up[~is_used], gradient[~is_used] = float("nan"), float("nan")
+
+    arguments = (gates, plan) if is_routed else ()
+    activation = blockwise if width % BLOCK == 0 else unaligned_swiglu
+    hidden = activation.swiglu(gate_up, *arguments)
+    of_gate_up, of_gates = activation.swiglu_backward(gradient, gate_up, *arguments)
+    for mine, exact in ((hidden, expected.detach()), (of_gate_up, inputs.grad)):
+        spread = mine.scales.mT[: len(is_used)].repeat_interleave(BLOCK, dim=1)[:, : exact.shape[1]]
+        across = mine.values[: len(is_used)].float() * spread
+        # Exponentials differ in their last bits, and a number that lies between two is then rounded elsewhere.
+        assert (across[is_used] - exact).norm() < 1.02 * (
+            emulation.dequantise(emulation.quantise_1x128(exact), (1, BLOCK)) - exact
+        ).norm()
+        along = along_tokens(mine).float() * mine.transposed_scales[:, : exact.shape[1]].repeat_interleave(BLOCK, dim=0)
+        assert relative_error(along[: len(is_used)][is_used], exact.double()) < 0.1
+    if is_routed:
+        assert relative_error(of_gates[order], weights.grad.double()) < 1e-5
+
+
 @needs_hopper
 def test_products_are_the_same_compiled() -> None:
     def layer(x: Tensor, weight: Tensor) -> Tensor:
-        return blockwise.linear_forward(blockwise.quantise_1x128(x * 2), blockwise.quantise_128x128(weight)) + 1
+        return blockwise.multiply_rows(blockwise.quantise(x * 2), blockwise.quantise_weight(weight)[:2]) + 1
 
     x, weight = numbers(256, 256), torch.randn(128, 256, device="cuda")
     assert torch.equal(torch.compile(layer, fullgraph=True)(x, weight), layer(x, weight))

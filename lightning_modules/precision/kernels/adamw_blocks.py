@@ -1,0 +1,169 @@
+"""AdamW over one stack of matrices in one launch, which leaves its FP8 copies behind (arXiv 2412.19437, section 3.3.2).
+
+A program steps one block of 128 rows by 128 columns, which share a scale. It goes through them in strips of 32 rows:
+only the new weights of all four have to be held until their largest magnitude is known, which leaves room for a second
+program to load meanwhile.
+"""
+
+# Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
+# mypy: allow-untyped-defs
+# ruff: noqa: N803
+
+from torch import Tensor
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+from lightning_modules.precision.emulation import E4M3_MAX, SMALLEST_AMAX
+from lightning_modules.precision.kernels.blockwise import BothLayouts
+from lightning_modules.precision.kernels.rounding import NUM_WARPS, factor_for, larger, reciprocal
+
+# Strips in registers: a warp holds whole rows; or a thread sixteen numbers of a column, which two threads share.
+BY_ROWS = gl.constexpr(
+    gl.DistributedLinearLayout(
+        [[0, 1], [0, 2], [8, 0], [16, 0]],
+        [[0, 4], [0, 8], [0, 16], [0, 32], [0, 64]],
+        [[1, 0], [2, 0], [4, 0]],
+        [],
+        [32, 128],
+    )
+)
+BY_COLUMNS = gl.constexpr(
+    gl.DistributedLinearLayout(
+        [[1, 0], [2, 0], [4, 0], [8, 0]],
+        [[16, 0], [0, 1], [0, 2], [0, 4], [0, 8]],
+        [[0, 16], [0, 32], [0, 64]],
+        [],
+        [32, 128],
+    )
+)
+# Two programs a multiprocessor.
+REGISTERS = 128
+
+
+def step_and_quantise(
+    master: Tensor,
+    gradient: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    copies: BothLayouts,
+    decay: float,
+    scale: Tensor,
+    *numbers: float,
+) -> None:
+    """One step of a stack of matrices [(E,) N, K], whose copies follow.
+
+    Args:
+        master: FP32, like all that follow contiguous.
+        gradient: of any type.
+        mean: the first moment.
+        square: the second moment.
+        copies: what is filled with the new weight.
+        decay: of the weight.
+        scale: of the gradient, a scalar on the GPU.
+        numbers: as the kernel names them, from `rate` on.
+    """
+    step[(copies.scales.numel(),)](
+        master,
+        gradient,
+        mean,
+        square,
+        *copies,
+        *master.shape[-2:],
+        decay,
+        scale,
+        *numbers,
+        LARGEST=E4M3_MAX,
+        SMALLEST_AMAX=SMALLEST_AMAX,
+        num_warps=NUM_WARPS,
+        maxnreg=REGISTERS,
+    )
+
+
+@gluon.jit
+def step(
+    masters,  # [stack, n_rows, n_columns] FP32, row-major, like the three that follow
+    gradients,
+    means,
+    squares,
+    values,  # [stack, n_rows, n_columns] E4M3, row-major
+    scales,  # [stack, row blocks, column blocks], row-major
+    transposed,  # [stack, n_columns, n_rows] E4M3, row-major
+    transposed_scales,  # [stack, column blocks, row blocks], row-major
+    n_rows,
+    n_columns,
+    decay,
+    scale,
+    rate,
+    beta1,
+    beta2,
+    epsilon,
+    correction1,
+    root_correction2,
+    LARGEST: gl.constexpr,
+    SMALLEST_AMAX: gl.constexpr,
+):
+    """One step of a block of FP32 masters, and its quantised copies; arithmetic as in `adamw.step`."""
+    row_blocks = gl.cdiv(n_rows, 128)
+    column_blocks = gl.cdiv(n_columns, 128)
+    column_block = gl.program_id(0) % column_blocks
+    row_block = gl.program_id(0) // column_blocks % row_blocks
+    matrix = gl.program_id(0) // (column_blocks * row_blocks)
+    first = matrix.to(gl.int64) * n_rows * n_columns
+    states = (masters + first, gradients + first, means + first, squares + first)
+    numbers = (gl.load(scale), rate * decay, rate / correction1, beta1, beta2, epsilon, root_correction2)
+    place = (row_block * 128, column_block * 128, n_rows, n_columns)
+    strip0 = _step(states, numbers, place, 0)
+    strip1 = _step(states, numbers, place, 1)
+    strip2 = _step(states, numbers, place, 2)
+    strip3 = _step(states, numbers, place, 3)
+    magnitudes = larger(larger(gl.abs(strip0), gl.abs(strip1)), larger(gl.abs(strip2), gl.abs(strip3)))
+    factor = factor_for(gl.reduce(gl.reduce(magnitudes, 1, larger), 0, larger), LARGEST, SMALLEST_AMAX)
+    copies = (values + first, transposed + first)
+    _store(copies, strip0 * factor, place, 0)
+    _store(copies, strip1 * factor, place, 1)
+    _store(copies, strip2 * factor, place, 2)
+    _store(copies, strip3 * factor, place, 3)
+    block_scale = reciprocal(factor)
+    gl.store(scales + (matrix * row_blocks + row_block) * column_blocks + column_block, block_scale)
+    gl.store(transposed_scales + (matrix * column_blocks + column_block) * row_blocks + row_block, block_scale)
+
+
+@gluon.jit
+def _rows_and_columns(place, STRIP: gl.constexpr, layout: gl.constexpr):
+    """The rows and columns of a strip, as a column and a row, and which of its numbers there are."""
+    first_row, first_column, n_rows, n_columns = place
+    rows = (first_row + STRIP * 32 + gl.arange(0, 32, gl.SliceLayout(1, layout)))[:, None]
+    columns = (first_column + gl.arange(0, 128, gl.SliceLayout(0, layout)))[None, :]
+    return rows, columns, (rows < n_rows) & (columns < n_columns)
+
+
+@gluon.jit
+def _step(states, numbers, place, STRIP: gl.constexpr):
+    """Step one strip; returns its new weights."""
+    masters, gradients, means, squares = states
+    scale, shrinkage, rate, beta1, beta2, epsilon, root_correction2 = numbers
+    rows, columns, inside = _rows_and_columns(place, STRIP, BY_ROWS)
+    at = rows * place[3] + columns
+    gradient = gl.load(gradients + at, inside, other=0.0).to(gl.float32) * scale
+    weight = gl.load(masters + at, inside, other=0.0)
+    mean = gl.load(means + at, inside, other=0.0).to(gl.float32)
+    square = gl.load(squares + at, inside, other=0.0).to(gl.float32)
+    mean += (1 - beta1) * (gradient - mean)
+    square = beta2 * square + (1 - beta2) * gradient * gradient
+    weight *= 1 - shrinkage
+    weight -= rate * mean / (gl.sqrt(square) / root_correction2 + epsilon)
+    gl.store(masters + at, weight, inside)
+    gl.store(means + at, mean.to(means.dtype.element_ty), inside)
+    gl.store(squares + at, square.to(squares.dtype.element_ty), inside)
+    return weight
+
+
+@gluon.jit
+def _store(copies, scaled, place, STRIP: gl.constexpr):
+    """Round one strip, and write it row by row and column by column."""
+    values, transposed = copies
+    rows, columns, inside = _rows_and_columns(place, STRIP, BY_ROWS)
+    gl.store(values + rows * place[3] + columns, scaled.to(values.dtype.element_ty), inside)
+    rows, columns, inside = _rows_and_columns(place, STRIP, BY_COLUMNS)
+    scaled = gl.convert_layout(scaled, BY_COLUMNS)
+    gl.store(transposed + columns * place[2] + rows, scaled.to(values.dtype.element_ty), inside)
