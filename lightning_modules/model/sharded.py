@@ -3,6 +3,11 @@
 from torch import Tensor
 
 
+def is_sharded(weight: Tensor) -> bool:
+    """Whether it is a DTensor."""
+    return hasattr(type(weight), "to_local")
+
+
 def local(weight: Tensor) -> Tensor:
     """The part of a DTensor that lies here; anything else as it is."""
     # Asked of the class: of the tensor itself, torch.compile says that it has no such method.

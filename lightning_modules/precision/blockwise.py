@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from lightning_modules.model.dispatch import Choice, LocalDispatcher
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
-from lightning_modules.model.sharded import local
+from lightning_modules.model.sharded import is_sharded, local
 from lightning_modules.precision import emulation
 from lightning_modules.precision.emulated_products import EmulatedGroupedMM, EmulatedLinear
 from lightning_modules.precision.emulation import BLOCK, Quantised
@@ -57,7 +57,7 @@ class KeepsCopies(nn.Module):
 
     def _is_whole(self) -> bool:
         """Whether nothing of the weights has to be gathered before they are multiplied."""
-        return all(type(parameter) is nn.Parameter for parameter in self.parameters())
+        return not any(is_sharded(parameter) for parameter in self.parameters())
 
     @torch.no_grad()
     def renew_copies(self, source: nn.Module) -> None:
@@ -149,7 +149,7 @@ class BlockwiseExperts(KeepsCopies, GroupedExperts):
         if not (_runs_on_kernels(self) and super().keep_copies()):
             return False
         for weight in self.weights_of(self):
-            if type(weight) is nn.Parameter:
+            if not is_sharded(weight):
                 weight.data = weight.data.new_zeros(()).expand(weight.shape)
         return True
 

@@ -25,6 +25,7 @@ from lightning_modules.model.attention import fits_borders
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.document_borders import FEWEST, DocumentBorders
 from lightning_modules.precision import scaled_experts
+from lightning_modules.precision.blockwise import keep_copies
 from lightning_modules.precision.kernels import blockwise as kernels
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.planning.fake_ranks import local_shard, sharded_decoder, standing_for_rank_0
@@ -101,6 +102,8 @@ def rehearse(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> Rehea
         model = _language_model(training)
         stack.enter_context(FakeTensorMode())
         decoder._apply(_materialised)
+        if training.has_working_weights:
+            keep_copies(decoder)
         _observe(decoder, live, gpu.attention)
         segments = _step(model, decoder, training, gpu.attention, live)
     return Rehearsal(layout, segments, n_dense, n_mixtures)
