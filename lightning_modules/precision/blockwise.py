@@ -11,7 +11,6 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from lightning_modules.model.dispatch import Choice, LocalDispatcher
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
@@ -154,8 +153,9 @@ class BlockwiseExperts(KeepsCopies, GroupedExperts):
         return True
 
     def _is_whole(self) -> bool:
-        """Experts that are spread over ranks are whole where they live."""
-        return not isinstance(self, FSDPModule)
+        """Experts that are spread over ranks are whole where they live, unless FSDP shards them or their block."""
+        meshes = [getattr(parameter, "device_mesh", None) for parameter in self.parameters()]
+        return all(mesh is None or mesh.mesh_dim_names == ("ep",) for mesh in meshes)
 
     def _compute(self, tokens: Tensor, gates: Tensor, plan: Plan) -> Tensor:
         weights = local(self.gate_up_proj), local(self.down_proj)

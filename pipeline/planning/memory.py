@@ -52,7 +52,7 @@ class StepMemory:
 
 def step_memory(training: PlannedTraining, layout: Layout, gpu: GpuConfig, rehearsal: Rehearsal) -> StepMemory:
     """Put a rehearsal of a few blocks together to a step of them all."""
-    moments = list(_moments(training, layout, rehearsal))
+    moments = list(_moments(training, layout, gpu, rehearsal))
     fullest = max(moments, key=lambda moment: moment.total)
     return StepMemory(
         fullest,
@@ -62,7 +62,7 @@ def step_memory(training: PlannedTraining, layout: Layout, gpu: GpuConfig, rehea
     )
 
 
-def static_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
+def static_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> Counter[str]:
     """Bytes that stay: FP32 parameters, what computes in their place, the optimizer's moments, cuBLAS's workspaces.
 
     Gradients are those of a whole step. Where micro-batches are accumulated they stay as well, in FP32: each rank sums
@@ -73,10 +73,9 @@ def static_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
         gradients = FP32_BYTES * sum(unit.n_gathered(layout) for unit in parameter_units(training.decoder))
     else:
         gradients = local_bytes(training.decoder, layout, training.gradient_bytes).total()
-    working = local_bytes(training.decoder, layout, training.gathered_bytes).total()
     return Counter(
         parameters=n_local * FP32_BYTES,
-        working_weights=working if training.has_working_weights else 0,
+        working_weights=_working_bytes(training, layout, gpu) if training.has_working_weights else 0,
         average=n_local * FP32_BYTES if training.averages_beside else 0,
         gradients=gradients,
         optimizer=2 * n_local * MOMENT_BYTES[training.moments],
@@ -84,9 +83,25 @@ def static_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
     )
 
 
-def _moments(training: PlannedTraining, layout: Layout, rehearsal: Rehearsal) -> Iterator[Moment]:
+def _working_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> int:
+    """BF16 weights, and the quantised copies that are kept of those that nobody has to gather.
+
+    Experts that are all here are these copies alone (see `lightning_modules.precision.blockwise.KeepsCopies`).
+    """
+    keeps_copies = training.precision == "fp8_deepseek" and gpu.has_fp8
+    total = 0
+    for unit in parameter_units(training.decoder):
+        is_whole = unit.n_shards(layout) * layout.dp_replicate == 1
+        copies = unit.fp8_bytes(layout) if keeps_copies and is_whole else 0
+        total += copies
+        if not (copies and unit.is_expert and layout.ep == 1):
+            total += unit.local_bytes(layout, training.gathered_bytes)
+    return total
+
+
+def _moments(training: PlannedTraining, layout: Layout, gpu: GpuConfig, rehearsal: Rehearsal) -> Iterator[Moment]:
     """The fullest moment of every segment, and the optimizer's step."""
-    static = static_bytes(training, layout)
+    static = static_bytes(training, layout, gpu)
     of_step = Counter(gradients=static["gradients"])
     # Those of the last step are let go before the next one begins.
     kept = static if training.accumulate_grad_batches > 1 else static - of_step

@@ -11,6 +11,7 @@ from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.counting import build_on_meta
 from lightning_modules.model.experts import GroupedExperts, SegmentedExperts
 from lightning_modules.model.router import Router
+from lightning_modules.precision.emulation import BLOCK
 from pipeline.planning.settings import Layout
 
 Shape = tuple[int, ...]
@@ -41,6 +42,16 @@ class Unit:
     def n_gathered(self, layout: Layout) -> int:
         """Numbers that a rank gathers to compute, its own included."""
         return self.n_parameters // layout.ep if self.is_expert else self.n_parameters
+
+    def fp8_bytes(self, layout: Layout) -> int:
+        """Bytes of rank 0's matrices quantised in blocks, with FP32 scales, once for either side they are summed over.
+
+        What lies outside blocks, routers and norms are not quantised.
+        """
+        if self.is_fp32 or not self.block:
+            return 0
+        n_ranks = layout.ep if self.is_expert else 1
+        return sum(2 * _fp8_bytes(shape) // n_ranks for shape in self.shapes if len(shape) > 1)
 
     def gathered_bytes(self, layout: Layout, number: int) -> int:
         """Bytes of as many numbers, of `number` bytes each where they are not FP32 always."""
@@ -99,6 +110,12 @@ def local_bytes(config: DecoderConfig, layout: Layout, number: int) -> Counter[s
     for unit in parameter_units(config):
         sizes[unit.block] += unit.local_bytes(layout, number)
     return sizes
+
+
+def _fp8_bytes(shape: Shape) -> int:
+    *stack, rows, columns = shape
+    n_blocks = math.ceil(rows / BLOCK) * math.ceil(columns / BLOCK)
+    return math.prod(stack) * (rows * columns + FP32_BYTES * n_blocks)
 
 
 def _parameters(block: nn.Module, kind: object) -> dict[int, nn.Parameter]:

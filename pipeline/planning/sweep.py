@@ -81,7 +81,10 @@ def least_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> in
     outside = sizes.pop("", 0)
     copies = 2 if layout.n_dense_shards > 1 else 1
     return (
-        static_bytes(training, layout).total() + outside + copies * max(sizes.values()) + round(gpu.context_gib * GIB)
+        static_bytes(training, layout, gpu).total()
+        + outside
+        + copies * max(sizes.values())
+        + round(gpu.context_gib * GIB)
     )
 
 

@@ -19,10 +19,13 @@ from lightning_modules.model import by_hand
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
+from lightning_modules.precision.blockwise import keep_copies
+from lightning_modules.precision.kernels import blockwise as kernels
 from lightning_modules.precision.plugins import build_precision, working_policy
 from lightning_modules.precision.working_weights import WorkingWeights
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.planning import rehearsal
+from pipeline.planning.fake_ranks import local_shard, sharded_decoder, standing_for_rank_0
 from pipeline.planning.memory import static_bytes, step_memory
 from pipeline.planning.rehearsal import rehearse
 from pipeline.planning.settings import Layout, PlannedTraining
@@ -104,7 +107,7 @@ def test_a_rehearsed_step_allocates_what_a_real_one_does(monkeypatch, training, 
 
 
 @pytest.mark.parametrize("moments", ["fp32", "bf16"])
-def test_what_stays_is_what_a_real_rank_holds(training, moments):
+def test_what_stays_is_what_a_real_rank_holds(training, gpu, moments):
     training = replace(training, moments=moments, precision="fp32")
     with single_rank():
         model = sharded_model(training)
@@ -113,7 +116,7 @@ def test_what_stays_is_what_a_real_rank_holds(training, moments):
         optimizer.step()
         parameters = list(model.parameters())
         state = [value for values in optimizer.state.values() for name, value in values.items() if name != "step"]
-        planned = static_bytes(training, ONE)
+        planned = static_bytes(training, ONE, gpu)
         assert planned["parameters"] == local_bytes(parameters)
         assert planned["working_weights"] == 0
         assert planned["gradients"] == local_bytes([parameter.grad for parameter in parameters])
@@ -121,7 +124,7 @@ def test_what_stays_is_what_a_real_rank_holds(training, moments):
 
 
 @pytest.mark.parametrize("n_accumulated", [1, 2])
-def test_working_weights_and_their_gradients_are_those_of_a_real_rank(training, n_accumulated):
+def test_working_weights_and_their_gradients_are_those_of_a_real_rank(training, gpu, n_accumulated):
     training = replace(training, accumulate_grad_batches=n_accumulated)
     with single_rank():
         model = sharded_model(training)
@@ -129,13 +132,27 @@ def test_working_weights_and_their_gradients_are_those_of_a_real_rank(training, 
         for _ in range(n_accumulated):
             step(model, training)
             working.hand_over_gradients(accumulates=n_accumulated > 1)
-        planned = static_bytes(training, ONE)
+        planned = static_bytes(training, ONE, gpu)
         assert planned["working_weights"] == local_bytes([weight for _, weight in working.pairs])
         assert planned["gradients"] == local_bytes([master.grad for master, _ in working.pairs])
 
 
-def test_an_average_takes_as_much_as_the_parameters(training):
-    planned = static_bytes(replace(training, averages_beside=True), Layout(1, 2, 4, 8))
+@pytest.mark.parametrize("layout", [ONE, Layout(1, 1, 4, 4), Layout(1, 2, 2, 4), Layout(1, 2, 1, 2)], ids=str)
+def test_quantised_copies_are_those_of_a_real_rank(training, gpu, layout):
+    # Sides that the kernels take.
+    sides = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16}
+    training = replace(training, precision="fp8_deepseek", decoder=replace(training.decoder, **sides))
+    with standing_for_rank_0(layout.world_size), mock.patch.object(kernels, "available", return_value=True):
+        decoder = sharded_decoder(training, layout)
+        keepers = keep_copies(decoder)
+    held = sum(copy.nbytes for keeper in keepers for copy in keeper.copies)
+    # Experts that keep copies have nothing else.
+    held += sum(local_shard(weight).untyped_storage().nbytes() for weight in decoder.parameters())
+    assert static_bytes(training, layout, gpu)["working_weights"] == pytest.approx(held, rel=1e-3)
+
+
+def test_an_average_takes_as_much_as_the_parameters(training, gpu):
+    planned = static_bytes(replace(training, averages_beside=True), Layout(1, 2, 4, 8), gpu)
     assert planned["average"] == planned["parameters"]
 
 
@@ -172,10 +189,10 @@ def test_recompute_and_fp8_keep_less(training, gpu):
     assert plain - kept(attend_across_documents=True) == pytest.approx(2 * mask, rel=0.1)
 
 
-def test_accumulation_keeps_whole_gradients(training):
+def test_accumulation_keeps_whole_gradients(training, gpu):
     layout = Layout(1, 2, 4, 8)
     once, accumulated = (
-        static_bytes(replace(training, accumulate_grad_batches=n), layout)["gradients"] for n in (1, 4)
+        static_bytes(replace(training, accumulate_grad_batches=n), layout, gpu)["gradients"] for n in (1, 4)
     )
     # Dense ones are split over eight ranks otherwise, those of experts here over two.
     assert 2 * once < accumulated < 8 * once
