@@ -184,7 +184,7 @@ def _describe(arguments: argparse.Namespace, workload: Workload) -> dict[str, An
         "precision": workload.precision,
         "moments": workload.optimizer.moments,
         "compile": workload.trainer.compile,
-        "graph": workload.trainer.cuda_graph,
+        "graph": workload.trainer.cuda_graph and arguments.device == "cuda",
         "recompute": workload.trainer.recompute_activations,
         "batch": workload.trainer.batch_size,
         "length": workload.trainer.sequence_length,
