@@ -80,25 +80,30 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     _check(arguments)
     device = _device(arguments.device)
     n_steps = WARM_UP + (arguments.steps or STEPS[arguments.device])
-    course = Course(StepClock(device), n_steps, profile=None if arguments.profile is None else StepProfile(device))
+    profile = None if arguments.profile is None else StepProfile(device)
+    course = Course(StepClock(device), n_steps, profile=profile)
     workload = _compose(arguments, course.max_steps)
+    opponent = None
     if arguments.peer is not None:
         # Two models and their optimizers find no room on one GPU, which nobody disturbs: there it comes afterwards.
         turn = 1 if device.type == "cpu" else course.max_steps
-        course.opponent = Opponent(_find_peer(arguments.peer), workload, StepClock(device), turn, *_rank())
+        opponent = Opponent(_find_peer(arguments.peer), workload, StepClock(device), turn, *_rank())
+    course.opponent = opponent
     with tempfile.TemporaryDirectory() as folder:
         train_ours(workload, course, Path(folder))
     result = _describe(arguments, workload) | _summarise(workload, course.clock)
     result["recompilations"] = course.recompilations
     result["losses"] = _rounded(course.losses)
+    # Lightning gives callbacks the model's own `log`: while one of them lives, so does the model.
+    del course
     _free(device)
-    if course.profile is not None and _rank()[0] == 0:
-        _write_profile(arguments.profile, course.profile, workload, result)
-    if course.opponent is None:
+    if profile is not None and _rank()[0] == 0:
+        _write_profile(arguments.profile, profile, workload, result)
+    if opponent is None:
         return result
     log.info("Ours: %s", json.dumps(result))
-    course.opponent.catch_up(n_steps)
-    return result | _compare(result, course.opponent, workload)
+    opponent.catch_up(n_steps)
+    return result | _compare(result, opponent, workload)
 
 
 def _compose(arguments: argparse.Namespace, max_steps: int) -> Workload:
@@ -253,6 +258,7 @@ def _free(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        log.info("%.2f GiB are still held.", torch.cuda.memory_allocated() / 2**30)
 
 
 def _count(text: str) -> int:
