@@ -172,7 +172,14 @@ class SpeechTokens(L.LightningDataModule):
         )
         windows_per_step = trainer.world_size * self.batch_size * trainer.accumulate_grad_batches
         windows = OptimizerSteps(self.train_windows, position, windows_per_step)
-        return DataLoader(windows, batch_size=self.batch_size, sampler=self._sampler, collate_fn=self._collate)
+        return DataLoader(
+            windows,
+            batch_size=self.batch_size,
+            sampler=self._sampler,
+            collate_fn=self._collate,
+            # Copied from elsewhere, a batch has the host wait for all that a GPU has yet to do.
+            pin_memory=trainer.strategy.root_device.type == "cuda",
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's validation windows, in the documents' own order; every rank has equally many, some empty."""

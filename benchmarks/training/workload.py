@@ -113,4 +113,4 @@ class RandomTokens(L.LightningDataModule):
         """All batches of the training."""
         assert self.trainer is not None
         batches = RandomBatches(self.workload, self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(batches, batch_size=None)
+        return DataLoader(batches, batch_size=None, pin_memory=self.trainer.strategy.root_device.type == "cuda")

@@ -71,6 +71,7 @@ def fake_trainer(rank: int, world_size: int, accumulate: int = 1, global_step: i
         accumulate_grad_batches=accumulate,
         global_step=global_step,
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
 
 
