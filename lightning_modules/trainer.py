@@ -98,11 +98,12 @@ def build_trainer(
 def compiles(config: TrainerConfig, decoder: DecoderConfig, precision: str) -> bool:
     """Whether a training compiles its blocks: as `trainer.compile` says, or else where it pays.
 
-    It does on a GPU, unless FP8 is emulated there, and in trainings of REPAYS_COMPILING operations or more a device.
+    It does on a GPU, in trainings of REPAYS_COMPILING operations or more a device. FP8's kernels, which compile for
+    longer and leave the compiler less to fuse, are left as they are.
     """
     if config.compile is not None:
         return config.compile
-    if config.accelerator != "gpu" or _is_emulated(precision, config.accelerator):
+    if config.accelerator != "gpu" or precision in RECIPES:
         return False
     n_tokens = config.max_steps * config.accumulate_grad_batches * config.batch_size * config.sequence_length
     return n_tokens * training_flops_per_token(build_on_meta(decoder), config.sequence_length) >= REPAYS_COMPILING

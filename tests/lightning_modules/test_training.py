@@ -267,6 +267,7 @@ def test_a_gpu_compiles_what_repays_it(tiny_config: DecoderConfig) -> None:
 
     assert decides(max_steps=10**8, batch_size=64)
     assert not decides(max_steps=100)
+    assert not decides("fp8_deepseek", max_steps=10**8, batch_size=64)
     assert not decides(max_steps=10**8, batch_size=64, accelerator="cpu")
     assert decides(max_steps=1, compile=True)
     assert not decides(max_steps=10**8, batch_size=64, compile=False)
