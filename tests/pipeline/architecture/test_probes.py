@@ -126,10 +126,10 @@ def test_dropped_tokens(examine_subject, monkeypatch):
     assert routing_probes.dropped_tokens(decoder) == 0
     dispatch = LocalDispatcher.dispatch
 
-    def with_capacity(self, tokens, gates, plan):
-        gates = gates.clone()
+    def with_capacity(self, plan):
+        gates = plan.gates.clone()
         gates[100:] = 0
-        return dispatch(self, tokens, gates, plan)
+        return dispatch(self, plan._replace(gates=gates))
 
     monkeypatch.setattr(LocalDispatcher, "dispatch", with_capacity)
     assert routing_probes.dropped_tokens(decoder) == 156
