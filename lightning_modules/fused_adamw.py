@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
+from lightning_modules.model.sharded import local
 from lightning_modules.precision.kernels.blockwise import BothLayouts
-from lightning_modules.precision.working_weights import WorkingWeights, local
+from lightning_modules.precision.working_weights import WorkingWeights
 
 # A master's rounded self: in BF16, or quantised.
 Copy = Tensor | BothLayouts

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from lightning_modules.configuration import check_moments
 from lightning_modules.fused_adamw import FusedAdamW
+from lightning_modules.model.sharded import is_sharded, local
 from lightning_modules.precision.working_weights import WorkingWeights
 
 
@@ -32,8 +32,8 @@ def build_optimizer(
     if moments == "bf16":
         return BF16MomentsAdamW(groups, lr, betas, eps)
     parameters = [parameter for group in groups for parameter in group["params"]]
-    is_sharded = any(isinstance(parameter, DTensor) for parameter in parameters)
-    return (ShardedAdamW if is_sharded else torch.optim.AdamW)(groups, lr=lr, betas=betas, eps=eps, fused=True)
+    kind = ShardedAdamW if any(map(is_sharded, parameters)) else torch.optim.AdamW
+    return kind(groups, lr=lr, betas=betas, eps=eps, fused=True)
 
 
 class ShardedAdamW(torch.optim.AdamW):
@@ -46,7 +46,7 @@ class ShardedAdamW(torch.optim.AdamW):
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
         has_complex = super()._init_group(group, *lists)
         for tensors in lists:
-            tensors[:] = [_local(tensor) for tensor in tensors]
+            tensors[:] = [local(tensor) for tensor in tensors]
         return has_complex
 
 
@@ -71,7 +71,7 @@ class BF16MomentsAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._step_one(parameter, group)
+                    self._step_one(parameter, local(parameter.grad), group)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ class BF16MomentsAdamW(torch.optim.Optimizer):
             for name in ("exp_avg", "exp_avg_sq"):
                 state[name] = state[name].to(torch.bfloat16)
 
-    def _step_one(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _step_one(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0, dtype=torch.float32)
@@ -90,8 +90,8 @@ class BF16MomentsAdamW(torch.optim.Optimizer):
         state["step"] += 1
         step = state["step"].item()
         beta1, beta2 = group["betas"]
-        gradient, weight = _local(parameter.grad).float(), _local(parameter)
-        mean, square = _local(state["exp_avg"]), _local(state["exp_avg_sq"])
+        gradient, weight = gradient.float(), local(parameter)
+        mean, square = local(state["exp_avg"]), local(state["exp_avg_sq"])
         exact_mean = mean.float().lerp_(gradient, 1 - beta1)
         exact_square = square.float().mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         mean.copy_(exact_mean)
@@ -99,8 +99,3 @@ class BF16MomentsAdamW(torch.optim.Optimizer):
         denominator = exact_square.sqrt_().div_((1 - beta2**step) ** 0.5).add_(group["eps"])
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.addcdiv_(exact_mean, denominator, value=-group["lr"] / (1 - beta1**step))
-
-
-def _local(tensor: Any) -> Any:
-    """This rank's shard of a DTensor; anything else as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

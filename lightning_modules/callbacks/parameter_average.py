@@ -4,10 +4,9 @@ from typing import Any
 
 import lightning as L  # noqa: N812
 import torch
-from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from lightning_modules.language_model import LanguageModel
+from lightning_modules.model.sharded import local
 
 
 class ParameterAverage(L.Callback):
@@ -35,7 +34,7 @@ class ParameterAverage(L.Callback):
         for name, parameter in pl_module.decoder.named_parameters():
             begun = average[name] if name in average else parameter.detach().clone()
             # A DTensor on the CPU though its mesh is not: nothing will be communicated for it.
-            average[name] = begun.to("cpu" if self.on_cpu else _local(parameter).device, torch.float32)
+            average[name] = begun.to("cpu" if self.on_cpu else local(parameter).device, torch.float32)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -50,16 +49,11 @@ class ParameterAverage(L.Callback):
 
     @torch.no_grad()
     def _take_in(self, model: LanguageModel) -> None:
-        parameters = [_local(parameter) for parameter in model.decoder.parameters()]
-        averages = [_local(model.parameter_average[name]) for name, _ in model.decoder.named_parameters()]
+        parameters = [local(parameter) for parameter in model.decoder.parameters()]
+        averages = [local(model.parameter_average[name]) for name, _ in model.decoder.named_parameters()]
         if not self.on_cpu:
             torch._foreach_lerp_(averages, parameters, 1 - self.decay)
             return
         # One after the other: a copy of all would take as much memory again.
         for average, parameter in zip(averages, parameters, strict=True):
             average.lerp_(parameter.to(average.device), 1 - self.decay)
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """This rank's shard."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -3,8 +3,9 @@
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+from lightning_modules.model.sharded import local
 
 
 class LossScale:
@@ -25,9 +26,8 @@ class LossScale:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    gradient = parameter.grad
-                    local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
-                    by_kind.setdefault((local.device, local.dtype), []).append(local)
+                    gradient = local(parameter.grad)
+                    by_kind.setdefault((gradient.device, gradient.dtype), []).append(gradient)
         device = next(iter(by_kind))[0] if by_kind else optimizer.param_groups[0]["params"][0].device
         overflow = torch.zeros(1, dtype=torch.float32, device=device)
         inverse = torch.full((1,), 1 / self.value, dtype=torch.float32, device=device)

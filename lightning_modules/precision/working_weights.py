@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.router import Router
+from lightning_modules.model.sharded import local
 from lightning_modules.precision.blockwise import BlockwiseExperts, keep_copies
 
 
@@ -94,11 +95,6 @@ def round_parameters(decoder: Decoder) -> None:
             for name, parameter in list(module.named_parameters(recurse=False)):
                 setattr(module, name, nn.Parameter(parameter.to(torch.bfloat16)))
     decoder.tie_weights()
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's shard of a DTensor; anything else as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _like(master: Tensor, gradient: Tensor) -> Tensor:
