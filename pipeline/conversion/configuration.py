@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.checkpoints.choices import DROPPABLE, DTYPES, READABLE_LAYOUTS, WEIGHTS, WRITABLE_LAYOUTS
 from pipeline.configuration.settings import near_matches, read_settings
+from pipeline.plumbing.device import check_device
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ConversionSettings:
         held_out_tokens: how much held-out speech to score.
         clips: utterances to generate.
         clip_seconds: of each.
+        device: that scores and speaks.
         flatness_gate: limits on their spectral flatness.
 
     Raises:
@@ -52,6 +54,7 @@ class ConversionSettings:
     held_out_tokens: int
     clips: int
     clip_seconds: float
+    device: str
     flatness_gate: FlatnessGate
 
     def __post_init__(self) -> None:
@@ -59,6 +62,7 @@ class ConversionSettings:
             check_known("conversion.source_layout", self.source_layout, READABLE_LAYOUTS)
         check_known("conversion.weights", self.weights, WEIGHTS)
         check_known("conversion.dtype", self.dtype, DTYPES)
+        check_device("conversion.device", self.device)
         for name in self.drop:
             check_known("conversion.drop", name, DROPPABLE)
         for name in ("n_model_parallel", "shard_gib", "held_out_tokens", "clips", "clip_seconds"):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.configuration.settings import read_settings
+from pipeline.plumbing.device import check_device
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,15 @@ class SpeechConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How much speech is generated, how its tokens are drawn, and how flat it may be."""
+    """The device that computes, how much speech is generated, how its tokens are drawn, and how flat it may be."""
 
+    device: str
     speech: SpeechConfig
     sampling: SamplingConfig
     flatness_gate: FlatnessGate
+
+    def __post_init__(self) -> None:
+        check_device("evaluate.device", self.device)
 
 
 def read_evaluation(evaluate: Mapping[str, Any]) -> EvaluationConfig:
@@ -58,10 +63,14 @@ def read_evaluation(evaluate: Mapping[str, Any]) -> EvaluationConfig:
         ValueError: naming the key that cannot be, and the remedy.
     """
     options = dict(evaluate)
+    device = options.pop("device", "auto")
     gate = read_settings(FlatnessGate, options.pop("flatness_gate", {}), "evaluate.flatness_gate")
     sampling: dict[str, Any] = {
         name: options.pop(name) for name in ("temperature", "top_k", "top_p") if name in options
     }
     return EvaluationConfig(
-        read_settings(SpeechConfig, options, "evaluate"), read_settings(SamplingConfig, sampling, "evaluate"), gate
+        device,
+        read_settings(SpeechConfig, options, "evaluate"),
+        read_settings(SamplingConfig, sampling, "evaluate"),
+        gate,
     )

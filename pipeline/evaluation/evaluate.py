@@ -15,6 +15,7 @@ from pipeline.evaluation.listening import comparison_rows, control_speech, measu
 from pipeline.evaluation.metrics import HEADLINE, audio_metrics, loss_metrics, write_tables
 from pipeline.evaluation.scoring import score_documents
 from pipeline.evaluation.speech import speak
+from pipeline.plumbing.device import device_of
 from pipeline.plumbing.files import sweep, write_metrics, write_yaml
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.stage_runs import child_run
@@ -50,7 +51,7 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
     export, folder = folders.training / "export", folders.outputs / "evaluate"
     training = identify_export(export, folders.training / "train")
     prepared = find_data(export, training, values["paths"])
-    decoder, codec = load_decoder(export), load_codec(export / "codec")
+    decoder, codec = load_decoder(export).to(device_of(settings.device)), load_codec(export / "codec")
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
     train, validation, test = (open_split(prepared / split, vocabulary) for split in ("train", "validation", "test"))
     baselines = NgramBaselines.fit(train, validation)

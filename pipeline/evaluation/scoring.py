@@ -53,7 +53,7 @@ def score_documents(
     """Score every document on its own, from its first token to its last.
 
     Args:
-        decoder: the model.
+        decoder: the model, on whichever device.
         documents: what to score.
         n_codebooks: Q, positions that come round in turn.
         tokens_per_batch: padded tokens computed at a time; a longer window makes a batch of its own.
@@ -61,6 +61,7 @@ def score_documents(
             many (see `window_start`). None: tokens look back over everything.
     """
     decoder.eval()
+    device = decoder.embed_tokens.weight.device
     sums = torch.zeros(n_codebooks, dtype=torch.float64)
     counts = torch.zeros(n_codebooks, dtype=torch.float64)
     layers = [layer for layer in decoder.expert_layers() if layer < decoder.config.num_hidden_layers]
@@ -69,17 +70,17 @@ def score_documents(
     batches = list(_batches_by_length(windows, tokens_per_batch))
     for batch in tqdm(batches, desc="scoring", unit="batch"):
         tokens, targets = _pad([(documents[window.document], window) for window in batch])
-        logits, routings = decoder.next_token_logits(tokens)
+        logits, routings = decoder.next_token_logits(tokens.to(device))
         losses = F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED_TARGET, reduction="none"
-        ).double()
+            logits.float().flatten(0, 1), targets.flatten().to(device), ignore_index=IGNORED_TARGET, reduction="none"
+        )
         real = targets != IGNORED_TARGET
         starts = torch.tensor([window.start for window in batch])
         position = (starts[:, None] + torch.arange(targets.shape[1])) % n_codebooks
-        sums += torch.bincount(position.flatten(), weights=losses, minlength=n_codebooks)
+        sums += torch.bincount(position.flatten(), weights=losses.double().cpu(), minlength=n_codebooks)
         counts += torch.bincount(position[real], minlength=n_codebooks)
         for load, routing in zip(loads, routings, strict=True):
-            chosen = routing.indices[real.flatten()]
+            chosen = routing.indices.cpu()[real.flatten()]
             load += torch.bincount(chosen.flatten(), minlength=len(load))
     return Score(
         loss=float(sums.sum() / counts.sum()),

@@ -31,7 +31,7 @@ def generate_codes(
     """Continue every prompt until its utterance ends, or `n_frames` frames are reached.
 
     Args:
-        decoder: the model, in evaluation mode.
+        decoder: the model, in evaluation mode, on whichever device.
         vocabulary: how codes become tokens.
         prompts: codes [f, Q] to continue, of any lengths f; with f = 0, speech starts from nothing.
         n_frames: frames of an utterance at most, its prompt included.
@@ -43,19 +43,20 @@ def generate_codes(
     Returns:
         Codes [F, Q] of each utterance, its prompt included.
     """
-    generator = torch.Generator().manual_seed(seed)
-    allowed = vocabulary.allowed_mask()
+    device = decoder.embed_tokens.weight.device
+    generator = torch.Generator(device).manual_seed(seed)
+    allowed = vocabulary.allowed_mask().to(device)
     utterances = []
     progress = tqdm(total=len(prompts), desc="generating", unit="utterance")
     for start in range(0, len(prompts), batch_size):
         batch = [opening_tokens(vocabulary, codes) for codes in prompts[start : start + batch_size]]
         lengths = torch.tensor([len(tokens) for tokens in batch])
-        padded = pad_sequence(batch, batch_first=True, padding_value=Special.PAD)
+        padded = pad_sequence(batch, batch_first=True, padding_value=Special.PAD).to(device)
         n_new = n_frames * vocabulary.n_codebooks + 1 - int(lengths.min())
         steps = list(
             generate(decoder, padded, n_new, sampling, allowed, Special.EOS, generator, lengths, context=context)
         )
-        new = torch.stack(steps, dim=1) if steps else padded[:, :0]
+        new = torch.stack(steps, dim=1).cpu() if steps else padded[:, :0].cpu()
         rows = [torch.cat((tokens, drawn)) for tokens, drawn in zip(batch, new, strict=True)]
         utterances += [vocabulary.tokens_to_codes(row)[:n_frames] for row in rows]
         progress.update(len(batch))

@@ -123,3 +123,13 @@ def test_model_and_baselines_are_scored_on_the_same_targets(
     assert score.n_tokens == expected.n_targets
     assert score.loss == pytest.approx(getattr(expected, name), rel=1e-5)
     assert score.by_codebook == pytest.approx([getattr(b, name) for b in expected.by_codebook], rel=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_scores_as_a_cpu_does(build_decoder, random_split) -> None:
+    decoder, test = build_decoder(), random_split("test", FRAMES)
+    expected = score_documents(decoder, test, 2)
+    score = score_documents(decoder.to("cuda"), test, 2)
+    assert score.loss == pytest.approx(expected.loss, abs=1e-5)
+    for layer, load in expected.expert_load.items():
+        assert score.expert_load[layer].tolist() == load.tolist()

@@ -83,3 +83,10 @@ def test_prompts_are_kept_and_lengths_are_bounded(decoder: Decoder, vocabulary: 
 def test_a_prompt_of_full_length_comes_back_as_it_is(decoder: Decoder, vocabulary: Vocabulary) -> None:
     (codes,) = generate_codes(decoder, vocabulary, prompts(1, 5), 5, GREEDY, 0, 1)
     assert torch.equal(codes, prompts(1, 5)[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_speaks_as_a_cpu_does(decoder: Decoder, vocabulary: Vocabulary) -> None:
+    expected = generate_codes(decoder, vocabulary, prompts(3, 2), 12, GREEDY, 0, 3)
+    generated = generate_codes(decoder.to("cuda"), vocabulary, prompts(3, 2), 12, GREEDY, 0, 3)
+    assert [codes.tolist() for codes in generated] == [codes.tolist() for codes in expected]
