@@ -30,9 +30,9 @@ class AttentionInputs(NamedTuple):
 
     A mask of None means plain causal attention. The keys' angles [1, S, P/2] are there where keys are rotated only
     once they have been expanded from the cache (see `LatentAttention`). Over a cache, `absorb` tells whether to attend
-    over the latent itself or to expand it first; None takes whichever costs less. Where `stretches` (row, start, stop)
-    are given, in order, attention runs over each by itself, causally, and yields zeros elsewhere. Where `borders` are,
-    one kernel does the same on a GPU.
+    over the latent itself or to expand it first. Where `stretches` (row, start, stop) are given, in order, attention
+    runs over each by itself, causally, and yields zeros elsewhere. Where `borders` are, one kernel does the same on a
+    GPU. With `key_borders`, keys are laid out otherwise than queries, and the last query sees the last key.
     """
 
     cos: Tensor
@@ -40,9 +40,10 @@ class AttentionInputs(NamedTuple):
     mask: Tensor | None
     key_cos: Tensor | None = None
     key_sin: Tensor | None = None
-    absorb: bool | None = None
+    absorb: bool = False
     stretches: tuple[tuple[int, int, int], ...] | None = None
     borders: DocumentBorders | None = None
+    key_borders: DocumentBorders | None = None
 
     def key_angles(self) -> tuple[Tensor, Tensor]:
         """Cosines and sines at the keys' positions: the queries' own where nothing is cached."""
@@ -108,18 +109,34 @@ def cached_inputs(
 ) -> AttentionInputs:
     """Attention of `n_tokens` new tokens over the cache: row b's sit at positions lengths[b], lengths[b] + 1, …
 
+    Many of them need no mask [T, S]: where nothing is held before them, or on a GPU in 16 bits.
+
+    Args:
+        config: the decoder's architecture.
+        cache: what is attended to.
+        n_tokens: T, the same for all rows.
+        absorb: whether to attend over the latents themselves or to expand them; None takes whichever costs less.
+
     Raises:
         ValueError: when `absorb` is asked of a decoder that rotates whole heads.
     """
     if absorb and not config.qk_rope_head_dim:
         raise ValueError("Attention cannot be absorbed with qk_rope_head_dim 0; leave `absorb` to None or False.")
-    positions = cache.positions(n_tokens)
-    cos, sin = rotary_cos_sin(positions, config)
-    keys = torch.arange(cache.extent(n_tokens), device=positions.device)
-    mask = (keys <= positions[:, :, None])[:, None]
-    if config.qk_rope_head_dim:
-        return AttentionInputs(cos, sin, mask, absorb=absorb)
-    return AttentionInputs(cos, sin, mask, *rotary_cos_sin(keys[None], config))
+    if absorb is None:
+        absorb = _absorbing_is_cheaper(config, n_tokens)
+    positions, extent = cache.positions(n_tokens), cache.extent(n_tokens)
+    keys = torch.arange(extent, device=positions.device)
+    inputs = AttentionInputs(*rotary_cos_sin(positions, config), mask=None, absorb=absorb)
+    if not config.qk_rope_head_dim:
+        key_cos, key_sin = rotary_cos_sin(keys[None], config)
+        inputs = inputs._replace(key_cos=key_cos, key_sin=key_sin)
+    if not absorb and extent == n_tokens:
+        return inputs
+    if not absorb and cache.rope_key.is_cuda and cache.rope_key.dtype.itemsize == 2 and fits_borders(config):
+        of_new = DocumentBorders.of_beginnings(torch.full_like(cache.lengths, n_tokens), n_tokens)
+        of_held = DocumentBorders.of_beginnings(cache.lengths + n_tokens, extent)
+        return inputs._replace(borders=of_new, key_borders=of_held)
+    return inputs._replace(mask=(keys <= positions[:, :, None])[:, None])
 
 
 class LatentAttention(nn.Module):
@@ -160,8 +177,7 @@ class LatentAttention(nn.Module):
         latent, rope_key = self._latent(hidden, inputs)
         if cache is not None:
             latent, rope_key = cache.append(layer, latent, rope_key)
-        absorb = self._absorbing_is_cheaper(hidden.shape[1]) if inputs.absorb is None else inputs.absorb
-        if cache is not None and absorb:
+        if inputs.absorb:
             heads = self._attend_absorbed(query_nope, query_rope, latent, rope_key, inputs.mask)
         else:
             heads = self._attend_expanded(query_nope, query_rope, latent, rope_key, inputs)
@@ -198,7 +214,7 @@ class LatentAttention(nn.Module):
         shared_key = rope_key[:, None].expand(-1, self.n_heads, -1, -1)
         if inputs.borders is not None:
             tokens = (_end_to_end(query_nope, query_rope), _end_to_end(key_nope, shared_key), _end_to_end(value))
-            heads = _attend_within_borders(*tokens, inputs.borders, self.scale)
+            heads = _attend_within_borders(*tokens, inputs.borders, inputs.key_borders or inputs.borders, self.scale)
             return heads.unflatten(0, (query_nope.shape[0], -1)).transpose(1, 2)
         query = torch.cat((query_nope, query_rope), dim=-1)
         key = torch.cat((key_nope, shared_key), dim=-1)
@@ -237,25 +253,27 @@ class LatentAttention(nn.Module):
         The same numbers as the expanded form, by associativity, without keys and values ever existing per head.
         """
         up = self.kv_b_proj.weight.unflatten(0, (self.n_heads, -1))
-        key_up_HNR, value_up_HVR = up.split((self.nope_dim, self.value_dim), dim=1)  # noqa: N806
-        query_latent = query_nope @ key_up_HNR
-        scores = query_latent @ latent[:, None].mT + query_rope @ rope_key[:, None].mT
-        scores = scores.float() * self.scale
+        key_up, value_up = up.split((self.nope_dim, self.value_dim), dim=1)
+        # Heads are rows of one product, for broadcasting would copy the latents once a head.
+        query_latent = torch.einsum("bhtn,hnr->bhtr", query_nope, key_up)
+        scores = query_latent.flatten(1, 2) @ latent.mT + query_rope.flatten(1, 2) @ rope_key.mT
+        scores = scores.unflatten(1, query_nope.shape[1:3]).float() * self.scale
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        context = scores.softmax(dim=-1).type_as(latent) @ latent[:, None]
-        return context @ value_up_HVR.mT
+        context = scores.softmax(dim=-1).type_as(latent).flatten(1, 2) @ latent
+        return torch.einsum("bhtr,hvr->bhtv", context.unflatten(1, query_nope.shape[1:3]), value_up)
 
-    def _absorbing_is_cheaper(self, n_queries: int) -> bool:
-        """Whether attending over the latent costs fewer operations than expanding it first.
 
-        Per cached token and head, expanding costs R · (nope + value) once, and (nope + value) a query; absorbing
-        costs 2 · R a query. The rotary part is the same in both.
-        """
-        if self.rope_dim == 0:
-            return False
-        expanded_width = self.nope_dim + self.value_dim
-        return n_queries * 2 * self.latent_rank < (self.latent_rank + n_queries) * expanded_width
+def _absorbing_is_cheaper(config: DecoderConfig, n_queries: int) -> bool:
+    """Whether attending over the latent costs fewer operations than expanding it first.
+
+    Per cached token and head, expanding costs R · (nope + value) once, and (nope + value) a query; absorbing costs
+    2 · R a query. The rotary part is the same in both.
+    """
+    if config.qk_rope_head_dim == 0:
+        return False
+    expanded_width, rank = config.qk_nope_head_dim + config.v_head_dim, config.kv_lora_rank
+    return n_queries * 2 * rank < (rank + n_queries) * expanded_width
 
 
 def fits_borders(config: DecoderConfig) -> bool:
@@ -269,12 +287,24 @@ def _end_to_end(*parts: Tensor) -> Tensor:
     return torch.cat([part.transpose(1, 2) for part in parts], dim=-1).flatten(0, 1)
 
 
-def _attend_within_borders(query: Tensor, key: Tensor, value: Tensor, borders: DocumentBorders, scale: float) -> Tensor:
-    """Causal attention of every document by itself: [N, H, D] and, for the value, [N, H, V] give [N, H, V]."""
+def _attend_within_borders(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    borders: DocumentBorders,
+    key_borders: DocumentBorders,
+    scale: float,
+) -> Tensor:
+    """Causal attention of every document by itself: [N, H, D] and, for the value, [M, H, V] give [N, H, V].
+
+    Of a document that has more keys than queries, the last query sees all keys.
+    """
     width = max(query.shape[-1], value.shape[-1])
     # The kernel knows heads of one width; zeros change no score, and give zeros.
     query, key, padded = (F.pad(x, (0, width - x.shape[-1])) for x in (query, key, value))
-    offsets, longest = borders
-    heads = varlen_attn(query, key, padded, offsets, offsets, longest, longest, scale=scale, window_size=(-1, 0))
+    (offsets, longest), (key_offsets, longest_key) = borders, key_borders
+    heads = varlen_attn(
+        query, key, padded, offsets, key_offsets, longest, longest_key, scale=scale, window_size=(-1, 0)
+    )
     assert isinstance(heads, Tensor)
     return heads[..., : value.shape[-1]]

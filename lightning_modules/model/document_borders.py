@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 FEWEST, SHORTEST = 16, 128
@@ -35,6 +36,13 @@ class DocumentBorders(NamedTuple):
         offsets = torch.full((capacity + 1,), n_tokens, dtype=torch.int32)
         offsets[: len(starts)] = starts
         return cls(offsets, max(room[1], _power_of_two(int(lengths.max()))))
+
+    @classmethod
+    def of_beginnings(cls, lengths: Tensor, width: int) -> "DocumentBorders":
+        """The first `lengths` [B] tokens of each of B rows of `width`, and the rest of each row as a document too."""
+        starts = torch.arange(len(lengths), device=lengths.device) * width
+        offsets = torch.stack((starts, starts + lengths), dim=1).flatten()
+        return cls(F.pad(offsets, (0, 1), value=len(lengths) * width).int(), width)
 
     @property
     def room(self) -> tuple[int, int]:

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_modules.model.attention import LatentAttention, packed_inputs
+from lightning_modules.model.attention import LatentAttention, cached_inputs, packed_inputs
+from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.document_borders import DocumentBorders
 
@@ -26,6 +27,39 @@ def test_room_once_found_serves_smaller_batches() -> None:
     assert few.room == (64, 512)
     assert few.offsets[:3].tolist() == [0, 300, 600]
     assert set(few.offsets[3:].tolist()) == {600}
+
+
+def test_the_rest_of_a_row_is_a_document_too() -> None:
+    offsets, longest = DocumentBorders.of_beginnings(torch.tensor([3, 0, 5]), 5)
+    assert offsets.tolist() == [0, 3, 5, 5, 10, 15, 15]
+    assert offsets.dtype == torch.int32
+    assert longest == 5
+
+
+@on_gpu
+@pytest.mark.parametrize("fp8", [False, True])
+@pytest.mark.parametrize("held", [[0, 0, 0], [130, 5, 0]])
+def test_many_new_tokens_attend_over_the_cache_as_the_mask_does(
+    tiny_config: DecoderConfig, held: list[int], fp8: bool
+) -> None:
+    torch.manual_seed(0)
+    config = replace(tiny_config, qk_rope_head_dim=16, qk_nope_head_dim=32, v_head_dim=48)
+    attention = LatentAttention(config).to("cuda", torch.bfloat16)
+    exact = deepcopy(attention).float()
+    caches = [LatentCache(config, 3, 300, dtype, "cuda", fp8) for dtype in (torch.bfloat16, torch.float32)]
+    earlier = torch.randn(3, max(held), config.hidden_size, device="cuda", dtype=torch.bfloat16)
+    hidden = torch.randn(3, 90, config.hidden_size, device="cuda", dtype=torch.bfloat16)
+    found = []
+    for module, cache in zip((attention, exact), caches, strict=True):
+        dtype = cache.rope_key.dtype
+        if max(held):
+            module(earlier.to(dtype), cached_inputs(config, cache, max(held), absorb=False), cache)
+            cache.advance(max(held))
+            cache.truncate(torch.tensor(held))
+        inputs = cached_inputs(config, cache, 90, absorb=False)
+        assert (inputs.mask is None) == (dtype == torch.bfloat16 or not max(held))
+        found.append(module(hidden.to(dtype), inputs, cache))
+    assert (found[0].float() - found[1]).norm() <= 0.02 * found[1].norm()
 
 
 @on_gpu
