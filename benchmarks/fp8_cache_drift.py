@@ -19,7 +19,7 @@ from torch import Tensor
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.generation import generate
+from lightning_modules.model.decoding.generation import generate
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.checkpoints.loading import load_decoder
 from pipeline.compose import compose

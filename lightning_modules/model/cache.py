@@ -1,5 +1,7 @@
 """The latent cache of incremental decoding, as an explicit object."""
 
+from copy import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -132,6 +134,19 @@ class LatentCache:
             self.lengths.copy_(torch.minimum(self.lengths, lengths.to(self.lengths.device)))
             self._longest = int(self.lengths.max())
 
+    def hold(self, lengths: Tensor, longest: int) -> None:
+        """Let each row hold as many tokens as `lengths` [B] says, on the device; none holds more than `longest`."""
+        self.lengths.copy_(lengths)
+        self._longest = longest
+
+    def first_rows(self, n_rows: int) -> "LatentCache":
+        """A cache of the first rows, in the same memory."""
+        rows = copy(self)
+        rows.latent, rows.rope_key = self.latent[:, :n_rows], self.rope_key[:, :n_rows]
+        rows.latent_scale = None if self.latent_scale is None else self.latent_scale[:, :n_rows]
+        rows.lengths = self.lengths[:n_rows]
+        return rows
+
     def replace_rows(self, rows: Tensor, other: "LatentCache") -> None:
         """Let the numbered `rows` hold what the rows of `other`, a shorter cache of the same kind, hold."""
         tensors = [(self.latent, other.latent), (self.rope_key, other.rope_key)]
@@ -140,14 +155,14 @@ class LatentCache:
         for mine, theirs in tensors:
             mine[:, rows, : other.capacity] = theirs
         self.lengths[rows] = other.lengths
-        self._longest = int(self.lengths.max())
+        self._longest = max(self._longest, other.longest)
 
     def like(self, config: DecoderConfig, batch_size: int, capacity: int) -> "LatentCache":
         """An empty cache of the same kind, for other rows."""
-        is_fp8 = self.latent_scale is not None
-        return LatentCache(config, batch_size, capacity, self.rope_key.dtype, self.rope_key.device, is_fp8)
+        is_fp8, n_layers = self.latent_scale is not None, len(self.latent)
+        return LatentCache(config, batch_size, capacity, self.rope_key.dtype, self.rope_key.device, is_fp8, n_layers)
 
     @property
     def longest(self) -> int:
-        """The greatest length, known without asking the device."""
+        """The greatest length, or more, known without asking the device."""
         return self._longest

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.generation import generate
+from lightning_modules.model.decoding.generation import generate
+from lightning_modules.model.decoding.speculative import generate_speculatively
 from lightning_modules.model.sampling_configuration import SamplingConfig
-from lightning_modules.model.speculative import generate_speculatively
 from pipeline.audio.codecs.codec import Codec
 from pipeline.evaluation.synthesis import opening_tokens
 from pipeline.tokens.vocabulary import Special, Vocabulary

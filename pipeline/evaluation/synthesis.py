@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.generation import generate
+from lightning_modules.model.decoding.generation import generate
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.tokens.vocabulary import Special, Vocabulary
 

@@ -6,8 +6,8 @@ import torch
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.generation import generate
-from lightning_modules.model.sampling import token_probabilities
+from lightning_modules.model.decoding.generation import generate
+from lightning_modules.model.decoding.sampling import token_probabilities
 from lightning_modules.model.sampling_configuration import SamplingConfig
 
 RELATIVE = 5e-6

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.generation import generate
+from lightning_modules.model.decoding.generation import generate
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.sliding import window_start
 

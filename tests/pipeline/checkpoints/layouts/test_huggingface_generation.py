@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_modules.model.generation import generate
+from lightning_modules.model.decoding.generation import generate
+from lightning_modules.model.decoding.speculative import Acceptance, generate_speculatively
 from lightning_modules.model.sampling_configuration import SamplingConfig
-from lightning_modules.model.speculative import Acceptance, generate_speculatively
 
 transformers = pytest.importorskip("transformers")
 GREEDY = SamplingConfig(temperature=0)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import YarnConfig
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.generation import generate, prefill
+from lightning_modules.model.decoding.generation import generate
+from lightning_modules.model.decoding.prefill import prefill
 from lightning_modules.model.sampling_configuration import SamplingConfig
 
 RELATIVE = 5e-6

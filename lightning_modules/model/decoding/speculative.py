@@ -17,7 +17,7 @@ from torch import Tensor
 from lightning_modules.model.attention import cached_inputs
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.sampling import allow, token_probabilities
+from lightning_modules.model.decoding.sampling import allow, token_probabilities
 from lightning_modules.model.sampling_configuration import SamplingConfig
 
 

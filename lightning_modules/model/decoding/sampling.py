@@ -21,23 +21,32 @@ def allow(logits: Tensor, allowed: Tensor | None, indices: Tensor) -> Tensor:
     return logits.masked_fill(~allowed[(indices - 1) % allowed.shape[0]], float("-inf"))
 
 
-def sample(logits: Tensor, config: SamplingConfig, generator: torch.Generator | None = None) -> Tensor:
-    """Draw one token a row from `logits` [B, V]; returns [B]."""
+def sample(logits: Tensor, config: SamplingConfig, chances: Tensor) -> Tensor:
+    """Draw one token a row from `logits` [B, V], by `chances` [B] from 0 to below 1; returns [B]."""
     if config.temperature == 0:
         return logits.argmax(dim=-1)
-    probabilities = token_probabilities(logits, config)
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+    return draw(token_probabilities(logits, config), chances)
+
+
+def draw(weights: Tensor, chances: Tensor) -> Tensor:
+    """Draw a token from each of the distributions `weights` [..., V], which may add up to anything above 0.
+
+    Token v is drawn where the chance [...] lies between the shares of all tokens before v, and those and its own.
+    """
+    sums = weights.cumsum(dim=-1)
+    reached = (sums > chances[..., None] * sums[..., -1:]) & (weights > 0)
+    return reached.byte().argmax(dim=-1)
 
 
 def token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
-    """The distribution [B, V] that `sample` draws from."""
+    """The distributions [..., V] that tokens with `logits` [..., V] are drawn from."""
     if config.temperature == 0:
         return F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
     # Less the greatest first: however low the temperature, nothing overflows.
     logits = logits.float()
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / config.temperature
     if config.top_k is not None and config.top_k < logits.shape[-1]:
-        threshold = logits.topk(config.top_k, dim=-1).values[:, -1:]
+        threshold = logits.topk(config.top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < threshold, float("-inf"))
     probabilities = logits.softmax(dim=-1)
     if config.top_p is not None and config.top_p < 1:

@@ -8,10 +8,16 @@ import torch
 
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.generation import generate
-from lightning_modules.model.sampling import allow, token_probabilities
+from lightning_modules.model.decoding.generation import generate
+from lightning_modules.model.decoding.sampling import allow, token_probabilities
+from lightning_modules.model.decoding.speculative import (
+    Acceptance,
+    Drafter,
+    TokenSource,
+    generate_speculatively,
+    verify,
+)
 from lightning_modules.model.sampling_configuration import SamplingConfig
-from lightning_modules.model.speculative import Acceptance, Drafter, TokenSource, generate_speculatively, verify
 
 GREEDY = SamplingConfig(temperature=0)
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lightning_modules.model.sampling import allow, sample, token_probabilities
+from lightning_modules.model.decoding.sampling import allow, sample, token_probabilities
 from lightning_modules.model.sampling_configuration import SamplingConfig
 
 N_TOKENS = 12
@@ -77,7 +77,7 @@ def test_a_low_temperature_takes_the_most_probable_token(logits: torch.Tensor, t
         token_probabilities(logits, config).gather(1, best[:, None]), torch.ones(3, 1), rtol=0, atol=0.02
     )
     if temperature < 1e-4:
-        assert torch.equal(sample(logits, config, torch.Generator().manual_seed(0)), best)
+        assert torch.equal(sample(logits, config, torch.rand(3, generator=torch.Generator().manual_seed(0))), best)
 
 
 @given(logits=logits(), n_codebooks=st.integers(1, 4), first=st.integers(1, 20))
@@ -86,7 +86,7 @@ def test_only_tokens_of_the_codebook_that_is_due_are_drawn(logits: torch.Tensor,
     codebook = torch.arange(N_TOKENS) % n_codebooks
     allowed = codebook == torch.arange(n_codebooks)[:, None]
     indices = torch.tensor([first, first + 1, first + 5])
-    drawn = sample(allow(logits.nan_to_num(neginf=-50.0), allowed, indices), SamplingConfig(2.0))
+    drawn = sample(allow(logits.nan_to_num(neginf=-50.0), allowed, indices), SamplingConfig(2.0), torch.rand(3))
     assert torch.equal(codebook[drawn], (indices - 1) % n_codebooks)
     assert allow(logits, None, indices) is logits
 
@@ -95,7 +95,7 @@ def test_draws_follow_the_distribution() -> None:
     logits = torch.tensor([0.5, -1.0, 2.0, 0.0])
     config = SamplingConfig(temperature=1.3, top_k=3)
     n = 20_000
-    drawn = sample(logits.expand(n, -1), config, torch.Generator().manual_seed(0))
+    drawn = sample(logits.expand(n, -1), config, torch.rand(n, generator=torch.Generator().manual_seed(0)))
     expected = n * token_probabilities(logits[None], config)[0].double()
     counts = torch.bincount(drawn, minlength=4).double()
     kept = expected > 0

@@ -1,0 +1,1 @@
+"""Rows of tokens continued together: one token a row and step, from a latent cache."""

@@ -1,0 +1,77 @@
+"""What a step computes: the one next token of every row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
+
+from torch import Tensor
+
+from lightning_modules.model.cache import LatentCache
+from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.decoding.prefill import extend_in_chunks, rows_of
+from lightning_modules.model.decoding.sampling import allow, sample
+from lightning_modules.model.decoding.state import DRAWING, RowState
+from lightning_modules.model.decoding.step import extend_rows
+from lightning_modules.model.sampling_configuration import SamplingConfig
+
+
+@dataclass(frozen=True)
+class TokenSource:
+    """How tokens are drawn, and which of them ends a row: see `generate` for the fields."""
+
+    sampling: SamplingConfig
+    allowed: Tensor | None = None
+    end_token: int | None = None
+
+
+class Program(Protocol):
+    """A way to continue rows, with what it remembers of them."""
+
+    @property
+    def width(self) -> int:
+        """Tokens that a step may add to a row."""
+        ...
+
+    def first(self, n_rows: int) -> Self:
+        """The same of the first rows, in the same memory."""
+        ...
+
+    def prefill(self, rows: Sequence[int], tokens: Tensor, n_held: Sequence[int], chunk_size: int | None) -> None:
+        """Remember the `tokens` [N, T] of the numbered rows, padded on the right, after `n_held` tokens of each.
+
+        Rows that hold tokens already have to be all there are.
+        """
+        ...
+
+    def step(self, state: RowState, longest: int) -> None:
+        """Add tokens to all rows, of which none has more than `longest` in the cache."""
+        ...
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """One pass of the decoder adds one token to every row."""
+
+    decoder: Decoder
+    source: TokenSource
+    cache: LatentCache
+
+    width = 1
+
+    def first(self, n_rows: int) -> Self:
+        """The same of the first rows, in the same memory."""
+        return replace(self, cache=self.cache.first_rows(n_rows))
+
+    def prefill(self, rows: Sequence[int], tokens: Tensor, n_held: Sequence[int], chunk_size: int | None) -> None:
+        """See `Program`."""
+        with rows_of(self.cache, self.decoder.config, rows, n_held, tokens.shape[1]) as cache:
+            for _ in extend_in_chunks(self.decoder, tokens, cache, chunk_size):
+                pass
+
+    def step(self, state: RowState, longest: int) -> None:
+        """See `Program`."""
+        self.cache.hold(state.held(), longest)
+        hidden = extend_rows(self.decoder, state.last_tokens(), self.cache)
+        logits = allow(self.decoder.lm_head(hidden[:, -1]), self.source.allowed, state.lengths)
+        chances = state.chances_of(DRAWING, state.lengths[:, None])[:, 0]
+        state.add(sample(logits, self.source.sampling, chances)[:, None], 1, self.source.end_token)

@@ -1,0 +1,104 @@
+"""What a step of decoding reads and writes: rows of fixed shape, on the device alone."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from lightning_modules.model.decoding.noise import uniform
+
+# What a random number at a place is for: to draw the token there, to draft it, or to judge the draft.
+USES = DRAWING, DRAFTING, JUDGING = range(3)
+
+
+@dataclass(frozen=True)
+class RowState:
+    """Rows that are continued together. No step changes a shape, and none asks the host.
+
+    A step feeds the last token of every row, which the cache does not hold yet, and adds one or more after it.
+
+    Attributes:
+        tokens: [B, capacity] of the prompts and those added.
+        lengths: [B] how many of them count, at least one.
+        offsets: [B] how many of those the cache does not hold: the last, and before it those that a window has left.
+        limits: [B] lengths at which rows end.
+        ended: [B] whether nothing is added any more. A row in which nobody sits has ended.
+        chances: [uses, B, capacity] FP32 random numbers of every place (see `noise`).
+        said: [B, 2 + width] what the last step added: how many tokens, whether the row has ended, and tokens, of which
+            so many count.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    offsets: Tensor
+    limits: Tensor
+    ended: Tensor
+    chances: Tensor
+    said: Tensor
+
+    @classmethod
+    def empty(cls, n_rows: int, capacity: int, width: int, device: torch.device) -> "RowState":
+        """Rows in which nobody sits, of up to `capacity` tokens, to which a step may add `width`."""
+        # Of the tokens that a step adds to a full row only the first counts, but all are written.
+        places = capacity + width
+        return cls(
+            tokens=torch.zeros(n_rows, places, dtype=torch.long, device=device),
+            lengths=torch.ones(n_rows, dtype=torch.long, device=device),
+            offsets=torch.ones(n_rows, dtype=torch.long, device=device),
+            limits=torch.ones(n_rows, dtype=torch.long, device=device),
+            ended=torch.ones(n_rows, dtype=torch.bool, device=device),
+            chances=torch.zeros(len(USES), n_rows, places, device=device),
+            said=torch.zeros(n_rows, 2 + width, dtype=torch.long, device=device),
+        )
+
+    def first(self, n_rows: int) -> "RowState":
+        """The first rows, in the same memory."""
+        views = {field.name: getattr(self, field.name)[:n_rows] for field in fields(self)}
+        return RowState(**views | {"chances": self.chances[:, :n_rows]})
+
+    def seat(
+        self, rows: Tensor, tokens: Tensor, lengths: Tensor, offsets: Tensor, limits: Tensor, seeds: Tensor
+    ) -> None:
+        """Let prompts `tokens` [N, T], each `lengths` [N] long, begin in the numbered `rows` [N]."""
+        places = torch.arange(self.tokens.shape[1], device=rows.device)
+        self.tokens[rows, : tokens.shape[1]] = tokens
+        self.lengths[rows], self.offsets[rows], self.limits[rows] = lengths, offsets, limits
+        self.ended[rows] = lengths >= limits
+        for use in USES:
+            self.chances[use, rows] = uniform(seeds[:, None], places, use)
+
+    def move(self, rows: Tensor, offsets: Tensor) -> None:
+        """Move the windows of the numbered `rows` [N]; those that have ended stay."""
+        self.offsets[rows] = torch.where(self.ended[rows], self.offsets[rows], offsets)
+
+    def held(self) -> Tensor:
+        """How many tokens of each row the cache holds [B]."""
+        return self.lengths - self.offsets
+
+    def last_tokens(self) -> Tensor:
+        """The last token of each row [B, 1]."""
+        return self.tokens.gather(1, self.lengths[:, None] - 1)
+
+    def chances_of(self, use: int, places: Tensor) -> Tensor:
+        """The random numbers for a use at `places` [B, N] of each row [B, N]."""
+        return self.chances[use].gather(1, places)
+
+    def add(self, tokens: Tensor, n_added: Tensor | int, end_token: int | None) -> None:
+        """Add to each row the first `n_added` [B] of `tokens` [B, width], up to its end or limit.
+
+        What stands beyond a row's length counts for nothing.
+        """
+        width = tokens.shape[1]
+        steps = torch.arange(width, device=tokens.device)
+        self.tokens.scatter_(1, self.lengths[:, None] + steps, tokens)
+        n_counted = (self.limits - self.lengths).clamp_max(n_added)
+        if end_token is not None:
+            is_end = tokens == end_token
+            first_end = torch.where(is_end.any(dim=1), is_end.byte().argmax(dim=1), width)
+            n_counted = torch.minimum(n_counted, first_end + 1)
+        n_counted = n_counted.masked_fill(self.ended, 0)
+        self.lengths.add_(n_counted)
+        self.ended.logical_or_(self.lengths >= self.limits)
+        if end_token is not None:
+            self.ended.logical_or_(first_end < n_counted)
+        self.said[:, 0], self.said[:, 1], self.said[:, 2:] = n_counted, self.ended, tokens
