@@ -13,7 +13,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from lightning_modules.model.attention import LatentAttention
 
 # What stays: matrix products, attention, choices, and what carried rows to their experts. By name, since not every
-# build of torch has all of these, and low precision registers its own (library `melisma`) only where it is used.
+# build of torch has all of these, and low precision registers its own (library `melisma_fp8`) only where it is used.
 KEPT_OPERATIONS = {
     "aten::mm",
     "aten::addmm",
@@ -27,6 +27,7 @@ KEPT_OPERATIONS = {
     "melisma::blockwise_grouped_mm",
     "melisma::grouped_product",
     "melisma::multiply_rows",
+    "melisma_fp8::multiply_rows",
     "melisma::choose_experts",
     "melisma::spread_rows",
     "melisma::attend_stretches",

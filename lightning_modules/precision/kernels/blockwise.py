@@ -80,7 +80,7 @@ def fits(out_features: int, in_features: int) -> bool:
 
 def plan_choices(indices: Tensor, n_experts: int) -> Plan:
     """Lay out the choices of tokens by the experts `indices` [N, K] they chose; an expert may have none."""
-    return Plan(*torch.ops.melisma.plan_choices(indices, n_experts))
+    return Plan(*torch.ops.melisma_fp8.plan_choices(indices, n_experts))
 
 
 def plan_rows(offsets: Tensor, n_rows: int) -> Plan:
@@ -90,27 +90,27 @@ def plan_rows(offsets: Tensor, n_rows: int) -> Plan:
         offsets: [E] int32, where each expert's rows end; an expert may have none.
         n_rows: R; the last of `offsets` may be less, and what lies behind it is nobody's.
     """
-    return Plan(*torch.ops.melisma.plan_rows(offsets, n_rows))
+    return Plan(*torch.ops.melisma_fp8.plan_rows(offsets, n_rows))
 
 
 def quantise(x: Tensor) -> BothLayouts:
     """Quantise `x` [M, K]; rows from M to P are zeros."""
-    return BothLayouts(*torch.ops.melisma.quantise_rows(x, None, 1))
+    return BothLayouts(*torch.ops.melisma_fp8.quantise_rows(x, None, 1))
 
 
 def quantise_routed(tokens: Tensor, plan: Plan, n_chosen: int) -> BothLayouts:
     """Gather the tokens [N, K] of every choice, number c being token c // n_chosen's, and quantise them as planned."""
-    return BothLayouts(*torch.ops.melisma.quantise_rows(tokens, plan.choices, n_chosen))
+    return BothLayouts(*torch.ops.melisma_fp8.quantise_rows(tokens, plan.choices, n_chosen))
 
 
 def quantise_1x128(x: Tensor) -> Quantised:
     """Quantise `x` [M, K] in tiles of 128 along K alone; scales [M, ⌈K⌉]."""
-    return Quantised(*torch.ops.melisma.quantise_1x128(x))
+    return Quantised(*torch.ops.melisma_fp8.quantise_1x128(x))
 
 
 def quantise_weight(weight: Tensor) -> BothLayouts:
     """Quantise `weight` [(E,) N, K] in square blocks."""
-    return BothLayouts(*torch.ops.melisma.quantise_weight(weight))
+    return BothLayouts(*torch.ops.melisma_fp8.quantise_weight(weight))
 
 
 def quantise_weight_into(weight: Tensor, quantised: BothLayouts) -> None:
@@ -139,7 +139,7 @@ def multiply_rows(
     """
     experts = None if plan is None else plan.experts
     n_rows = rows.values.shape[0] if n_rows is None else n_rows
-    return torch.ops.melisma.multiply_rows(rows.values, rows.scales, *weight, experts, n_rows, output_dtype)
+    return torch.ops.melisma_fp8.multiply_rows(rows.values, rows.scales, *weight, experts, n_rows, output_dtype)
 
 
 def multiply_tokens(
@@ -154,7 +154,7 @@ def multiply_tokens(
         output_dtype: of the result.
     """
     operands = gradient.transposed, gradient.transposed_scales, *rows
-    return torch.ops.melisma.multiply_tokens(*operands, plan.tile_starts, output_dtype)
+    return torch.ops.melisma_fp8.multiply_tokens(*operands, plan.tile_starts, output_dtype)
 
 
 def multiply_plain_tokens(
@@ -162,7 +162,7 @@ def multiply_plain_tokens(
 ) -> Tensor:
     """`multiply_tokens` without experts, [N, K], by cuBLAS: it divides a small product among all multiprocessors."""
     operands = gradient.transposed, gradient.transposed_scales, *rows
-    return torch.ops.melisma.multiply_plain_tokens(*operands, output_dtype)
+    return torch.ops.melisma_fp8.multiply_plain_tokens(*operands, output_dtype)
 
 
 def swiglu(gate_up: Tensor, gates: Tensor | None = None, plan: Plan | None = None) -> BothLayouts:
@@ -174,7 +174,7 @@ def swiglu(gate_up: Tensor, gates: Tensor | None = None, plan: Plan | None = Non
         plan: of the rows; none where there are no gates.
     """
     choices = None if plan is None else plan.choices
-    return BothLayouts(*torch.ops.melisma.swiglu(gate_up, gates, choices))
+    return BothLayouts(*torch.ops.melisma_fp8.swiglu(gate_up, gates, choices))
 
 
 def swiglu_backward(
@@ -182,7 +182,7 @@ def swiglu_backward(
 ) -> tuple[BothLayouts, Tensor]:
     """The gradient of `gate_up`, quantised, and that of `gates`, if there are any, from `gradient` [P, I]."""
     choices = None if plan is None else plan.choices
-    *quantised, of_rows = torch.ops.melisma.swiglu_backward(gradient, gate_up, gates, choices)
+    *quantised, of_rows = torch.ops.melisma_fp8.swiglu_backward(gradient, gate_up, gates, choices)
     of_gates = of_rows if gates is None or plan is None else of_choices(of_rows.sum(dim=0), plan).view_as(gates)
     return BothLayouts(*quantised), of_gates
 
@@ -192,7 +192,7 @@ def of_choices(of_rows: Tensor, plan: Plan) -> Tensor:
     return torch.where(plan.places >= 0, of_rows[plan.places.clamp_min(0)], 0.0)
 
 
-@torch.library.custom_op("melisma::plan_choices", mutates_args=())
+@torch.library.custom_op("melisma_fp8::plan_choices", mutates_args=())
 def _plan_choices(indices: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     plan = _room_for_plan(indices, indices.numel(), n_experts)
     _launch().plan_choices(indices.contiguous(), *plan)
@@ -204,7 +204,7 @@ def _(indices: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _room_for_plan(indices, indices.numel(), n_experts)
 
 
-@torch.library.custom_op("melisma::plan_rows", mutates_args=())
+@torch.library.custom_op("melisma_fp8::plan_rows", mutates_args=())
 def _plan_rows(offsets: Tensor, n_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     plan = _room_for_plan(offsets, n_rows, offsets.shape[0])
     _launch().plan_rows(offsets, *plan)
@@ -216,7 +216,7 @@ def _(offsets: Tensor, n_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _room_for_plan(offsets, n_rows, offsets.shape[0])
 
 
-@torch.library.custom_op("melisma::quantise_rows", mutates_args=())
+@torch.library.custom_op("melisma_fp8::quantise_rows", mutates_args=())
 def _quantise_rows(x: Tensor, choices: Tensor | None, n_chosen: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     quantised = _room_for_rows(x, choices, n_chosen)
     _launch().quantise_rows(x, choices, n_chosen, *quantised)
@@ -229,7 +229,7 @@ def _room_for_rows(x: Tensor, choices: Tensor | None, n_chosen: int) -> tuple[Te
     return _room_for_both(x, n_rows, x.shape[1], is_routed=choices is not None)
 
 
-@torch.library.custom_op("melisma::quantise_1x128", mutates_args=())
+@torch.library.custom_op("melisma_fp8::quantise_1x128", mutates_args=())
 def _quantise_1x128(x: Tensor) -> tuple[Tensor, Tensor]:
     values, scales = _room_for_tiles(x, *x.shape)
     _launch().quantise_rows(x, None, 1, values, scales, None, None)
@@ -241,7 +241,7 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape, dtype=E4M3), x.new_empty(x.shape[0], _blocks(x.shape[1]), dtype=torch.float32)
 
 
-@torch.library.custom_op("melisma::quantise_weight", mutates_args=())
+@torch.library.custom_op("melisma_fp8::quantise_weight", mutates_args=())
 def _quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     quantised = room_for_weight(weight.shape, weight.device)
     quantise_weight_into(weight, quantised)
@@ -254,7 +254,7 @@ def _(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return room.values, room.scales, room.transposed, room.transposed_scales
 
 
-@torch.library.custom_op("melisma::multiply_rows", mutates_args=())
+@torch.library.custom_op("melisma_fp8::multiply_rows", mutates_args=())
 def _multiply_rows(
     rows: Tensor,
     row_scales: Tensor,
@@ -282,7 +282,7 @@ def _(
     return rows.new_empty(n_rows, weight.shape[-2], dtype=output_dtype)
 
 
-@torch.library.custom_op("melisma::multiply_tokens", mutates_args=())
+@torch.library.custom_op("melisma_fp8::multiply_tokens", mutates_args=())
 def _multiply_tokens(
     gradient: Tensor,
     gradient_scales: Tensor,
@@ -308,7 +308,7 @@ def _(
     return gradient.new_empty(tile_starts.shape[0] - 1, gradient.shape[1], rows.shape[1], dtype=output_dtype)
 
 
-@torch.library.custom_op("melisma::multiply_plain_tokens", mutates_args=())
+@torch.library.custom_op("melisma_fp8::multiply_plain_tokens", mutates_args=())
 def _multiply_plain_tokens(
     gradient: Tensor, gradient_scales: Tensor, rows: Tensor, row_scales: Tensor, output_dtype: torch.dtype
 ) -> Tensor:
@@ -328,7 +328,7 @@ def _(gradient: Tensor, gradient_scales: Tensor, rows: Tensor, row_scales: Tenso
     return gradient.new_empty(gradient.shape[1], rows.shape[1], dtype=output_dtype)
 
 
-@torch.library.custom_op("melisma::swiglu", mutates_args=())
+@torch.library.custom_op("melisma_fp8::swiglu", mutates_args=())
 def _swiglu(gate_up: Tensor, gates: Tensor | None, choices: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     quantised = _room_for_swiglu(gate_up, gates, choices)
     _launch().swiglu(gate_up, gates, choices, *quantised)
@@ -342,7 +342,7 @@ def _room_for_swiglu(
     return _room_for_both(gate_up, gate_up.shape[0], gate_up.shape[1] // 2, is_routed=choices is not None)
 
 
-@torch.library.custom_op("melisma::swiglu_backward", mutates_args=())
+@torch.library.custom_op("melisma_fp8::swiglu_backward", mutates_args=())
 def _swiglu_backward(
     gradient: Tensor, gate_up: Tensor, gates: Tensor | None, choices: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
