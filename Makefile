@@ -43,7 +43,7 @@ clean: $(INSTALLED)
 
 # After a change of dependencies in pyproject.toml.
 lock: $(INSTALLED)
-	uv pip compile pyproject.toml --extra dev --extra espeak --extra pretrained --extra fp8 --extra slurm \
+	uv pip compile pyproject.toml --extra dev --extra espeak --extra pretrained --extra fp8 --extra speaker --extra slurm \
 		--universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
 

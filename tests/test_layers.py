@@ -8,10 +8,10 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 FLOOR_2 = {
     "architecture", "audio", "tokens", "checkpoints", "conversion", "tracking", "reporting", "evaluation", "planning",
-    "preparation", "provenance", "training",
+    "preparation", "provenance", "training", "streaming", "serving",
 }  # fmt: skip
 STAGES = {"prepare_data", "train", "convert_checkpoint", "evaluate", "report"}
-COMMANDS = STAGES | {"compose", "compliance", "plan", "ui"}
+COMMANDS = STAGES | {"compose", "compliance", "plan", "ui", "stream"}
 MODULES = sorted(
     path.relative_to(REPOSITORY)
     for package in ("pipeline", "lightning_modules")

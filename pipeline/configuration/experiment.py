@@ -16,6 +16,8 @@ from pipeline.conversion.configuration import read_conversion
 from pipeline.evaluation.configuration import read_evaluation
 from pipeline.planning.settings import GpuConfig
 from pipeline.preparation.configuration import read_data
+from pipeline.serving.configuration import SERVE_KEYS, read_serve
+from pipeline.streaming.configuration import STREAM_KEYS, read_stream
 from pipeline.tracking.config import TrackingConfig
 
 # A path that the system takes is shorter.
@@ -85,7 +87,7 @@ def check_experiment(values: Mapping[str, Any], config_name: str = "config") -> 
     Raises:
         ValueError: a key is unknown or missing, or a value cannot be; the message names it, and the remedy.
     """
-    checks = SECTIONS | {key: check for key, check in ADDED.items() if key in OWN_KEYS.get(config_name, ())}
+    checks = SECTIONS | OWN_KEYS.get(config_name, {})
     known = list(checks)
     for key in values:
         if key not in known:
@@ -170,12 +172,16 @@ GROUPS = (
     "data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking", "conversion",
     "evaluate", "report", "gpu",
 )  # fmt: skip
-# What some commands add, and which.
-OWN_KEYS = {"plan": ("gpu", "nodes", "gpus_per_node", "output"), "compliance": ("output",), "ui": ("port",)}
-ADDED: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-    "gpu": _settings(GpuConfig, "gpu"),
-    "nodes": _count("nodes"),
-    "gpus_per_node": _count("gpus_per_node"),
-    "output": _check_output,
-    "port": _count("port"),
+# What some commands add.
+OWN_KEYS: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
+    "plan": {
+        "gpu": _settings(GpuConfig, "gpu"),
+        "nodes": _count("nodes"),
+        "gpus_per_node": _count("gpus_per_node"),
+        "output": _check_output,
+    },
+    "compliance": {"output": _check_output},
+    "ui": {"port": _count("port")},
+    "stream": dict.fromkeys(STREAM_KEYS, read_stream),
+    "serve": dict.fromkeys(SERVE_KEYS, read_serve),
 }

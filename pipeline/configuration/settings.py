@@ -20,7 +20,7 @@ def near_matches(name: object, known: Sequence[str]) -> str:
 
 
 def read_settings(cls: type[Settings], values: Mapping[str, Any], key: str) -> Settings:
-    """Build the dataclass `cls` from the values found under `key` of the configuration.
+    """Build the dataclass `cls` from the values found under `key` of the configuration; "" stands for its top.
 
     Numbers have to be finite. A dataclass may name in `LARGEST` the greatest value of fields that cost time or memory:
     beyond lies a slip of the finger, which would otherwise be noticed when a machine has stood still for a day.
@@ -31,27 +31,28 @@ def read_settings(cls: type[Settings], values: Mapping[str, Any], key: str) -> S
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{key} is {values!r}; it takes a group of settings, as the files under conf/ show them.")
+    prefix = f"{key}." if key else ""
     known: tuple[Field[Any], ...] = fields(cls)  # type: ignore[arg-type]
     names = [field.name for field in known]
     missing = [f.name for f in known if f.name not in values and f.default is MISSING and f.default_factory is MISSING]
     if unknown := [name for name in values if name not in names]:
-        raise ValueError(f"{key}.{unknown[0]} is not a setting; {near_matches(unknown[0], missing or names)}")
+        raise ValueError(f"{prefix}{unknown[0]} is not a setting; {near_matches(unknown[0], missing or names)}")
     if missing:
-        raise ValueError(f"{key}.{missing[0]} is not set; the files under conf/ show every setting.")
+        raise ValueError(f"{prefix}{missing[0]} is not set; the files under conf/ show every setting.")
     annotations = typing.get_type_hints(cls)
-    values = {name: _read_nested(annotations[name], value, f"{key}.{name}") for name, value in values.items()}
+    values = {name: _read_nested(annotations[name], value, f"{prefix}{name}") for name, value in values.items()}
     for name, value in values.items():
         if not _fits(value, annotations[name]):
             expected = getattr(annotations[name], "__name__", str(annotations[name]))
-            raise ValueError(f"{key}.{name} is {value!r}; it takes a value of type {expected}.")
-        _check_size(value, f"{key}.{name}", getattr(cls, "LARGEST", {}).get(name))
+            raise ValueError(f"{prefix}{name} is {value!r}; it takes a value of type {expected}.")
+        _check_size(value, f"{prefix}{name}", getattr(cls, "LARGEST", {}).get(name))
     try:
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except ValueError as error:
         if key in str(error):
             raise
         # A dataclass that is used elsewhere too does not know where in the configuration it stands.
-        raise ValueError(f"{key}.{error}") from None
+        raise ValueError(f"{prefix}{error}") from None
 
 
 def _check_size(value: Any, name: str, largest: float | None) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from pipeline.configuration.composed import CONF
 from pipeline.entry.help import choices_of, groups_of_conf
 
-CONFIG_NAMES = {"plan": "plan", "compliance": "compliance"}
+# Commands that compose a file of conf/ of their own name.
+OWN_CONFIGURATIONS = ("plan", "compliance", "ui", "stream", "serve")
 FLAGS = ("--help", "--multirun", "--cfg", "--traceback")
 
 
@@ -30,7 +31,7 @@ def completions(line: str, commands: Sequence[str]) -> list[str]:
         before = f"{before}," if before else ""
         return [f"{key}={before}{choice}" for choice in _choices(key) if choice.startswith(last)]
     found = [f"{group}=" for group in groups_of_conf() if group.startswith(typed)]
-    settings = _settings(CONFIG_NAMES.get(command, "config"), words[2:-1])
+    settings = _settings(command if command in OWN_CONFIGURATIONS else "config", words[2:-1])
     return sorted({*found, *_next_steps(settings, typed)})
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from pipeline.compose import compose
 from pipeline.configuration.composed import CONF, REPOSITORY
-from pipeline.configuration.experiment import check_experiment
+from pipeline.configuration.experiment import OWN_KEYS, check_experiment
 
 # The kinds whose settings are not in the default experiment.
-PLANNED = "plan"
+OWN_FILES = ("plan", "stream", "serve")
 OTHERS = [
-    PLANNED,
+    *OWN_FILES,
     "data=folder data.root=/audio",
     "codec=mu_law",
     "codec=mimi",
@@ -39,11 +39,12 @@ WRONG: dict[str, Any] = {
 }
 # Nothing is computed or kept that grows with these: a step that never comes, a limit that is never reached.
 FREE = {
-    "trainer.val_every_steps", "trainer.log_every_steps", "trainer.checkpoint_every_steps", "trainer.gradient_clip_val",
-    "trainer.anomalies.spike_deviations", "trainer.anomalies.max_consecutive_skips", "evaluate.top_k",
-    "evaluate.temperature", "evaluate.flatness_gate.max_ratio", "conversion.flatness_gate.max_ratio", "optimizer.lr",
-    "optimizer.weight_decay", "optimizer.eps", "model.routed_scaling_factor", "model.rope_theta", "model.rms_norm_eps",
-    "model.initializer_range", "model.rope_scaling.factor", "model.rope_scaling.beta_fast", "model.rope_scaling.mscale",
+    "trainer.val_every_steps", "trainer.log_every_steps", "trainer.checkpoint_every_steps",
+    "trainer.gradient_clip_val", "trainer.anomalies.spike_deviations", "trainer.anomalies.max_consecutive_skips",
+    "evaluate.top_k", "evaluate.temperature", "top_k", "temperature", "evaluate.flatness_gate.max_ratio",
+    "conversion.flatness_gate.max_ratio", "optimizer.lr", "optimizer.weight_decay", "optimizer.eps",
+    "model.routed_scaling_factor", "model.rope_theta", "model.rms_norm_eps", "model.initializer_range",
+    "model.rope_scaling.factor", "model.rope_scaling.beta_fast", "model.rope_scaling.mscale",
     "model.rope_scaling.mscale_all_dim", "model.rope_scaling.original_max_position_embeddings",
 }  # fmt: skip
 FREE_GROUPS = ("model.objective.",)
@@ -72,7 +73,7 @@ def composed(overrides: str = "") -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     with hydra.initialize_config_dir(str(CONF), version_base=None):
-        name, chosen = (PLANNED, []) if overrides == PLANNED else ("config", overrides.split())
+        name, chosen = (overrides, []) if overrides in OWN_FILES else ("config", overrides.split())
         values = OmegaConf.to_container(hydra.compose(name, chosen), resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
@@ -81,12 +82,13 @@ def composed(overrides: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize("overrides", ["", *OTHERS])
 def test_every_leaf_set_wrong_is_refused_by_name_or_harmless(overrides: str) -> None:
     values = composed(overrides)
-    assert refusal(values) is None
+    name_of_file = overrides if overrides in OWN_FILES else "config"
+    assert refusal(values, name_of_file) is None
     problems = []
     # What the default experiment has too is walked there.
     for key in leaves({group: values[group] for group in walked_groups(overrides, values)}):
         for name, wrong in WRONG.items():
-            message = refusal(changed(values, key, wrong))
+            message = refusal(changed(values, key, wrong), name_of_file)
             if message is None and not may_pass(key, name):
                 problems.append(f"{key}={wrong!r} is accepted")
             if message is not None and not is_named(key, message):
@@ -95,14 +97,14 @@ def test_every_leaf_set_wrong_is_refused_by_name_or_harmless(overrides: str) -> 
 
 
 def walked_groups(overrides: str, values: Mapping[str, Any]) -> list[str]:
-    if overrides == PLANNED:
-        return ["gpu", "nodes", "gpus_per_node", "output"]
+    if overrides in OWN_FILES:
+        return list(OWN_KEYS[overrides])
     return [overrides.partition("=")[0]] if overrides else list(values)
 
 
-def refusal(values: dict[str, Any]) -> str | None:
+def refusal(values: dict[str, Any], name_of_file: str) -> str | None:
     try:
-        check_experiment(values, PLANNED if "gpu" in values else "config")
+        check_experiment(values, name_of_file)
     except ValueError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - the very thing that must not be

@@ -6,6 +6,7 @@ from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.evaluation.synthesis import generate_codes
 from pipeline.tokens.vocabulary import Special, Vocabulary
+from tests.speaking_export import VOCABULARY, talkative_decoder
 
 GREEDY = SamplingConfig(temperature=0.0)
 
@@ -90,3 +91,14 @@ def test_a_gpu_speaks_as_a_cpu_does(decoder: Decoder, vocabulary: Vocabulary) ->
     expected = generate_codes(decoder, vocabulary, prompts(3, 2), 12, GREEDY, 0, 3)
     generated = generate_codes(decoder.to("cuda"), vocabulary, prompts(3, 2), 12, GREEDY, 0, 3)
     assert [codes.tolist() for codes in generated] == [codes.tolist() for codes in expected]
+
+
+def test_prompts_of_different_lengths_are_continued_together() -> None:
+    decoder, n_frames = talkative_decoder(), 14
+    starts = [prompts(1, n)[0] for n in (0, 5, 2, n_frames, n_frames + 3)]
+    together = generate_codes(decoder, VOCABULARY, starts, n_frames, GREEDY, seed=0, batch_size=5)
+    for prompt, codes in zip(starts, together, strict=True):
+        (alone,) = generate_codes(decoder, VOCABULARY, [prompt], n_frames, GREEDY, seed=0, batch_size=1)
+        assert torch.equal(codes, alone)
+        assert torch.equal(codes[: len(prompt)], prompt[:n_frames])
+        assert len(codes) == n_frames
