@@ -32,9 +32,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.clock import StepClock
 from benchmarks.peers.peer import Opponent, Peer
-from benchmarks.training.clock import StepClock
-from benchmarks.training.costs import measure_rates, model_flops, step_costs
+from benchmarks.rates import measure_rates
+from benchmarks.training.costs import model_flops, step_costs
 from benchmarks.training.ours import FIRST_STEPS, Course, train_ours
 from benchmarks.training.profile import StepProfile
 from benchmarks.training.workload import Workload, compose_workload

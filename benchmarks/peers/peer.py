@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
-from benchmarks.training.clock import StepClock
+from benchmarks.clock import StepClock
 from benchmarks.training.workload import RandomBatches, Workload
 from lightning_modules.batch import Batch
 from lightning_modules.model.token_loss import IGNORED_TARGET

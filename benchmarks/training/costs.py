@@ -4,12 +4,11 @@ Bytes are those of every input read once and every output written once, in the t
 two products for each of the forward pass.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from benchmarks.rates import Rates
 from benchmarks.training.workload import Workload
 from lightning_modules.model.attention import LatentAttention
 from lightning_modules.model.counting import FP8_COMPONENTS, build_on_meta, component_parameters
@@ -50,14 +49,6 @@ class Cost:
         return 1000 * max(computing, self.bytes / rates.bytes_per_second)
 
 
-@dataclass(frozen=True)
-class Rates:
-    """What a device does at best, in the type that computes."""
-
-    flops_per_second: float
-    bytes_per_second: float
-
-
 def step_costs(workload: Workload, on_gpu: bool, n_ranks: int = 1) -> dict[str, Cost]:
     """Of one rank's optimizer step, by part; balanced experts, parameters spread evenly over ranks."""
     decoder = build_on_meta(workload.decoder)
@@ -81,20 +72,6 @@ def step_costs(workload: Workload, on_gpu: bool, n_ranks: int = 1) -> dict[str, 
 def model_flops(costs: dict[str, Cost]) -> float:
     """Operations of the model itself: 6 for each active parameter that multiplies, and causal attention at half."""
     return sum(cost.flops for cost in costs.values())
-
-
-def measure_rates(device: torch.device, precision: str) -> Rates:
-    """A large square product's operations a second, and a large copy's bytes."""
-    on_gpu = device.type == "cuda"
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    size = 8192 if on_gpu else 1024
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    source = torch.empty(2**28 if on_gpu else 2**25, device=device)
-    target = torch.empty_like(source)
-    return Rates(
-        2 * size**3 / _seconds(lambda: left @ right, device),
-        2 * source.nbytes / _seconds(lambda: target.copy_(source), device),
-    )
 
 
 def _attention(decoder: Decoder, workload: Workload, width: int) -> Cost:
@@ -158,21 +135,3 @@ def _elementwise_bytes(workload: Workload, width: int) -> float:
     swiglu = 8 * (n_dense * config.intermediate_size + (n_blocks - n_dense) * expert_width)
     loss = 2 * (1 + depth) * config.vocab_size
     return workload.n_tokens * width * (norms + rotation + swiglu + loss)
-
-
-def _seconds(work: Callable[[], object], device: torch.device, n_repeats: int = 5) -> float:
-    """The best time of a few; on a GPU all of them are waited for together."""
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        for _ in range(n_repeats):
-            work()
-        torch.cuda.synchronize(device)
-        return (time.perf_counter() - start) / n_repeats
-    best = float("inf")
-    for _ in range(n_repeats):
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best

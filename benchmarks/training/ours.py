@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
+from benchmarks.clock import StepClock
 from benchmarks.peers.peer import Opponent
-from benchmarks.training.clock import StepClock
 from benchmarks.training.profile import StepLabels, StepProfile
 from benchmarks.training.workload import RandomTokens, Workload
 from lightning_modules.language_model import LanguageModel

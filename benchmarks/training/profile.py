@@ -10,6 +10,7 @@ from lightning.pytorch.profilers import Profiler
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, record_function
 
+from benchmarks.rates import Rates
 from benchmarks.training.costs import (
     ATTENTION,
     COMMUNICATION,
@@ -22,7 +23,6 @@ from benchmarks.training.costs import (
     PERMUTATION,
     QUANTISATION,
     Cost,
-    Rates,
 )
 
 # What a GPU does between kernels, and what a CPU does outside of torch's operations.

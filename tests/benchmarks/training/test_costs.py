@@ -1,5 +1,6 @@
 import pytest
 
+from benchmarks.rates import Rates
 from benchmarks.training.costs import (
     ATTENTION,
     ELEMENTWISE,
@@ -11,7 +12,6 @@ from benchmarks.training.costs import (
     PERMUTATION,
     QUANTISATION,
     Cost,
-    Rates,
     model_flops,
     step_costs,
 )

@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from benchmarks.training.clock import StepClock
+from benchmarks.clock import StepClock
 
 
 def test_pauses_between_steps_count_nothing() -> None:
