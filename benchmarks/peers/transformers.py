@@ -8,15 +8,11 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from benchmarks.peers.peer import Peer
+from benchmarks.peers.transformers_model import build_model
 from lightning_modules.batch import Batch
-from pipeline.checkpoints.layouts.huggingface_config import huggingface_config
-from pipeline.checkpoints.names import EXPERT_LOADS, published_name
-
-SPECIAL_TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
 
 
 class TransformersPeer(Peer):
@@ -26,15 +22,7 @@ class TransformersPeer(Peer):
 
     def build(self, weights: Mapping[str, Tensor]) -> nn.Module:
         """The model, compiled where ours is."""
-        decoder = self.workload.decoder
-        config = transformers.DeepseekV3Config(
-            **huggingface_config(decoder, SPECIAL_TOKENS, "float32"), attn_implementation="sdpa"
-        )
-        with self.device:
-            model = transformers.DeepseekV3ForCausalLM(config)
-        model.set_experts_implementation("grouped_mm")
-        known = [name for name in weights if EXPERT_LOADS not in name]
-        model.load_state_dict({published_name(name, decoder): weights[name] for name in known}, strict=True)
+        model = build_model(self.workload.decoder, weights, self.device)
         if self.workload.trainer.compile:
             model.compile()
         return model.train()

@@ -1,0 +1,222 @@
+"""How fast tokens are generated, and beside other code bases: docs/decoding.md.
+
+    python -m benchmarks.decode --preset small --device cpu --batch 1 --context 2048 --peer transformers
+    python -m benchmarks.decode --preset bench_3b --batch 64 --context 2048 --peer transformers
+    python -m benchmarks.decode --preset bench_3b --batch 64 --context 16384 --fp8-cache
+    python -m benchmarks.decode --preset bench_3b --batch 1 --context 16384 --prefill --peer transformers
+
+Continues rows of random tokens greedily, through the engine, with a preset of conf/model whose weights are random too.
+Prints one JSON line. Its figures are medians over the steps after the first few, which compile. With --prefill a step
+is a prefill of whole prompts instead, and tokens are those of the prompts.
+
+With --peer another code base takes the same weights, is fed the tokens that our rows say, and scores each next one.
+`ratio` is its time by ours. Over the first steps our tokens have to be its own choice, as far as rounding goes: the
+score that it gives its best token exceeds the score that it gives ours by `regret` on average, in standard deviations
+of its scores, where another computation would make 3 or 4. Above 1e-4 in FP32, or 0.1 where weights or cache are
+rounded, there is no ratio, and the status is 2. On a CPU, which others may use meanwhile, the two take turns.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from benchmarks.clock import StepClock
+from benchmarks.decoding.comparison import Agreement, Theirs, take_steps
+from benchmarks.decoding.ours import OurDecoding, OurPrefill
+from benchmarks.decoding.reading import Reading, step_reading
+from benchmarks.decoding.workload import DTYPES, DecodingWorkload, compose_decoding
+from benchmarks.rates import copy_bandwidth
+from lightning_modules.model.counting import build_on_meta, count_parameters
+from lightning_modules.model.decoder import Decoder
+from pipeline.configuration.composed import CONF
+
+log = logging.getLogger("benchmarks")
+
+PEERS = ("transformers",)
+PRECISION = {"cpu": "fp32", "cuda": "bf16"}
+# First steps, which are judged and not timed; and those that are timed after them.
+WARM_UP, PREFILL_WARM_UP = 8, 1
+STEPS, PREFILLS = {"cpu": 64, "cuda": 128}, 4
+# On a CPU, steps of ours after which a peer takes as many.
+TURN = 8
+PERCENTILES = (10, 50, 90, 99)
+REGRET, ROUNDED_REGRET = 1e-4, 0.1
+
+
+class RefusedError(Exception):
+    """What was asked for cannot be timed, or a peer does not compute what we do."""
+
+
+def main(command_line: Sequence[str] | None = None) -> None:
+    arguments = _parser().parse_args(command_line)
+    logging.basicConfig(format="%(relativeCreated)7.0f ms  %(message)s")
+    log.setLevel(logging.INFO)
+    try:
+        result = measure(arguments)
+    except RefusedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    print(json.dumps(result))
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time our decoding and, where one is named, the peer's.
+
+    Raises:
+        RefusedError: a setting cannot be, or the two do not compute the same.
+    """
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise RefusedError("torch sees no GPU; add --device cpu.")
+    device = torch.device(arguments.device)
+    warm_up = PREFILL_WARM_UP if arguments.prefill else WARM_UP
+    n_steps = warm_up + (arguments.steps or (PREFILLS if arguments.prefill else STEPS[arguments.device]))
+    workload = _compose(arguments, n_steps)
+    decoder = workload.build(device)
+    log.info("The decoder has its weights.")
+    ours = (OurPrefill if arguments.prefill else OurDecoding)(decoder, workload, StepClock(device))
+    about = ours.facts()
+    meet = None if arguments.peer is None else _opponent(arguments, decoder, workload, device)
+    # Two caches find no room on one GPU, which nobody disturbs: there the peer comes afterwards.
+    turn = TURN if device.type == "cpu" else n_steps
+    outcome = take_steps(ours, meet, n_steps, turn, warm_up)
+    n_tokens = workload.batch * (workload.context if arguments.prefill else 1)
+    result = _describe(arguments, workload) | about | _summarise(ours.clock, warm_up, n_tokens)
+    if not arguments.prefill:
+        result |= _reading(step_reading(decoder, workload), result["step_ms"], copy_bandwidth(device))
+    if outcome is None:
+        return result
+    theirs, agreement = outcome
+    return result | _compare(arguments, result, _summarise(theirs.clock, warm_up, n_tokens), agreement)
+
+
+def _compose(arguments: argparse.Namespace, n_steps: int) -> DecodingWorkload:
+    precision = arguments.precision or PRECISION[arguments.device]
+    overrides = [f"model={arguments.preset}", "model.num_nextn_predict_layers=0"]
+    try:
+        return compose_decoding(overrides, precision, arguments.batch, arguments.context, n_steps, arguments.fp8_cache)
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
+
+
+def _opponent(
+    arguments: argparse.Namespace, decoder: Decoder, workload: DecodingWorkload, device: torch.device
+) -> Callable[[], Theirs]:
+    """Makes the peer; its packages are imported only where it is asked for."""
+    from benchmarks.peers.transformers_decoding import TransformersDecoding, TransformersPrefill
+
+    def meet() -> Theirs:
+        _free(device)
+        kind = TransformersPrefill if arguments.prefill else TransformersDecoding
+        return kind(decoder, workload, StepClock(device))
+
+    return meet
+
+
+def _summarise(clock: StepClock, warm_up: int, n_tokens: int) -> dict[str, Any]:
+    """The figures that both sides have, of steps of so many tokens."""
+    times = sorted(clock.milliseconds()[warm_up:])
+    median = statistics.median(times)
+    return {
+        "tokens_per_second": round(1000 * n_tokens / median, 1),
+        "step_ms": round(median, 4),
+        "step_ms_percentiles": {f"p{p}": round(times[p * (len(times) - 1) // 100], 4) for p in PERCENTILES},
+        "cpu_ms_per_step": round(clock.cpu_milliseconds(warm_up), 3),
+        "first_step_seconds": round(clock.first_step_seconds, 2),
+    }
+
+
+def _reading(reading: Reading, step_ms: float, bandwidth: float) -> dict[str, Any]:
+    """What a step has to read, and what share of the time it takes at the speed of a large copy."""
+    return {
+        "gb_of_weights": round(reading.weights / 1e9, 4),
+        "gb_of_cache": round(reading.cache / 1e9, 4),
+        "copy_gb_per_second": round(bandwidth / 1e9, 1),
+        "share_of_bandwidth": round(1000 * reading.total / bandwidth / step_ms, 3),
+    }
+
+
+def _compare(
+    arguments: argparse.Namespace, ours: dict[str, Any], theirs: dict[str, Any], agreement: Agreement
+) -> dict[str, Any]:
+    """The peer's figures, and its time by ours.
+
+    Raises:
+        RefusedError: our tokens are not its choice.
+    """
+    is_exact = ours["precision"] == "fp32" and not arguments.fp8_cache
+    tolerance = REGRET if is_exact else ROUNDED_REGRET
+    if not agreement.mean_regret <= tolerance:
+        raise RefusedError(
+            f"{arguments.peer} regrets our tokens by {agreement.mean_regret:.3g} standard deviations of its scores, "
+            f"more than {tolerance}: the two do not compute the same, and their times have no ratio."
+        )
+    return {
+        "peer": arguments.peer,
+        "ratio": round(theirs["step_ms"] / ours["step_ms"], 3),
+        arguments.peer: theirs,
+        "agreement": {name: round(value, 6) for name, value in asdict(agreement).items()},
+    }
+
+
+def _describe(arguments: argparse.Namespace, workload: DecodingWorkload) -> dict[str, Any]:
+    """What was timed, and on what."""
+    counts = count_parameters(build_on_meta(workload.decoder))
+    return {
+        "benchmark": "prefill" if arguments.prefill else "decode",
+        "preset": arguments.preset,
+        "card": torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "precision": workload.precision,
+        "fp8_cache": workload.fp8_cache,
+        "batch": workload.batch,
+        "context": workload.context,
+        "parameters": counts.total,
+        "active_parameters": counts.active_without_embedding,
+    }
+
+
+def _free(device: torch.device) -> None:
+    """Let go of what our steps held."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        log.info("%.2f GiB are still held.", torch.cuda.memory_allocated() / 2**30)
+
+
+def _count(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.decode",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    presets = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+    add("--preset", choices=presets, default="bench_3b", help="a model of conf/model")
+    add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--precision", choices=DTYPES, help="default: bf16 on a GPU, fp32 on a CPU")
+    add("--batch", type=_count, default=1, help="rows")
+    add("--context", type=_count, default=2048, help="tokens of a row before the first step")
+    add("--fp8-cache", action="store_true", help="keep our latents in FP8")
+    add("--prefill", action="store_true", help="time prompts instead of what follows them")
+    add("--steps", type=_count, help="timed steps, after the first few")
+    add("--peer", choices=PEERS, help="a code base to compare with")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Our own decoding, through the engine, as whoever serves it runs it."""
+
+import torch
+from torch import Tensor
+
+from benchmarks.clock import StepClock
+from benchmarks.decoding.workload import DecodingWorkload
+from lightning_modules.model.cache import LatentCache
+from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.decoding.engine import Engine
+from lightning_modules.model.decoding.prefill import prefill
+from lightning_modules.model.sampling_configuration import SamplingConfig
+
+GREEDY = SamplingConfig(temperature=0.0)
+# Tokens of a long beginning that are computed at a time.
+CHUNK = 4096
+
+
+class OurDecoding:
+    """Continues all rows greedily, and keeps what they say.
+
+    Args:
+        decoder: the model.
+        workload: the rows.
+        clock: of the steps.
+    """
+
+    def __init__(self, decoder: Decoder, workload: DecodingWorkload, clock: StepClock) -> None:
+        self.clock = clock
+        self.cache, self.prefill_ms = filled_cache(decoder, workload, clock.device)
+        self._engine = Engine(decoder, workload.batch, workload.capacity, GREEDY, cache=self.cache)
+        self._said: list[list[int]] = [[] for _ in range(workload.batch)]
+        own = workload.own_tokens().to(clock.device)
+        self._engine.join(list(own), [workload.n_steps] * workload.batch, [0] * workload.batch)
+
+    def step(self) -> None:
+        """Launch a step, and fetch what has arrived meanwhile."""
+        self.clock.start()
+        self._engine.step()
+        self._keep(wait=False)
+        self.clock.stop()
+
+    def facts(self) -> dict[str, float]:
+        """How large the cache is, and how long computing the shared beginning once took."""
+        return {"cache_gib": _gib(self.cache), "prefill_ms": round(self.prefill_ms, 3)}
+
+    def release(self) -> None:
+        """Let go of the cache, and of the graphs over it."""
+        del self._engine, self.cache
+
+    def tokens(self) -> Tensor:
+        """What the rows have said so far [B, n]."""
+        self._keep(wait=True)
+        return torch.tensor(self._said, device=self.clock.device)
+
+    def _keep(self, wait: bool) -> None:
+        for spoken in self._engine.read(wait):
+            self._said[spoken.row] += spoken.tokens
+
+
+class OurPrefill:
+    """Computes whole prompts, again and again, and keeps the token that each would be continued with.
+
+    Args:
+        decoder: the model.
+        workload: the rows.
+        clock: of the prefills.
+    """
+
+    def __init__(self, decoder: Decoder, workload: DecodingWorkload, clock: StepClock) -> None:
+        self.decoder = decoder
+        self.clock = clock
+        self.prompts = workload.prompts().to(clock.device)
+        self.cache = _empty_cache(workload, workload.batch, workload.context, clock.device)
+        self._said: list[Tensor] = []
+
+    def step(self) -> None:
+        """Prefill all prompts."""
+        self.cache.truncate(0)
+        self.clock.start()
+        logits = prefill(self.decoder, self.prompts, self.cache, CHUNK)
+        self.clock.stop()
+        self._said.append(logits.argmax(-1))
+
+    def facts(self) -> dict[str, float]:
+        """How large the cache is."""
+        return {"cache_gib": _gib(self.cache)}
+
+    def release(self) -> None:
+        """Let go of the cache."""
+        del self.cache
+
+    def tokens(self) -> Tensor:
+        """The tokens after the prompts [B, n], the same every time."""
+        return torch.stack(self._said, dim=1)
+
+
+def filled_cache(decoder: Decoder, workload: DecodingWorkload, device: torch.device) -> tuple[LatentCache, float]:
+    """A cache of all rows that holds what they share, and the milliseconds that computing it once took."""
+    shared = workload.shared_tokens().to(device)
+    clock = StepClock(device)
+    one = _empty_cache(workload, 1, shared.shape[1], device)
+    clock.start()
+    prefill(decoder, shared, one, CHUNK)
+    clock.stop()
+    cache = _empty_cache(workload, workload.batch, workload.capacity, device)
+    cache.replace_rows(torch.arange(workload.batch, device=device), one)
+    return cache, clock.milliseconds()[0]
+
+
+def _empty_cache(workload: DecodingWorkload, n_rows: int, capacity: int, device: torch.device) -> LatentCache:
+    return LatentCache(workload.decoder, n_rows, capacity, workload.dtype, device, workload.fp8_cache)
+
+
+def _gib(cache: LatentCache) -> float:
+    return round(cache.bytes_per_token * cache.latent.shape[1] * cache.capacity / 2**30, 6)
