@@ -1,6 +1,6 @@
 """Continuous batching: rows that are continued together, and come and go one by one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.decoding.graph import RecordedSteps
 from lightning_modules.model.decoding.outbox import Outbox
 from lightning_modules.model.decoding.program import NextToken, Program, TokenSource
 from lightning_modules.model.decoding.state import RowState
@@ -102,6 +103,9 @@ class Engine:
         self._state = RowState.empty(n_rows, capacity, self._program.width, weight.device)
         self._seats: list[Seat | None] = [None] * n_rows
         self._outbox: Outbox[Seat | None] = Outbox()
+        # Of what waits for its host nothing can be recorded: it runs kernel by kernel.
+        can_record = weight.is_cuda and not decoder.waits_for_host
+        self._recorded = RecordedSteps(self._step_of_first, n_rows) if can_record else None
 
     @property
     def free_rows(self) -> list[int]:
@@ -156,11 +160,13 @@ class Engine:
         if self._context is not None:
             self._slide([seat for seat in seated if self._n_seen(seat) >= self._context])
         n_rows = seated[-1].row + 1
-        state = self._state.first(n_rows)
-        self._program.first(n_rows).step(state, max(map(self._n_seen, seated)))
+        if self._recorded is not None:
+            self._recorded.run(n_rows)
+        else:
+            self._program.first(n_rows).step(self._state.first(n_rows), max(map(self._n_seen, seated)))
         for seat in seated:
             seat.n_unread += 1
-        self._outbox.post(state.said, self._seats[:n_rows])
+        self._outbox.post(self._state.said[:n_rows], self._seats[:n_rows])
 
     def read(self, wait: bool = False) -> list[Spoken]:
         """What has been said since the last read, and has arrived here; with `wait`, all of it.
@@ -186,6 +192,11 @@ class Engine:
             if has_ended:
                 self._seats[seat.row] = None
         return spoken
+
+    def _step_of_first(self, n_rows: int) -> Callable[[], None]:
+        """A step over the first rows that looks at all of their cache, whatever its lengths."""
+        program, state = self._program.first(n_rows), self._state.first(n_rows)
+        return lambda: program.step(state, program.room)
 
     def _n_seen(self, seat: Seat) -> int:
         """How many tokens of a row the cache may hold; not the last, which a step feeds."""

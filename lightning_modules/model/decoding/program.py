@@ -32,6 +32,11 @@ class Program(Protocol):
         """Tokens that a step may add to a row."""
         ...
 
+    @property
+    def room(self) -> int:
+        """Tokens that a row may hold in the cache before a step."""
+        ...
+
     def first(self, n_rows: int) -> Self:
         """The same of the first rows, in the same memory."""
         ...
@@ -57,6 +62,11 @@ class NextToken:
     cache: LatentCache
 
     width = 1
+
+    @property
+    def room(self) -> int:
+        """See `Program`."""
+        return self.cache.capacity - self.width
 
     def first(self, n_rows: int) -> Self:
         """The same of the first rows, in the same memory."""
