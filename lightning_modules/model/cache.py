@@ -157,10 +157,11 @@ class LatentCache:
         self.lengths[rows] = other.lengths
         self._longest = max(self._longest, other.longest)
 
-    def like(self, config: DecoderConfig, batch_size: int, capacity: int) -> "LatentCache":
-        """An empty cache of the same kind, for other rows."""
-        is_fp8, n_layers = self.latent_scale is not None, len(self.latent)
-        return LatentCache(config, batch_size, capacity, self.rope_key.dtype, self.rope_key.device, is_fp8, n_layers)
+    def like(self, config: DecoderConfig, batch_size: int, capacity: int, n_layers: int | None = None) -> "LatentCache":
+        """An empty cache of the same kind, for other rows, or other layers."""
+        n_layers = len(self.latent) if n_layers is None else n_layers
+        is_fp8, dtype, device = self.latent_scale is not None, self.rope_key.dtype, self.rope_key.device
+        return LatentCache(config, batch_size, capacity, dtype, device, is_fp8, n_layers)
 
     @property
     def longest(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_modules.model.decoding.speculative import Acceptance
+from lightning_modules.model.decoding.speculation import Acceptance
 
 
 @dataclass

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.model.decoding.generation import generate
-from lightning_modules.model.decoding.speculative import Acceptance, generate_speculatively
+from lightning_modules.model.decoding.generation import generate, generate_speculatively
+from lightning_modules.model.decoding.speculation import Acceptance
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.audio.codecs.codec import Codec
 from pipeline.evaluation.synthesis import opening_tokens

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from lightning_modules.model.cache import LatentCache
-from lightning_modules.model.decoding.speculative import Acceptance
+from lightning_modules.model.decoding.speculation import Acceptance
 from pipeline.streaming.configuration import SPEAKER, STANDARD_OUTPUT, StreamConfig
 from pipeline.streaming.export import SpeakingExport, load_export
 from pipeline.streaming.interruption import Interruption

@@ -12,7 +12,9 @@ from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.graph import RecordedSteps
 from lightning_modules.model.decoding.outbox import Outbox
-from lightning_modules.model.decoding.program import NextToken, Program, TokenSource
+from lightning_modules.model.decoding.program import NextToken, Program
+from lightning_modules.model.decoding.sampling import TokenSource
+from lightning_modules.model.decoding.speculation import Acceptance, Speculation
 from lightning_modules.model.decoding.state import RowState
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.sliding import window_start
@@ -68,9 +70,11 @@ class Engine:
         cache: what the first prompts continue, which then take all rows at once; in place of a new one. It has to hold
             `capacity` tokens a row.
         prefill_chunk_size: tokens of a prompt computed at a time; None takes all at once.
+        acceptance: with it, the multi-token-prediction modules draft, and how many drafts are accepted is counted here.
 
     Raises:
-        ValueError: `context` is below 2, or a cache or chunks come with it, or `cache` is too small.
+        ValueError: `context` is below 2, or comes with a cache, chunks or drafts; `cache` is too small, or comes with
+            drafts; the decoder cannot draft.
     """
 
     def __init__(
@@ -85,12 +89,17 @@ class Engine:
         context: int | None = None,
         cache: LatentCache | None = None,
         prefill_chunk_size: int | None = None,
+        acceptance: Acceptance | None = None,
     ) -> None:
         if context is not None and (context < 2 or cache is not None or prefill_chunk_size is not None):
             raise ValueError(f"context is {context}; it takes 2 or more, and neither a cache nor chunks beside it.")
-        weight = decoder.embed_tokens.weight
+        if acceptance is not None and (context is not None or cache is not None):
+            raise ValueError("Speculative decoding takes neither a context nor a cache.")
+        weight, source = decoder.embed_tokens.weight, TokenSource(sampling, allowed, end_token)
         if cache is None:
             held = capacity if context is None else min(context + 1, capacity)
+            # Beyond the last token of a full row stand drafts, which do not count.
+            held += 0 if acceptance is None else 2 * len(decoder.mtp)
             cache = LatentCache(decoder.config, n_rows, held, weight.dtype, weight.device, fp8_cache)
         elif cache.capacity < capacity:
             raise ValueError(f"The cache holds {cache.capacity} tokens, {capacity} are needed; allocate a larger one.")
@@ -99,7 +108,10 @@ class Engine:
         self._chunk_size = prefill_chunk_size
         self._device = weight.device
         self._held = cache.lengths.tolist()
-        self._program: Program = NextToken(decoder, TokenSource(sampling, allowed, end_token), cache)
+        self._acceptance = acceptance
+        self._program: Program = (
+            NextToken(decoder, source, cache) if acceptance is None else Speculation.over(decoder, source, cache)
+        )
         self._state = RowState.empty(n_rows, capacity, self._program.width, weight.device)
         self._seats: list[Seat | None] = [None] * n_rows
         self._outbox: Outbox[Seat | None] = Outbox()
@@ -111,6 +123,11 @@ class Engine:
     def free_rows(self) -> list[int]:
         """The rows nobody sits in, the first of which are taken first."""
         return [row for row, seat in enumerate(self._seats) if seat is None]
+
+    @property
+    def n_unread(self) -> int:
+        """How many steps have been launched and not read."""
+        return len(self._outbox)
 
     @torch.inference_mode()
     def join(self, prompts: Sequence[Tensor], max_new_tokens: Sequence[int], seeds: Sequence[int]) -> list[int]:
@@ -139,7 +156,7 @@ class Engine:
         self._seat(rows, known, lengths, starts, limits, seeds)
         # The last token is what the first step feeds.
         parts = [tokens[max(start, n) : -1] for tokens, start, n in zip(known, starts, held, strict=True)]
-        self._program.prefill(rows, self._padded(parts), held, self._chunk_size)
+        self._program.prefill(rows, self._padded(parts), [*map(len, parts)], held, self._chunk_size)
         for row, length, limit, start in zip(rows, lengths, limits, starts, strict=True):
             self._seats[row] = Seat(row, limit, length, start=start)
             self._held[row] = 0
@@ -153,9 +170,12 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Add to every row in which somebody sits; on a GPU, without waiting until it is done."""
+        """Add to every row in which somebody sits; on a GPU, without waiting until it is done.
+
+        Nothing happens while all rows may be full, for all that has been read.
+        """
         seated = [seat for seat in self._seats if seat is not None]
-        if not seated:
+        if all(seat.n_unread and seat.longest(self._program.width) == seat.limit for seat in seated):
             return
         if self._context is not None:
             self._slide([seat for seat in seated if self._n_seen(seat) >= self._context])
@@ -183,11 +203,13 @@ class Engine:
     def read_step(self) -> list[Spoken]:
         """What the oldest unread step has said, waited for; nothing when there is none."""
         spoken = []
-        for seat, (n_added, has_ended, *tokens) in self._outbox.take() if self._outbox else ():
+        for seat, (n_added, n_offered, has_ended, *tokens) in self._outbox.take() if self._outbox else ():
             if seat is None or self._seats[seat.row] is not seat:
                 continue
             seat.length += n_added
             seat.n_unread -= 1
+            if self._acceptance is not None and n_added:
+                self._acceptance.count(self._program.width - 1, n_offered - 1)
             spoken.append(Spoken(seat.row, tokens[:n_added], bool(has_ended)))
             if has_ended:
                 self._seats[seat.row] = None
@@ -235,7 +257,7 @@ class Engine:
         rows, ends = [seat.row for seat in full], [seat.longest(self._program.width) - 1 for seat in full]
         starts = [window_start(end, self._context) for end in ends]
         parts = [self._state.tokens[row, start:end] for row, start, end in zip(rows, starts, ends, strict=True)]
-        self._program.prefill(rows, self._padded(parts), [0] * len(rows), None)
+        self._program.prefill(rows, self._padded(parts), [*map(len, parts)], [0] * len(rows), None)
         self._state.move(torch.tensor(rows, device=self._device), torch.tensor(starts, device=self._device) + 1)
         for seat, start in zip(full, starts, strict=True):
             seat.start = start

@@ -9,19 +9,9 @@ from torch import Tensor
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.prefill import extend_in_chunks, rows_of
-from lightning_modules.model.decoding.sampling import allow, sample
+from lightning_modules.model.decoding.sampling import TokenSource
 from lightning_modules.model.decoding.state import DRAWING, RowState
 from lightning_modules.model.decoding.step import extend_rows
-from lightning_modules.model.sampling_configuration import SamplingConfig
-
-
-@dataclass(frozen=True)
-class TokenSource:
-    """How tokens are drawn, and which of them ends a row: see `generate` for the fields."""
-
-    sampling: SamplingConfig
-    allowed: Tensor | None = None
-    end_token: int | None = None
 
 
 class Program(Protocol):
@@ -41,10 +31,22 @@ class Program(Protocol):
         """The same of the first rows, in the same memory."""
         ...
 
-    def prefill(self, rows: Sequence[int], tokens: Tensor, n_held: Sequence[int], chunk_size: int | None) -> None:
-        """Remember the `tokens` [N, T] of the numbered rows, padded on the right, after `n_held` tokens of each.
+    def prefill(
+        self,
+        rows: Sequence[int],
+        tokens: Tensor,
+        lengths: Sequence[int],
+        n_held: Sequence[int],
+        chunk_size: int | None,
+    ) -> None:
+        """Remember what the numbered rows begin with.
 
-        Rows that hold tokens already have to be all there are.
+        Args:
+            rows: N rows; where they hold tokens already, all there are.
+            tokens: [N, T], shorter ones padded on the right.
+            lengths: how many of them are real, of each row.
+            n_held: how many tokens each row holds before them.
+            chunk_size: tokens of a row computed at a time; None takes all at once.
         """
         ...
 
@@ -72,7 +74,14 @@ class NextToken:
         """The same of the first rows, in the same memory."""
         return replace(self, cache=self.cache.first_rows(n_rows))
 
-    def prefill(self, rows: Sequence[int], tokens: Tensor, n_held: Sequence[int], chunk_size: int | None) -> None:
+    def prefill(
+        self,
+        rows: Sequence[int],
+        tokens: Tensor,
+        lengths: Sequence[int],
+        n_held: Sequence[int],
+        chunk_size: int | None,
+    ) -> None:
         """See `Program`."""
         with rows_of(self.cache, self.decoder.config, rows, n_held, tokens.shape[1]) as cache:
             for _ in extend_in_chunks(self.decoder, tokens, cache, chunk_size):
@@ -82,6 +91,6 @@ class NextToken:
         """See `Program`."""
         self.cache.hold(state.held(), longest)
         hidden = extend_rows(self.decoder, state.last_tokens(), self.cache)
-        logits = allow(self.decoder.lm_head(hidden[:, -1]), self.source.allowed, state.lengths)
-        chances = state.chances_of(DRAWING, state.lengths[:, None])[:, 0]
-        state.add(sample(logits, self.source.sampling, chances)[:, None], 1, self.source.end_token)
+        chances = state.chances_of(DRAWING, state.next_places(1))[:, 0]
+        drawn = self.source.draw(self.decoder.lm_head(hidden[:, -1]), state.lengths, chances)
+        state.add(drawn[:, None], 1, self.source.end_token)

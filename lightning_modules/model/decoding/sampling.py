@@ -1,5 +1,7 @@
 """Choice of the next token from its logits."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,3 +59,20 @@ def token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, ranked)
         probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
     return probabilities
+
+
+@dataclass(frozen=True)
+class TokenSource:
+    """How tokens are drawn, and which of them ends a row: see `generate` for the fields."""
+
+    sampling: SamplingConfig
+    allowed: Tensor | None = None
+    end_token: int | None = None
+
+    def draw(self, logits: Tensor, places: Tensor, chances: Tensor) -> Tensor:
+        """Draw the tokens at `places` [B] of rows, from their logits [B, V], by chances [B]; returns [B]."""
+        return sample(allow(logits, self.allowed, places), self.sampling, chances)
+
+    def probabilities(self, logits: Tensor, places: Tensor) -> Tensor:
+        """The distributions [..., V] of the tokens at `places` [...] of rows, from their logits [..., V]."""
+        return token_probabilities(allow(logits, self.allowed, places), self.sampling)

@@ -24,8 +24,8 @@ class RowState:
         limits: [B] lengths at which rows end.
         ended: [B] whether nothing is added any more. A row in which nobody sits has ended.
         chances: [uses, B, capacity] FP32 random numbers of every place (see `noise`).
-        said: [B, 2 + width] what the last step added: how many tokens, whether the row has ended, and tokens, of which
-            so many count.
+        said: [B, 3 + width] what the last step added: how many tokens, how many it would have without an end or limit,
+            whether the row has ended, and the tokens, the first of which count.
     """
 
     tokens: Tensor
@@ -39,8 +39,8 @@ class RowState:
     @classmethod
     def empty(cls, n_rows: int, capacity: int, width: int, device: torch.device) -> "RowState":
         """Rows in which nobody sits, of up to `capacity` tokens, to which a step may add `width`."""
-        # Of the tokens that a step adds to a full row only the first counts, but all are written.
-        places = capacity + width
+        # What a step tries beyond the last token of a full row does not count, but is read and written.
+        places = capacity + 3 * width
         return cls(
             tokens=torch.zeros(n_rows, places, dtype=torch.long, device=device),
             lengths=torch.ones(n_rows, dtype=torch.long, device=device),
@@ -48,7 +48,7 @@ class RowState:
             limits=torch.ones(n_rows, dtype=torch.long, device=device),
             ended=torch.ones(n_rows, dtype=torch.bool, device=device),
             chances=torch.zeros(len(USES), n_rows, places, device=device),
-            said=torch.zeros(n_rows, 2 + width, dtype=torch.long, device=device),
+            said=torch.zeros(n_rows, 3 + width, dtype=torch.long, device=device),
         )
 
     def first(self, n_rows: int) -> "RowState":
@@ -79,6 +79,10 @@ class RowState:
         """The last token of each row [B, 1]."""
         return self.tokens.gather(1, self.lengths[:, None] - 1)
 
+    def next_places(self, n: int) -> Tensor:
+        """Where in its row each of the next `n` tokens will stand [B, n]."""
+        return self.lengths[:, None] + torch.arange(n, device=self.lengths.device)
+
     def chances_of(self, use: int, places: Tensor) -> Tensor:
         """The random numbers for a use at `places` [B, N] of each row [B, N]."""
         return self.chances[use].gather(1, places)
@@ -89,8 +93,7 @@ class RowState:
         What stands beyond a row's length counts for nothing.
         """
         width = tokens.shape[1]
-        steps = torch.arange(width, device=tokens.device)
-        self.tokens.scatter_(1, self.lengths[:, None] + steps, tokens)
+        self.tokens.scatter_(1, self.next_places(width), tokens)
         n_counted = (self.limits - self.lengths).clamp_max(n_added)
         if end_token is not None:
             is_end = tokens == end_token
@@ -101,4 +104,4 @@ class RowState:
         self.ended.logical_or_(self.lengths >= self.limits)
         if end_token is not None:
             self.ended.logical_or_(first_end < n_counted)
-        self.said[:, 0], self.said[:, 1], self.said[:, 2:] = n_counted, self.ended, tokens
+        self.said[:, 0], self.said[:, 1], self.said[:, 2], self.said[:, 3:] = n_counted, n_added, self.ended, tokens

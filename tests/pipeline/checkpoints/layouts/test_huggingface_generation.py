@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_modules.model.decoding.generation import generate
-from lightning_modules.model.decoding.speculative import Acceptance, generate_speculatively
+from lightning_modules.model.decoding.generation import generate, generate_speculatively
+from lightning_modules.model.decoding.speculation import Acceptance
 from lightning_modules.model.sampling_configuration import SamplingConfig
 
 transformers = pytest.importorskip("transformers")
@@ -76,7 +76,8 @@ def test_transformers_speculates_the_same_greedy_tokens(
     theirs = continuation(model, prompt, 200, use_mtp=True)[0]
     assert torch.equal(theirs, ours)
     assert torch.equal(continuation(model, prompt, 200)[0], ours)
-    assert len(their_drafts) >= acceptance.n_rounds > 0
+    # Their first token comes without a draft.
+    assert len(their_drafts) + 1 >= acceptance.n_rounds > 0
     for tokens, logits in their_drafts:
         with torch.no_grad():
             expected = torch.cat([ahead[0, -1:] for ahead in decoder(tokens[None, :-1]).ahead_logits])
