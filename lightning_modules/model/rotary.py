@@ -55,14 +55,21 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaves: bool = True) -> Ten
     false, those half a head apart: (0, P / 2), (1, P / 2 + 1), …
     """
     if interleaves and by_hand.applies_to(x):
-        # The same products and sums, in one pass: a pair is a complex number, which an angle turns.
-        pairs = torch.view_as_complex(x.float().contiguous().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2).type_as(x)
+        return turn(x.float(), torch.complex(cos, sin)).type_as(x)
     first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1) if interleaves else x.float().chunk(2, dim=-1)
     rotated = (first * cos - second * sin, second * cos + first * sin)
     if interleaves:
         return torch.stack(rotated, dim=-1).flatten(-2).type_as(x)
     return torch.cat(rotated, dim=-1).type_as(x)
+
+
+def turn(x: Tensor, angles: Tensor, interleaves: bool = True) -> Tensor:
+    """`rotate` of FP32 `x` by `angles` [..., T, P / 2] as complex numbers, in one pass: a pair is one, too."""
+    if interleaves:
+        pairs = torch.view_as_complex(x.contiguous().unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * angles).flatten(-2)
+    turned = torch.complex(*x.chunk(2, dim=-1)) * angles
+    return torch.cat((turned.real, turned.imag), dim=-1)
 
 
 def _yarn_frequencies(yarn: YarnConfig, wavelengths: Tensor, dim: int, theta: float) -> Tensor:

@@ -67,7 +67,12 @@ class Router(nn.Module):
     def forward(self, hidden: Tensor) -> Routing:
         """Route tokens `hidden` [R, D]. Scores are FP32 even under autocast: a rounded score changes the choice."""
         with torch.autocast(hidden.device.type, enabled=False):
-            scores = self._score(self._logits(hidden))
+            logits = self._logits(hidden)
+        return self.route(logits)
+
+    def route(self, logits: Tensor) -> Routing:
+        """Route tokens by their experts' `logits` [R, E] in FP32."""
+        scores = self._score(logits)
         indices = self._choose(scores.detach() + self.e_score_correction_bias)
         gates = scores.gather(1, indices)
         if self.normalises_gates:

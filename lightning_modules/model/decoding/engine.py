@@ -16,6 +16,7 @@ from lightning_modules.model.decoding.program import NextToken, Program
 from lightning_modules.model.decoding.sampling import TokenSource
 from lightning_modules.model.decoding.speculation import Acceptance, Speculation
 from lightning_modules.model.decoding.state import RowState
+from lightning_modules.model.decoding.step import row_step
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.sliding import window_start
 
@@ -109,9 +110,8 @@ class Engine:
         self._device = weight.device
         self._held = cache.lengths.tolist()
         self._acceptance = acceptance
-        self._program: Program = (
-            NextToken(decoder, source, cache) if acceptance is None else Speculation.over(decoder, source, cache)
-        )
+        make = NextToken if acceptance is None else Speculation.over
+        self._program: Program = make(decoder, source, cache, row_step(decoder))
         self._state = RowState.empty(n_rows, capacity, self._program.width, weight.device)
         self._seats: list[Seat | None] = [None] * n_rows
         self._outbox: Outbox[Seat | None] = Outbox()

@@ -11,7 +11,7 @@ from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.prefill import extend_in_chunks, rows_of
 from lightning_modules.model.decoding.sampling import TokenSource
 from lightning_modules.model.decoding.state import DRAWING, RowState
-from lightning_modules.model.decoding.step import extend_rows
+from lightning_modules.model.decoding.step import RowStep
 
 
 class Program(Protocol):
@@ -62,6 +62,7 @@ class NextToken:
     decoder: Decoder
     source: TokenSource
     cache: LatentCache
+    extend: RowStep
 
     width = 1
 
@@ -90,7 +91,7 @@ class NextToken:
     def step(self, state: RowState, longest: int) -> None:
         """See `Program`."""
         self.cache.hold(state.held(), longest)
-        hidden = extend_rows(self.decoder, state.last_tokens(), self.cache)
+        hidden = self.extend(state.last_tokens(), self.cache)
         chances = state.chances_of(DRAWING, state.next_places(1))[:, 0]
         drawn = self.source.draw(self.decoder.lm_head(hidden[:, -1]), state.lengths, chances)
         state.add(drawn[:, None], 1, self.source.end_token)

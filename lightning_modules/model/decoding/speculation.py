@@ -21,7 +21,7 @@ from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.prefill import extend_in_chunks, rows_of
 from lightning_modules.model.decoding.sampling import TokenSource, draw
 from lightning_modules.model.decoding.state import DRAFTING, DRAWING, JUDGING, RowState
-from lightning_modules.model.decoding.step import extend_rows
+from lightning_modules.model.decoding.step import RowStep
 
 
 @dataclass
@@ -61,6 +61,7 @@ class Speculation:
         decoder: the model, with D multi-token-prediction modules.
         source: how tokens are drawn, by the decoder and by the modules alike.
         cache: of the decoder.
+        extend: the decoder's step.
         drafting_cache: of the modules, a layer each.
         recent: [B, 2 D, hidden] the decoder's hidden states at the last positions that `cache` holds.
     """
@@ -68,11 +69,12 @@ class Speculation:
     decoder: Decoder
     source: TokenSource
     cache: LatentCache
+    extend: RowStep
     drafting_cache: LatentCache
     recent: Tensor
 
     @classmethod
-    def over(cls, decoder: Decoder, source: TokenSource, cache: LatentCache) -> Self:
+    def over(cls, decoder: Decoder, source: TokenSource, cache: LatentCache, extend: RowStep) -> Self:
         """Speculation over rows whose latents are in `cache`, with room for as many drafts beside it.
 
         Raises:
@@ -85,7 +87,7 @@ class Speculation:
             )
         n_rows = cache.latent.shape[1]
         recent = cache.rope_key.new_zeros(n_rows, 2 * depth, decoder.config.hidden_size)
-        return cls(decoder, source, cache, cache.like(decoder.config, n_rows, cache.capacity, depth), recent)
+        return cls(decoder, source, cache, extend, cache.like(decoder.config, n_rows, cache.capacity, depth), recent)
 
     @property
     def depth(self) -> int:
@@ -139,7 +141,7 @@ class Speculation:
         """See `Program`."""
         drafted, draft = self._draft(state, longest)
         self.cache.hold(state.held(), longest)
-        hidden = extend_rows(self.decoder, torch.cat((state.last_tokens(), drafted), dim=1), self.cache)
+        hidden = self.extend(torch.cat((state.last_tokens(), drafted), dim=1), self.cache)
         places = state.next_places(self.width)
         target = self.source.probabilities(self.decoder.lm_head(hidden), places)
         judging, drawing = (state.chances_of(use, places) for use in (JUDGING, DRAWING))

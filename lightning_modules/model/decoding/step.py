@@ -1,21 +1,26 @@
 """One step of decoding: a few new tokens of every row through the decoder."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.decoding import cpu_step
+
+RowStep = Callable[[Tensor, LatentCache], Tensor]
 
 
-def extend_rows(decoder: Decoder, tokens: Tensor, cache: LatentCache) -> Tensor:
+def row_step(decoder: Decoder) -> RowStep:
     """`Decoder.extend_hidden`, for a few new tokens a row, in the fastest way that there is for these.
 
     Args:
-        decoder: the model, in evaluation mode.
-        tokens: [B, T] what follows the tokens that `cache` holds; T is 1, or more where tokens were drafted.
-        cache: of these rows, whose lengths move on by T. On a GPU a way may neither wait for the device nor depend on
-            the lengths otherwise than there: it is recorded once and replayed as rows grow.
+        decoder: the model, in evaluation mode. What is prepared of its weights here does not follow them.
 
     Returns:
-        Hidden states [B, T, D], from which `lm_head` scores the next token.
+        A function of the tokens [B, T] that follow those a cache of these rows holds, and the cache, whose lengths move
+        on by T; T is 1, or more where tokens were drafted. It returns hidden states [B, T, D], from which `lm_head`
+        scores the next token. On a GPU it may neither wait for the device nor depend on the lengths otherwise than
+        there: it is recorded once and replayed as rows grow.
     """
-    return decoder.extend_hidden(tokens, cache)
+    return cpu_step.CpuStep(decoder) if cpu_step.applies_to(decoder) else decoder.extend_hidden
