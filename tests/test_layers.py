@@ -11,7 +11,7 @@ FLOOR_2 = {
     "preparation", "provenance", "training", "streaming", "serving",
 }  # fmt: skip
 STAGES = {"prepare_data", "train", "convert_checkpoint", "evaluate", "report"}
-COMMANDS = STAGES | {"compose", "compliance", "plan", "ui", "stream"}
+COMMANDS = STAGES | {"compose", "compliance", "plan", "ui", "stream", "serve"}
 MODULES = sorted(
     path.relative_to(REPOSITORY)
     for package in ("pipeline", "lightning_modules")

@@ -8,23 +8,28 @@ import soundfile
 
 from pipeline.audio.decoding import AudioStream
 from pipeline.audio.survey import Take, survey, taken_blocks
-from pipeline.audio.unusable import UnusableRecording
+from pipeline.audio.unusable import TooLongRecording, UnusableRecording
 from pipeline.plumbing.files import atomic_write
 
-__all__ = ["UnusableRecording", "read_audio", "read_take", "write_wav"]
+__all__ = ["TooLongRecording", "UnusableRecording", "read_audio", "read_take", "write_wav"]
 
 
-def read_audio(path: Path | str) -> tuple[np.ndarray, int]:
+def read_audio(path: Path | str, max_seconds: float = math.inf) -> tuple[np.ndarray, int]:
     """Read an audio file of any format that `soundfile` decodes: WAV, FLAC, Ogg, MP3, AIFF, AU, CAF and others.
+
+    Args:
+        path: the file.
+        max_seconds: longer ones are refused before they fill the memory.
 
     Returns:
         The samples [S] as float32, channels averaged (one of them where they cancel), full scale ±1; and the sample
         rate in Hz.
 
     Raises:
+        TooLongRecording: it is longer than `max_seconds`.
         UnusableRecording: there is no such file, or it does not hold all that it promises.
     """
-    found = survey(Path(path), silence_rms=0.0, max_seconds=math.inf)
+    found = survey(Path(path), silence_rms=0.0, max_seconds=max_seconds)
     if found.damage:
         raise UnusableRecording(found.damage)
     return read_take(path, found.take)

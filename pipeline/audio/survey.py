@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.audio.decoding import AudioStream
-from pipeline.audio.unusable import UnusableRecording
+from pipeline.audio.unusable import TooLongRecording, UnusableRecording
 
 # A lone sample at full scale is a loud peak; a waveform that stays there has been cut off.
 FULL_SCALE = 0.999
@@ -138,13 +138,14 @@ def survey(path: Path, silence_rms: float, max_seconds: float) -> Survey:
         max_seconds: longer recordings are not read to their end.
 
     Raises:
-        UnusableRecording: the file cannot be opened, is longer than `max_seconds`, or silent for hours on end.
+        TooLongRecording: it is longer than `max_seconds`.
+        UnusableRecording: the file cannot be opened, or is silent for hours on end.
     """
     with AudioStream(path) as stream:
         if stream.channels < 1 or stream.sample_rate < 1:
             raise UnusableRecording(f"its header tells of {stream.channels} channels at {stream.sample_rate} Hz")
         if (stream.announced_seconds or 0) > max_seconds:
-            raise UnusableRecording(_too_long(max_seconds))
+            raise TooLongRecording(_too_long(max_seconds))
         mean = Statistics()
         # The channels of a mono file are its mean.
         channels = [Statistics() for _ in range(stream.channels)] if stream.channels > 1 else []
@@ -154,7 +155,7 @@ def survey(path: Path, silence_rms: float, max_seconds: float) -> Survey:
             for channel, statistics in enumerate(channels):
                 statistics.add(block[:, channel])
             if mean.n_frames > max_seconds * stream.sample_rate:
-                raise UnusableRecording(_too_long(max_seconds))
+                raise TooLongRecording(_too_long(max_seconds))
             n_silent = n_silent + len(block) if np.ptp(block, axis=0).max() < silence_rms else 0
             if n_silent > SILENT_FRAMES:
                 raise UnusableRecording(f"silent for {n_silent / stream.sample_rate / 60:.0f} minutes on end")

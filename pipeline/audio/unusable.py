@@ -11,3 +11,7 @@ class UnusableRecording(Exception):  # noqa: N818 - a verdict on a recording, wh
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class TooLongRecording(UnusableRecording):
+    """A recording that goes on for longer than is wanted."""

@@ -44,7 +44,7 @@ def generate_codes(
         Codes [F, Q] of each utterance, its prompt included.
     """
     device = decoder.embed_tokens.weight.device
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     allowed = vocabulary.allowed_mask().to(device)
     utterances = []
     progress = tqdm(total=len(prompts), desc="generating", unit="utterance")

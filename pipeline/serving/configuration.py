@@ -24,7 +24,7 @@ class Limits:
     """
 
     LARGEST: ClassVar[Mapping[str, float]] = {
-        "rows": 4096, "waiting": 100_000, "max_seconds": 36_000, "max_prompt_seconds": 3600, "max_upload_mib": 1024
+        "rows": 1024, "waiting": 1024, "max_seconds": 36_000, "max_prompt_seconds": 3600, "max_upload_mib": 1024
     }  # fmt: skip
 
     rows: int

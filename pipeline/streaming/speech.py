@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.model.decoding.generation import generate, generate_speculatively
+from lightning_modules.model.decoding.generation import draw_seeds, generate, generate_speculatively
 from lightning_modules.model.decoding.speculation import Acceptance
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.audio.codecs.codec import Codec
@@ -48,22 +48,26 @@ def stream_tokens(
     opening = opening_tokens(export.vocabulary, prompt)[None].to(device)
     n_new = n_new_frames * export.vocabulary.n_codebooks
     is_longer = opening.shape[1] + n_new > export.context
-    allowed, generator = export.allowed().to(device), torch.Generator(device).manual_seed(seed)
-    if speculative:
-        if is_longer:
-            longest = (export.context - opening.shape[1]) / export.vocabulary.n_codebooks / export.codec.frame_rate
-            raise ValueError(
-                f"speculative is true, and drafts reach no further than the {export.context} tokens of the model's "
-                f"context; lower seconds to {longest:.2f}, or leave speculative out."
-            )
-        tokens = generate_speculatively(
-            export.decoder, opening, n_new, sampling, allowed, Special.EOS, generator, acceptance
+    if speculative and is_longer:
+        longest = (export.context - opening.shape[1]) / export.vocabulary.n_codebooks / export.codec.frame_rate
+        raise ValueError(
+            f"speculative is true, and drafts reach no further than the {export.context} tokens of the model's "
+            f"context; lower seconds to {longest:.2f}, or leave speculative out."
         )
-    else:
-        context = export.context if is_longer else None
-        tokens = generate(export.decoder, opening, n_new, sampling, allowed, Special.EOS, generator, context=context)
+    asked = (export.decoder, opening, n_new, sampling, export.allowed().to(device), Special.EOS)
+    seeds = torch.Generator().manual_seed(seed)
+    tokens = (
+        generate_speculatively(*asked, seeds, acceptance)
+        if speculative
+        else generate(*asked, seeds, context=export.context if is_longer else None)
+    )
     for token in tokens:
         yield int(token)
+
+
+def row_seed(seed: int) -> int:
+    """The seed of the row that speaks with a seed, alone or among others: the same on every device."""
+    return draw_seeds(1, torch.Generator().manual_seed(seed))[0]
 
 
 def stream_codes(vocabulary: Vocabulary, tokens: Iterable[int]) -> Iterator[Tensor]:

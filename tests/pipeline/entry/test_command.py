@@ -12,7 +12,17 @@ import pytest
 from pipeline.entry import ending
 
 REPOSITORY = Path(__file__).parents[3]
-COMMANDS = ("prepare_data", "train", "convert_checkpoint", "evaluate", "report", "plan", "compliance", "stream")
+COMMANDS = (
+    "prepare_data",
+    "train",
+    "convert_checkpoint",
+    "evaluate",
+    "report",
+    "plan",
+    "compliance",
+    "stream",
+    "serve",
+)
 HEAVY = {"torch", "lightning", "mlflow", "transformers", "scipy", "sklearn", "matplotlib", "torchaudio", "numpy"}
 
 Told = tuple[int, str, str]

@@ -1,0 +1,69 @@
+"""The server itself: it listens, says where, and ends when it is asked to, letting speech under way come to its end."""
+
+import contextlib
+import signal
+import socket
+from pathlib import Path
+
+import uvicorn
+
+from pipeline.serving.application import SpeechServer
+from pipeline.serving.configuration import ServeConfig
+from pipeline.streaming.export import load_export
+
+# Connections beside those that speech is streamed over: of the page, of those who ask how the server is.
+OTHER_CONNECTIONS = 64
+
+
+def serve(config: ServeConfig) -> None:
+    """Serve until interrupted.
+
+    Args:
+        config: who speaks, and where clients find it.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the setting that cannot be, and the remedy.
+    """
+    listener = listen(config.host, config.port)
+    with listener:
+        application = SpeechServer(load_export(Path(config.export), config.device), config).application()
+        server = uvicorn.Server(
+            uvicorn.Config(
+                application,
+                lifespan="on",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=config.limits.rows + config.limits.waiting + OTHER_CONNECTIONS,
+                timeout_graceful_shutdown=max(1, round(config.grace_seconds)),
+            )
+        )
+        print(f"Speech is at {address_of(listener)} (Ctrl-C ends).", flush=True)
+        # The signal that ended the server comes once more when all is closed.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+        print("Closed.")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ValueError: when the address is none of this machine's, or somebody listens there; the message names the remedy.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ValueError(
+            f"host is {host} and port {port}, where nobody can listen ({error.strerror}); choose another, or port=0."
+        ) from None
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where a browser finds what listens."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
