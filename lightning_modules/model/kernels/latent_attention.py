@@ -23,6 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lightning_modules.model.cache import TILE_WIDTH
+from lightning_modules.model.kernels import hopper_latent_attention as hopper
 
 # Tokens of a tile.
 TILE = 64
@@ -30,8 +31,9 @@ TILE = 64
 MOST_COLUMNS = 64
 # Scores this low count nothing; infinity would make NaN of a tile that a query sees nothing of.
 LOWEST = -1e30
-# Pieces of a row that are merged at once.
-MERGED = 16
+# Pieces of a row, and numbers of them all, that a program merges at once.
+MOST_MERGED = 32
+MERGED_NUMBERS = 2048
 
 
 def attend_latent(
@@ -56,22 +58,17 @@ def attend_latent(
     """
     n_rows, n_new, n_heads, rank = query_latent.shape
     n_columns = n_new * n_heads
-    columns = min(max(triton.next_power_of_2(n_columns), 16), MOST_COLUMNS)
+    is_for_hopper = hopper.fits(query_latent, latent, rope_key)
+    columns = min(max(triton.next_power_of_2(n_columns), 16), hopper.MOST_COLUMNS if is_for_hopper else MOST_COLUMNS)
     column_tiles = triton.cdiv(n_columns, columns)
     n_programs = max(_n_multiprocessors(latent.device) // column_tiles, 1)
     # Programs and rows follow each other in one order, so that their sum numbers the pieces.
     pieces = query_latent.new_empty(n_programs + n_rows - 1, n_columns, rank, dtype=torch.float32)
     weights = query_latent.new_empty(2, n_programs + n_rows - 1, n_columns, dtype=torch.float32)
-    context = torch.empty_like(query_latent, memory_format=torch.contiguous_format)
-    shape = {
-        "NEW": n_new,
-        "HEADS": n_heads,
-        "RANK": rank,
-        "TILE": TILE,
-        "ROWS": triton.next_power_of_2(n_rows),
-        "RANK_BLOCK": max(triton.next_power_of_2(rank), 16),
-    }
-    _attend[(n_programs, column_tiles)](
+    launch = hopper.launch if is_for_hopper else _launch
+    launch(
+        (n_programs, column_tiles),
+        columns,
         query_latent.contiguous(),
         query_rope.contiguous(),
         latent,
@@ -81,22 +78,77 @@ def attend_latent(
         pieces,
         weights,
         scale * math.log2(math.e),
+    )
+    return _merged(pieces, weights, lengths, n_programs, torch.empty_like(query_latent, dtype=query_rope.dtype))
+
+
+def _launch(
+    grid: tuple[int, int],
+    columns: int,
+    query_latent: Tensor,
+    query_rope: Tensor,
+    latent: Tensor,
+    rope_key: Tensor,
+    latent_scale: Tensor | None,
+    lengths: Tensor,
+    pieces: Tensor,
+    weights: Tensor,
+    scale: float,
+) -> None:
+    """Fill `pieces` and `weights` (see `_attend`) on any GPU."""
+    n_rows, n_new, n_heads, rank = query_latent.shape
+    rope_dim = rope_key.shape[-1]
+    _attend[grid](
+        query_latent,
+        query_rope,
+        latent,
+        rope_key,
+        latent_scale,
+        lengths,
+        pieces,
+        weights,
+        scale,
         n_rows,
         *latent.stride()[:2],
         *rope_key.stride()[:2],
         *((0, 0) if latent_scale is None else latent_scale.stride()[:2]),
-        ROPE=rope_key.shape[-1],
-        ROPE_BLOCK=max(triton.next_power_of_2(rope_key.shape[-1]), 16),
+        NEW=n_new,
+        HEADS=n_heads,
+        RANK=rank,
+        ROPE=rope_dim,
+        TILE=TILE,
+        ROWS=triton.next_power_of_2(n_rows),
+        RANK_BLOCK=max(triton.next_power_of_2(rank), 16),
+        ROPE_BLOCK=max(triton.next_power_of_2(rope_dim), 16),
         COLUMNS=columns,
         SCALED=TILE_WIDTH,
         LOWEST=LOWEST,
-        **shape,
         num_warps=4 if columns <= 32 and latent_scale is None else 8,
         num_stages=2,
     )
-    block = min(shape["RANK_BLOCK"], 128)
-    _merge[(n_rows * n_columns, triton.cdiv(rank, block))](
-        pieces, weights, lengths, context, n_rows, n_programs, BLOCK=block, MERGED=MERGED, **shape
+
+
+def _merged(pieces: Tensor, weights: Tensor, lengths: Tensor, n_programs: int, context: Tensor) -> Tensor:
+    """Fill `context` [B, T, H, R] with the merged pieces of every row."""
+    n_rows, n_new, n_heads, rank = context.shape
+    # About as many pieces as a row has, unless rows differ, and so many numbers that few programs wait for memory.
+    merged = min(triton.next_power_of_2(triton.cdiv(n_programs, n_rows) + 1), MOST_MERGED)
+    block = min(triton.next_power_of_2(rank), max(MERGED_NUMBERS // merged, 16))
+    _merge[(n_rows * n_new * n_heads, triton.cdiv(rank, block))](
+        pieces,
+        weights,
+        lengths,
+        context,
+        n_rows,
+        n_programs,
+        NEW=n_new,
+        HEADS=n_heads,
+        RANK=rank,
+        TILE=TILE,
+        ROWS=triton.next_power_of_2(n_rows),
+        BLOCK=block,
+        MERGED=merged,
+        num_warps=4,
     )
     return context
 
@@ -240,7 +292,6 @@ def _merge(
     RANK: tl.constexpr,
     TILE: tl.constexpr,
     ROWS: tl.constexpr,
-    RANK_BLOCK: tl.constexpr,
     BLOCK: tl.constexpr,
     MERGED: tl.constexpr,
 ):
