@@ -36,7 +36,7 @@ def generate_codes(
         prompts: codes [f, Q] to continue, of any lengths f; with f = 0, speech starts from nothing.
         n_frames: frames of an utterance at most, its prompt included.
         sampling: how tokens are drawn.
-        seed: the same seed gives the same codes.
+        seed: the same seed gives the same codes, on any device as far as rounding goes.
         batch_size: utterances generated side by side.
         context: tokens that the model has learnt to look back over, as `generate` takes it.
 
