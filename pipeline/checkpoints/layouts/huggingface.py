@@ -23,6 +23,7 @@ from pipeline.checkpoints.layouts.huggingface_config import (
     published_architecture,
 )
 from pipeline.checkpoints.layouts.scales import attach_scales, with_scales
+from pipeline.checkpoints.layouts.servers import server_notes
 from pipeline.checkpoints.names import EMBEDDING, EXPERT_LOADS, shared_copies
 from pipeline.checkpoints.other_formats import check_names
 from pipeline.checkpoints.plausibility import check_experts, check_layers
@@ -122,7 +123,8 @@ def plan(source: CheckpointSource, options: ConversionOptions) -> Plan:
         ValueError: when the layout cannot express the decoder.
     """
     described = huggingface_config(source.config, options.special_tokens, _wide_type(source))
-    if any(stored.dtype == E4M3 for stored in source.tensors.values()):
+    in_fp8 = any(stored.dtype == E4M3 for stored in source.tensors.values())
+    if in_fp8:
         described["quantization_config"] = QUANTISATION | _scale_format(source, options)
     weights = {name: stored for name, stored in source.tensors.items() if not name.endswith(EXPERT_LOADS)}
     loads = [planned(name, stored) for name, stored in source.tensors.items() if name.endswith(EXPERT_LOADS)]
@@ -133,7 +135,7 @@ def plan(source: CheckpointSource, options: ConversionOptions) -> Plan:
     files += [safetensors_file(EXPERT_LOADS_FILE, loads)] if loads else []
     files.append(json_file(CONFIG_FILE, described))
     files.append(json_file("generation_config.json", {"do_sample": True, **options.special_tokens}))
-    notes = _grouping_note(source.config)
+    notes = _grouping_note(source.config) + server_notes(source.config, in_fp8)
     if source.config.scoring_func != "sigmoid":
         notes += ("transformers scores experts by sigmoid whatever config.json says; load this export elsewhere.",)
     return Plan(
