@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from benchmarks.training.workload import compose_workload
+from benchmarks.presets import compose, read_decoder
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
 
@@ -63,11 +63,23 @@ class DecodingWorkload:
         return torch.randint(self.decoder.vocab_size, (self.batch, self.context), generator=generator)
 
     def build(self, device: torch.device | str) -> Decoder:
-        """The decoder with its weights."""
-        with torch.device(device):
+        """The decoder with random weights, drawn on the device: gigabytes take the CPU a while."""
+        with torch.device("meta"):
             decoder = Decoder(self.decoder)
-        decoder.initialize_weights(self.seed)
-        return decoder.to(self.dtype).eval()
+        # Buffers stay FP32, as in an export.
+        for parameter in decoder.parameters():
+            parameter.data = parameter.data.to(self.dtype)
+        decoder.to_empty(device=device)
+        decoder.tie_weights()
+        generator = torch.Generator(device).manual_seed(self.seed)
+        for parameter in decoder.parameters():
+            if parameter.ndim == 1:
+                parameter.data.fill_(1)
+            else:
+                parameter.data.normal_(std=self.decoder.initializer_range, generator=generator)
+        for router in decoder.routers():
+            router.reset_balance()
+        return decoder.eval()
 
     @property
     def _n_own(self) -> int:
@@ -84,7 +96,8 @@ def compose_decoding(
     """
     if context < 2:
         raise ValueError(f"context is {context}; rows begin with something in common, and end with something else.")
-    composed = compose_workload(overrides, None)
-    positions = max(composed.decoder.max_position_embeddings, context + n_steps)
-    decoder = replace(composed.decoder, max_position_embeddings=positions)
-    return DecodingWorkload(decoder, precision, batch, context, n_steps, fp8_cache, composed.seed)
+    values = compose(overrides)
+    decoder, _ = read_decoder(values)
+    positions = max(decoder.max_position_embeddings, context + n_steps)
+    decoder = replace(decoder, max_position_embeddings=positions)
+    return DecodingWorkload(decoder, precision, batch, context, n_steps, fp8_cache, values["seed"])

@@ -1,24 +1,20 @@
 """What a training step is timed on: an experiment as conf/ composes it, and random tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import hydra
 import lightning as L  # noqa: N812
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.presets import compose, read_decoder
 from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.schedule import ScheduleConfig
-from pipeline.configuration.composed import CONF, plain
-from pipeline.configuration.model import read_model
 from pipeline.configuration.settings import read_settings
 from pipeline.configuration.strategy import read_strategy
-from pipeline.tokens.special import vocabulary_size
 
 
 @dataclass(frozen=True)
@@ -58,9 +54,8 @@ def compose_workload(overrides: Sequence[str], document_length: int | None) -> W
     Raises:
         ValueError: naming the setting that cannot be.
     """
-    with hydra.initialize_config_dir(str(CONF), version_base=None):
-        values = plain(hydra.compose("config", list(overrides)))
-    decoder, objective = read_model(values["model"], _vocabulary_size(values["codec"]))
+    values = compose(overrides)
+    decoder, objective = read_decoder(values)
     return Workload(
         decoder=decoder,
         objective=objective,
@@ -72,11 +67,6 @@ def compose_workload(overrides: Sequence[str], document_length: int | None) -> W
         seed=values["seed"],
         document_length=document_length,
     )
-
-
-def _vocabulary_size(codec: Mapping[str, Any]) -> int:
-    """Of the tokens that the codec would make, where the model's preset leaves it open."""
-    return vocabulary_size(codec["n_codebooks"], codec["codebook_size"])
 
 
 class RandomBatches(Dataset[Batch]):
