@@ -67,7 +67,7 @@ class Router(nn.Module):
     def forward(self, hidden: Tensor) -> Routing:
         """Route tokens `hidden` [R, D]. Scores are FP32 even under autocast: a rounded score changes the choice."""
         with torch.autocast(hidden.device.type, enabled=False):
-            logits = self._logits(hidden)
+            logits = self.logits(hidden)
         return self.route(logits)
 
     def route(self, logits: Tensor) -> Routing:
@@ -79,7 +79,8 @@ class Router(nn.Module):
             gates = gates / (gates.sum(dim=-1, keepdim=True) + 1e-20)
         return Routing(indices, gates * self.scaling_factor, scores)
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
+        """FP32 [R, E] of tokens [R, D], exact where these are BF16."""
         weight = whole(self.weight)
         if hidden.is_cuda and hidden.dtype == torch.bfloat16 and weight.dtype == torch.float32:
             return exact_linear(hidden, weight)

@@ -144,9 +144,7 @@ def _choose(
     launch_dependents(DEPENDENT)
     wait_for_previous(DEPENDENT)
     row = tl.program_id(0)
-    rank, score, total = rank_experts(
-        logits + row * EXPERTS, bias, EXPERTS, GROUPS, KEPT, CHOSEN, SIGMOID, NORMALISES
-    )
+    rank, score, total = rank_experts(logits + row * EXPERTS, bias, EXPERTS, GROUPS, KEPT, CHOSEN, SIGMOID, NORMALISES)
     is_chosen = rank < CHOSEN
     tl.store(indices + row * CHOSEN + rank, tl.arange(0, rank.shape[0]), mask=is_chosen)
     tl.store(weights + row * CHOSEN + rank, score / total * scaling, mask=is_chosen)

@@ -47,9 +47,7 @@ class Order(NamedTuple):
 
 def sort_choices(indices: Tensor, n_experts: int) -> Order:
     """Sort the experts `indices`, int32 [N, K], that tokens chose; equal ones stay in order."""
-    order = Order(
-        indices.new_empty(indices.numel()), torch.empty_like(indices), indices.new_empty(n_experts)
-    )
+    order = Order(indices.new_empty(indices.numel()), torch.empty_like(indices), indices.new_empty(n_experts))
     programs = triton.cdiv(indices.numel(), SORTED) + triton.cdiv(n_experts, SORTED)
     _sort_choices[(programs,)](
         indices,
@@ -286,9 +284,7 @@ def _load_rows(rows, row, is_row, k, DEPTH: tl.constexpr):
 
 
 @triton.jit
-def _add_product(
-    total, weight, scales, scale, column, n_columns, k, depth, STRIDE: tl.constexpr, numbers
-):
+def _add_product(total, weight, scales, scale, column, n_columns, k, depth, STRIDE: tl.constexpr, numbers):
     """`total` [columns, rows] plus weights [columns, k] by `numbers` [k, rows]; one block of scales has all of them."""
     inside = (column < n_columns)[:, None] & (k < depth)[None, :]
     weights = tl.load(weight + column[:, None] * STRIDE + k[None, :], mask=inside, other=0.0)

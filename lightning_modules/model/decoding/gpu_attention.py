@@ -1,0 +1,179 @@
+"""Attention of a step's tokens on a GPU: what is around the latent cache, for few rows and for many.
+
+Suffixes as in `attention.py`; N rows, one a token: B · T.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_modules.model.attention import LATENT_NORM_EPS, LatentAttention
+from lightning_modules.model.cache import LatentCache
+from lightning_modules.model.decoding.gpu_weights import matrix_of, norm_of, weight_of
+from lightning_modules.model.kernels import few_rows
+from lightning_modules.model.kernels.latent_append import append_latent
+from lightning_modules.model.kernels.latent_attention import attend_latent
+from lightning_modules.model.kernels.rotate_queries import rotate_queries
+
+
+class Place(NamedTuple):
+    """Where a step's tokens sit.
+
+    Attributes:
+        cache: of all layers.
+        n_new: T, tokens of a row.
+        cos: FP32 [N, P / 2] of their angles.
+        sin: the same.
+    """
+
+    cache: LatentCache
+    n_new: int
+    cos: Tensor
+    sin: Tensor
+
+
+class Projected(NamedTuple):
+    """What attention begins with: queries [N, H, nope] and, rotated, [N, H, P], and raw latents and keys [N, R + P]."""
+
+    nope: Tensor
+    rope: Tensor
+    latent: Tensor
+
+
+class Projections(Protocol):
+    """The products before and behind attention over the latents."""
+
+    def project(self, hidden: Tensor, place: Place) -> Projected:
+        """Normalise `hidden` [N, D] and project it."""
+        ...
+
+    def absorb(self, nope: Tensor) -> Tensor:
+        """Queries [N, H, nope] times W_UK: [N, H, R]."""
+        ...
+
+    def add_output(self, context: Tensor, hidden: Tensor) -> Tensor:
+        """`hidden` [N, D] plus the projected values of `context` [N, H, R]."""
+        ...
+
+
+class GpuAttention:
+    """`hidden + self_attn(input_layernorm(hidden))`, of few new tokens a row over the cache.
+
+    Args:
+        attention: the layer's.
+        norm: before it.
+    """
+
+    def __init__(self, attention: LatentAttention, norm: nn.RMSNorm) -> None:
+        self.attention = attention
+        self.few = FewRows(attention, norm)
+        self.many = ManyRows(attention, norm)
+
+    def __call__(self, hidden: Tensor, place: Place, layer: int) -> Tensor:
+        """Map `hidden` [N, D] to [N, D], and store in the cache's `layer` what it is to hold of these tokens."""
+        attention, (cache, n_new, cos, sin) = self.attention, place
+        way: Projections = self.few if hidden.shape[0] <= few_rows.FEW_ROWS else self.many
+        projected = way.project(hidden, place)
+        scale = None if cache.latent_scale is None else cache.latent_scale[layer]
+        append_latent(
+            projected.latent.unflatten(0, (-1, n_new)),
+            attention.kv_a_layernorm.weight,
+            cos,
+            sin,
+            cache.latent[layer],
+            cache.rope_key[layer],
+            cache.lengths,
+            LATENT_NORM_EPS,
+            attention.interleaves,
+            scale,
+        )
+        context = attend_latent(
+            way.absorb(projected.nope).unflatten(0, (-1, n_new)),
+            projected.rope.unflatten(0, (-1, n_new)),
+            cache.latent[layer],
+            cache.rope_key[layer],
+            cache.lengths,
+            attention.scale,
+            scale,
+        )
+        return way.add_output(context.flatten(0, 1), hidden)
+
+
+class FewRows:
+    """Products at the speed at which weights are read."""
+
+    def __init__(self, attention: LatentAttention, norm: nn.RMSNorm) -> None:
+        self.attention = attention
+        self.norm = norm_of(norm)
+        self.latent = matrix_of(attention.kv_a_proj_with_mqa)
+        self.up = matrix_of(attention.kv_b_proj)
+        self.output = matrix_of(attention.o_proj)
+
+    def project(self, hidden: Tensor, place: Place) -> Projected:
+        """See `Projections`."""
+        attention = self.attention
+        if attention.compresses_query:
+            compressed = matrix_of(attention.q_a_proj)
+            both = few_rows.multiply(hidden, compressed, beside=self.latent, norm=self.norm)
+            x, latent = both.split((compressed.values.shape[0], self.latent.values.shape[0]), dim=1)
+            matrix, norm = matrix_of(attention.q_b_proj), norm_of(attention.q_a_layernorm)
+        else:
+            x, latent = hidden, few_rows.multiply(hidden, self.latent, norm=self.norm)
+            matrix, norm = matrix_of(attention.q_proj), self.norm
+        query = few_rows.project_queries(
+            x, matrix, norm, place.cos, place.sin, attention.interleaves, attention.nope_dim
+        )
+        return Projected(*query, latent)
+
+    def absorb(self, nope: Tensor) -> Tensor:
+        """See `Projections`."""
+        return few_rows.absorb_queries(nope, self.up, self.attention.latent_rank)
+
+    def add_output(self, context: Tensor, hidden: Tensor) -> Tensor:
+        """See `Projections`."""
+        values = few_rows.raise_values(context, self.up, self.attention.nope_dim)
+        return few_rows.multiply(values.flatten(1), self.output, residual=hidden)
+
+
+class ManyRows:
+    """Products by torch, whose libraries know many rows."""
+
+    def __init__(self, attention: LatentAttention, norm: nn.RMSNorm) -> None:
+        self.attention = attention
+        self.norm = norm
+
+    def project(self, hidden: Tensor, place: Place) -> Projected:
+        """See `Projections`."""
+        attention = self.attention
+        hidden = self.norm(hidden)
+        latent = F.linear(hidden, weight_of(attention.kv_a_proj_with_mqa))
+        if attention.compresses_query:
+            compressed = attention.q_a_layernorm(F.linear(hidden, weight_of(attention.q_a_proj)))
+            query = F.linear(compressed, weight_of(attention.q_b_proj))
+        else:
+            query = F.linear(hidden, weight_of(attention.q_proj))
+        query = query.unflatten(1, (attention.n_heads, -1))
+        rope = rotate_queries(query, place.cos, place.sin, attention.interleaves)
+        return Projected(query[..., : attention.nope_dim], rope, latent)
+
+    def absorb(self, nope: Tensor) -> Tensor:
+        """See `Projections`."""
+        return _multiply_heads(nope, self._up()[:, : self.attention.nope_dim])
+
+    def add_output(self, context: Tensor, hidden: Tensor) -> Tensor:
+        """See `Projections`."""
+        values = _multiply_heads(context, self._up()[:, self.attention.nope_dim :].mT)
+        return torch.addmm(hidden, values.flatten(1), weight_of(self.attention.o_proj).mT)
+
+    def _up(self) -> Tensor:
+        """W_UK above W_UV of every head [H, nope + value, R]."""
+        return weight_of(self.attention.kv_b_proj).unflatten(0, (self.attention.n_heads, -1))
+
+
+def _multiply_heads(rows: Tensor, matrices: Tensor) -> Tensor:
+    """Rows [N, H, K] by each head's matrix [H, K, C]: [N, H, C], contiguous."""
+    product = rows.new_empty(*rows.shape[:2], matrices.shape[2])
+    torch.bmm(rows.transpose(0, 1), matrices, out=product.transpose(0, 1))
+    return product

@@ -1,0 +1,103 @@
+"""Feed-forward networks of a step's tokens on a GPU: dense ones, and mixtures of experts.
+
+Suffixes as in `experts.py`; N rows, one a token.
+"""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_modules.model.decoding.gpu_weights import matrix_of, norm_of, weight_of
+from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
+from lightning_modules.model.kernels import chosen_experts, few_rows, grouped_experts
+from lightning_modules.model.kernels.chosen_experts import Experts
+from lightning_modules.model.kernels.expert_ranks import Choice, choose
+from lightning_modules.model.kernels.few_rows import Matrix
+from lightning_modules.model.router import Router
+
+
+class GpuDense:
+    """`hidden + mlp(norm(hidden))` of a dense network.
+
+    Args:
+        network: the layer's.
+        norm: before it.
+    """
+
+    def __init__(self, network: FeedForward, norm: nn.RMSNorm) -> None:
+        self.network = network
+        self.norm = norm
+        gate, up, down = map(matrix_of, (network.gate_proj, network.up_proj, network.down_proj))
+        self.experts = Experts(gate, up, down, None, None, 1, network.gate_proj.out_features)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Map `hidden` [N, D] to [N, D]."""
+        if hidden.shape[0] <= chosen_experts.FEW_ROWS:
+            activations = chosen_experts.activate(hidden, norm_of(self.norm), self.experts, None, Choice())
+            return chosen_experts.project_down(activations, hidden, self.experts, None, Choice())
+        network, normalised = self.network, self.norm(hidden)
+        gate, up = (F.linear(normalised, weight_of(x)) for x in (network.gate_proj, network.up_proj))
+        return torch.addmm(hidden, F.silu(gate) * up, weight_of(network.down_proj).mT)
+
+
+class GpuMixture:
+    """`hidden + mlp(norm(hidden))` of a mixture of experts.
+
+    Args:
+        mixture: the layer's; all of its experts live here.
+        norm: before it.
+    """
+
+    def __init__(self, mixture: MixtureOfExperts, norm: nn.RMSNorm) -> None:
+        self.norm = norm
+        self.router = cast(Router, mixture.gate)
+        self.experts = _experts_of(mixture)
+        self.choice = _choice_of(self.router)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Map `hidden` [N, D] to [N, D]."""
+        n_rows = hidden.shape[0]
+        normalised = None if n_rows <= chosen_experts.FEW_ROWS else self.norm(hidden)
+        if n_rows <= few_rows.FEW_ROWS:
+            logits = few_rows.multiply(hidden, Matrix(self.router.weight), norm=norm_of(self.norm), dtype=torch.float32)
+        else:
+            logits = self._logits(cast(Tensor, normalised))
+        if normalised is None:
+            activations = chosen_experts.activate(hidden, norm_of(self.norm), self.experts, logits, self.choice)
+            return chosen_experts.project_down(activations, hidden, self.experts, logits, self.choice)
+        indices, weights = choose(logits, self.choice)
+        order = grouped_experts.sort_choices(indices, self.choice.n_experts)
+        activations = grouped_experts.activate(normalised, self.experts, order, weights)
+        return grouped_experts.project_down(activations, hidden, self.experts, order)
+
+    def _logits(self, normalised: Tensor) -> Tensor:
+        """The router's, exact as `Router` has them: a product of BF16 numbers is so in FP32."""
+        weight = self.router.weight
+        if weight.is_cuda and weight.dtype == normalised.dtype == torch.bfloat16:
+            return torch.mm(normalised, weight.mT, out_dtype=torch.float32)
+        return self.router.logits(normalised)
+
+
+def _experts_of(mixture: MixtureOfExperts) -> Experts:
+    stack, shared = cast(GroupedExperts, mixture.experts), mixture.shared_experts
+    routed = Matrix(stack.gate_up_proj), Matrix(stack.down_proj)
+    width = routed[1].values.shape[-1]
+    if shared is None:
+        return Experts(None, None, None, *routed, 0, width)
+    gate, up, down = map(matrix_of, (shared.gate_proj, shared.up_proj, shared.down_proj))
+    return Experts(gate, up, down, *routed, shared.gate_proj.out_features // width, width)
+
+
+def _choice_of(router: Router) -> Choice:
+    return Choice(
+        router.e_score_correction_bias,
+        router.weight.shape[0],
+        router.n_groups,
+        router.n_groups_kept,
+        router.n_chosen,
+        router.scoring_func == "sigmoid",
+        router.normalises_gates,
+        router.scaling_factor,
+    )

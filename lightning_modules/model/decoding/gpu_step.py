@@ -1,0 +1,63 @@
+"""One step of decoding on a GPU: a layer is about ten kernels that follow each other closely, and none asks the host."""
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from lightning_modules.model.cache import LatentCache
+from lightning_modules.model.decoder import Block, Decoder
+from lightning_modules.model.decoding.gpu_attention import GpuAttention, Place
+from lightning_modules.model.decoding.gpu_network import GpuDense, GpuMixture
+from lightning_modules.model.dispatch import LocalDispatcher
+from lightning_modules.model.experts import GroupedExperts, MixtureOfExperts, grouped_linear
+from lightning_modules.model.kernels.step_inputs import step_inputs
+from lightning_modules.model.rotary import inverse_frequencies
+from lightning_modules.model.router import Router
+
+
+class GpuStep:
+    """`Decoder.extend_hidden` for a few new tokens a row, whose shapes depend on no length.
+
+    Args:
+        decoder: one that `applies_to` knows. Its weights are read where they lie now.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        config, self.embedding = decoder.config, decoder.embed_tokens.weight
+        self.norm = decoder.norm
+        self.frequencies = inverse_frequencies(config, self.embedding.device)
+        self.rotary_scale = 1.0 if config.rope_scaling is None else config.rope_scaling.rotary_scale
+        self.layers = [_halves_of(cast(Block, block)) for block in decoder.layers]
+
+    def __call__(self, tokens: Tensor, cache: LatentCache) -> Tensor:
+        """Append `tokens` [B, T] to what `cache` holds: hidden states [B, T, D] behind the last norm."""
+        inputs = step_inputs(tokens, self.embedding, cache.lengths, self.frequencies, self.rotary_scale)
+        hidden, place = inputs[0], Place(cache, tokens.shape[1], *inputs[1:])
+        for index, (attend, feed_forward) in enumerate(self.layers):
+            hidden = feed_forward(attend(hidden, place, index))
+        cache.advance(tokens.shape[1])
+        return self.norm(hidden).view(*tokens.shape, -1)
+
+
+def applies_to(decoder: Decoder) -> bool:
+    """Whether kernels know all that a decoder is made of."""
+    config = decoder.config
+    has_pairs = config.qk_rope_head_dim > 0 and config.qk_rope_head_dim % 2 == config.qk_nope_head_dim % 2 == 0
+    mixtures = [module for module in decoder.modules() if isinstance(module, MixtureOfExperts)]
+    has_known_type = decoder.embed_tokens.weight.dtype in (torch.bfloat16, torch.float32)
+    return has_pairs and has_known_type and all(map(_is_plain, mixtures))
+
+
+def _is_plain(mixture: MixtureOfExperts) -> bool:
+    """Whether all experts live here, in one stack that nothing special multiplies."""
+    experts, is_local = mixture.experts, isinstance(mixture.dispatcher, LocalDispatcher)
+    is_stack = isinstance(experts, GroupedExperts) and experts.grouped_mm is grouped_linear
+    return is_stack and is_local and type(mixture.gate) is Router
+
+
+def _halves_of(block: Block) -> tuple[GpuAttention, GpuDense | GpuMixture]:
+    attention = GpuAttention(block.self_attn, block.input_layernorm)
+    if isinstance(block.mlp, MixtureOfExperts):
+        return attention, GpuMixture(block.mlp, block.post_attention_layernorm)
+    return attention, GpuDense(block.mlp, block.post_attention_layernorm)
