@@ -34,9 +34,9 @@ class GpuDense:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Map `hidden` [N, D] to [N, D]."""
-        if hidden.shape[0] <= chosen_experts.FEW_ROWS:
-            activations = chosen_experts.activate(hidden, norm_of(self.norm), self.experts, None, Choice())
-            return chosen_experts.project_down(activations, hidden, self.experts, None, Choice())
+        if hidden.shape[0] <= few_rows.FEW_ROWS:
+            activations = chosen_experts.activate(hidden, norm_of(self.norm), self.experts, None)
+            return chosen_experts.project_down(activations, hidden, self.experts, None)
         network, normalised = self.network, self.norm(hidden)
         gate, up = (F.linear(normalised, weight_of(x)) for x in (network.gate_proj, network.up_proj))
         return torch.addmm(hidden, F.silu(gate) * up, weight_of(network.down_proj).mT)
@@ -54,22 +54,20 @@ class GpuMixture:
         self.norm = norm
         self.router = cast(Router, mixture.gate)
         self.experts = _experts_of(mixture)
-        self.choice = _choice_of(self.router)
+        self.choice = choice_of(self.router)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Map `hidden` [N, D] to [N, D]."""
-        n_rows = hidden.shape[0]
-        normalised = None if n_rows <= chosen_experts.FEW_ROWS else self.norm(hidden)
-        if n_rows <= few_rows.FEW_ROWS:
-            logits = few_rows.multiply(hidden, Matrix(self.router.weight), norm=norm_of(self.norm), dtype=torch.float32)
-        else:
-            logits = self._logits(cast(Tensor, normalised))
-        if normalised is None:
-            activations = chosen_experts.activate(hidden, norm_of(self.norm), self.experts, logits, self.choice)
-            return chosen_experts.project_down(activations, hidden, self.experts, logits, self.choice)
-        indices, weights = choose(logits, self.choice)
-        order = grouped_experts.sort_choices(indices, self.choice.n_experts)
-        activations = grouped_experts.activate(normalised, self.experts, order, weights)
+        if hidden.shape[0] <= few_rows.FEW_ROWS:
+            norm = norm_of(self.norm)
+            logits = few_rows.multiply(hidden, Matrix(self.router.weight), norm=norm, dtype=torch.float32)
+            choices = choose(logits, self.choice)
+            activations = chosen_experts.activate(hidden, norm, self.experts, choices)
+            return chosen_experts.project_down(activations, hidden, self.experts, choices)
+        normalised = self.norm(hidden)
+        choices = choose(self._logits(normalised), self.choice)
+        order = grouped_experts.sort_choices(choices.indices, self.choice.n_experts)
+        activations = grouped_experts.activate(normalised, self.experts, order, choices.weights)
         return grouped_experts.project_down(activations, hidden, self.experts, order)
 
     def _logits(self, normalised: Tensor) -> Tensor:
@@ -90,7 +88,8 @@ def _experts_of(mixture: MixtureOfExperts) -> Experts:
     return Experts(gate, up, down, *routed, shared.gate_proj.out_features // width, width)
 
 
-def _choice_of(router: Router) -> Choice:
+def choice_of(router: Router) -> Choice:
+    """How a router chooses, as kernels take it."""
     return Choice(
         router.e_score_correction_bias,
         router.weight.shape[0],

@@ -1,4 +1,4 @@
-"""One step of decoding on a GPU: a layer is about ten kernels that follow each other closely, and none asks the host."""
+"""One step of decoding on a GPU: a layer is about a dozen kernels that follow each other closely, and ask no host."""
 
 from typing import cast
 
@@ -20,7 +20,7 @@ class GpuStep:
     """`Decoder.extend_hidden` for a few new tokens a row, whose shapes depend on no length.
 
     Args:
-        decoder: one that `applies_to` knows. Its weights are read where they lie now.
+        decoder: one that it `applies_to`. Its weights are read where they lie now.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -41,11 +41,11 @@ class GpuStep:
 
 
 def applies_to(decoder: Decoder) -> bool:
-    """Whether kernels know all that a decoder is made of."""
-    config = decoder.config
+    """Whether kernels know all that a decoder is made of, and are where it is."""
+    config, weight = decoder.config, decoder.embed_tokens.weight
     has_pairs = config.qk_rope_head_dim > 0 and config.qk_rope_head_dim % 2 == config.qk_nope_head_dim % 2 == 0
     mixtures = [module for module in decoder.modules() if isinstance(module, MixtureOfExperts)]
-    has_known_type = decoder.embed_tokens.weight.dtype in (torch.bfloat16, torch.float32)
+    has_known_type = weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float32)
     return has_pairs and has_known_type and all(map(_is_plain, mixtures))
 
 

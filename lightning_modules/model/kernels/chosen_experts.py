@@ -1,14 +1,13 @@
 """The feed-forward network of a few rows: only the chosen experts' weights are read, and the shared one's.
 
-What a row goes through are its places: first those of shared experts, then of chosen ones, all of width I. Every program
-ranks the experts by itself, from the router's scores: that costs less than a kernel of its own would.
+What a row goes through are its places: first those of shared experts, then of chosen ones, all of width I.
 
 Suffixes as in `experts.py`; N rows, P places.
 """
 
 # Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
 # mypy: allow-untyped-defs
-# ruff: noqa: N803
+# ruff: noqa: N803, N806
 
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
-from lightning_modules.model.kernels.expert_ranks import Choice, rank_experts
+from lightning_modules.model.kernels.expert_ranks import Choices
 from lightning_modules.model.kernels.few_rows import (
     SCALED,
     Matrix,
@@ -29,12 +28,10 @@ from lightning_modules.model.kernels.few_rows import (
     scale_of_row,
 )
 
-# Rows up to which each reads its experts' weights by itself; more would often share them.
-FEW_ROWS = 4
-# Columns of a program, and the weights that it holds at once.
+# Columns of a program, and the weights that a warp of it holds at once.
 GATE_COLUMNS = 8
 DOWN_COLUMNS = 4
-HELD = 2**15
+HELD = 2**12
 
 
 class Experts(NamedTuple):
@@ -59,38 +56,37 @@ class Experts(NamedTuple):
     width: int
 
 
-def activate(hidden: Tensor, norm: Norm, experts: Experts, logits: Tensor | None, choice: Choice) -> Tensor:
+def activate(hidden: Tensor, norm: Norm, experts: Experts, choices: Choices | None) -> Tensor:
     """silu(gate) · up · the router's weight, at all places of every row [N, P, I].
 
     Args:
         hidden: [N, D], contiguous, before its norm.
         norm: of these.
         experts: the network.
-        logits: FP32 [N, E] of the router; None: no experts are chosen.
-        choice: how they are.
+        choices: of the rows; None: they go through the shared experts alone.
     """
     n_rows, depth = hidden.shape
-    n_places = experts.n_shared + choice.n_chosen
-    activations = hidden.new_empty(n_rows, n_places, experts.width)
+    n_chosen = 0 if choices is None else choices.indices.shape[1]
+    activations = hidden.new_empty(n_rows, experts.n_shared + n_chosen, experts.width)
     chunk, warps = chunks(depth)
     gate, up = experts.gate or experts.gate_up, experts.up or experts.gate_up
     routed = experts.gate_up or experts.gate
-    assert gate is not None and up is not None and routed is not None
-    _activate[(triton.cdiv(experts.width, GATE_COLUMNS), n_places, n_rows)](
+    assert gate is not None
+    assert up is not None
+    assert routed is not None
+    _activate[(triton.cdiv(experts.width, GATE_COLUMNS), activations.shape[1], n_rows)](
         hidden,
         norm.weight,
         *gate,
         *up,
         *routed,
-        logits,
-        choice.bias,
+        *(choices or (None, None)),
         activations,
         norm.epsilon,
-        choice.scaling,
         DEPTH=depth,
         WIDTH=experts.width,
         SHARED=experts.n_shared,
-        **choice.constants(),
+        CHOSEN=n_chosen,
         TILE=GATE_COLUMNS,
         CHUNK=chunk,
         SCALED=SCALED,
@@ -100,35 +96,32 @@ def activate(hidden: Tensor, norm: Norm, experts: Experts, logits: Tensor | None
     return activations
 
 
-def project_down(
-    activations: Tensor, residual: Tensor, experts: Experts, logits: Tensor | None, choice: Choice
-) -> Tensor:
+def project_down(activations: Tensor, residual: Tensor, experts: Experts, choices: Choices | None) -> Tensor:
     """`residual` [N, D] plus what all places make of their `activations` [N, P, I] (see `activate`)."""
     n_rows, n_columns = residual.shape
+    n_chosen = 0 if choices is None else choices.indices.shape[1]
     output = residual.new_empty(n_rows, n_columns)
-    chunk, warps = chunks(experts.width if choice.n_chosen else experts.n_shared * experts.width)
-    down = experts.down or experts.routed_down
-    routed = experts.routed_down or experts.down
-    assert down is not None and routed is not None
-    places = triton.next_power_of_2(max(choice.n_chosen, 1))
-    tile = max(min(DOWN_COLUMNS, HELD // (places * chunk)), 1)
+    chunk, warps = chunks(experts.width if n_chosen else experts.n_shared * experts.width)
+    down, routed = experts.down or experts.routed_down, experts.routed_down or experts.down
+    assert down is not None
+    assert routed is not None
+    tile = max(min(DOWN_COLUMNS, HELD * warps // (max(n_chosen, 1) * chunk)), 1)
+    tile = 2 ** (tile.bit_length() - 1)
     _project_down[(triton.cdiv(n_columns, tile), n_rows)](
         activations,
         residual,
         *down,
         *routed,
-        logits,
-        choice.bias,
+        None if choices is None else choices.indices,
         output,
         COLUMNS=n_columns,
         WIDTH=experts.width,
         SHARED=experts.n_shared,
-        **choice.constants(),
-        PLACES=places,
+        CHOSEN=n_chosen,
         TILE=tile,
         CHUNK=chunk,
         SCALED=SCALED,
-        num_warps=8 if choice.n_chosen else warps,
+        num_warps=warps,
         **dependent_launch(residual.device),
     )
     return output
@@ -144,20 +137,14 @@ def _activate(
     up_scales,
     routed,  # [E, 2 · I, D]
     routed_scales,
-    logits,  # FP32 [N, E]
-    bias,  # FP32 [E]
+    indices,  # int32 [N, K]
+    router_weights,  # FP32 [N, K]
     activations,  # [N, P, I]
     epsilon,
-    scaling,
     DEPTH: tl.constexpr,
     WIDTH: tl.constexpr,
     SHARED: tl.constexpr,
-    EXPERTS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KEPT: tl.constexpr,
     CHOSEN: tl.constexpr,
-    SIGMOID: tl.constexpr,
-    NORMALISES: tl.constexpr,
     TILE: tl.constexpr,
     CHUNK: tl.constexpr,
     SCALED: tl.constexpr,
@@ -174,15 +161,13 @@ def _activate(
     if gate_scales is not None:
         gate_scales += place * BLOCKS
         up_scales += place * BLOCKS
-    if CHOSEN > 0:
+    # By themselves, conditions are known when the kernel is compiled.
+    if CHOSEN > 0:  # noqa: SIM102
         if place >= SHARED:
             wait_for_previous(DEPENDENT)
-            rank, scores, total = rank_experts(
-                logits + row * EXPERTS, bias, EXPERTS, GROUPS, KEPT, CHOSEN, SIGMOID, NORMALISES
-            )
-            is_mine = rank == place - SHARED
-            expert = tl.sum(tl.where(is_mine, tl.arange(0, rank.shape[0]), 0), axis=0)
-            weight = tl.sum(tl.where(is_mine, scores, 0.0), axis=0) / total * scaling
+            choice = row * CHOSEN + place - SHARED
+            expert = tl.load(indices + choice)
+            weight = tl.load(router_weights + choice)
             gate = routed + expert.to(tl.int64) * (2 * WIDTH * DEPTH)
             up = gate + WIDTH * DEPTH
             if gate_scales is not None:
@@ -195,7 +180,7 @@ def _activate(
     gate_factors = load_scales(gate_scales, first_column, k, DEPTH, SCALED)
     up_factors = load_scales(up_scales, first_column, k, DEPTH, SCALED)
     wait_for_previous(DEPENDENT)
-    # Not before: what follows ranks the experts ahead of its waiting, by scores that are there by now.
+    # Not before: what follows reads the choices, which are there by now, ahead of its waiting.
     launch_dependents(DEPENDENT)
     hidden += row * DEPTH
     scale = scale_of_row(hidden, DEPTH, CHUNK, epsilon)
@@ -225,19 +210,12 @@ def _project_down(
     down_scales,  # FP32 of its blocks, or None
     routed,  # [E, D, I]
     routed_scales,
-    logits,  # FP32 [N, E]
-    bias,  # FP32 [E]
+    indices,  # int32 [N, K]
     output,  # [N, D]
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
     SHARED: tl.constexpr,
-    EXPERTS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KEPT: tl.constexpr,
     CHOSEN: tl.constexpr,
-    SIGMOID: tl.constexpr,
-    NORMALISES: tl.constexpr,
-    PLACES: tl.constexpr,
     TILE: tl.constexpr,
     CHUNK: tl.constexpr,
     SCALED: tl.constexpr,
@@ -254,20 +232,16 @@ def _project_down(
     if SHARED > 0:
         weights = load_weights(down, column, k, COLUMNS, shared_width)
         factors = load_scales(down_scales, first_column, k, shared_width, SCALED)
-    if CHOSEN > 0:
-        # The scores are there: the kernel before waited for them ere it let this one begin.
-        rank, _, _ = rank_experts(logits + row * EXPERTS, bias, EXPERTS, GROUPS, KEPT, CHOSEN, SIGMOID, NORMALISES)
-        place = tl.arange(0, PLACES)
-        number = tl.arange(0, rank.shape[0])
-        expert = tl.sum(tl.where(rank[None, :] == place[:, None], number[None, :], 0), axis=1).to(tl.int64)
-        inside = (place < CHOSEN)[:, None, None] & is_column[None, :, None] & (k < WIDTH)[None, None, :]
-        at = expert[:, None, None] * (COLUMNS * WIDTH) + column[None, :, None] * WIDTH + k[None, None, :]
-        chosen_weights = tl.load(routed + at, mask=inside, other=0.0)
+    chosen_weights = ()
+    chosen_factors = ()
+    for place in tl.static_range(CHOSEN):
+        # The kernel before waited for the choices ere it let this one begin. The first cache may hold older ones.
+        expert = tl.load(indices + row * CHOSEN + place, cache_modifier=".cg").to(tl.int64)
+        chosen_weights += (load_weights(routed + expert * (COLUMNS * WIDTH), column, k, COLUMNS, WIDTH),)
+        of_expert = routed_scales
         if routed_scales is not None:
-            BLOCKS: tl.constexpr = (WIDTH + SCALED - 1) // SCALED
-            of_expert = expert[:, None] * ((COLUMNS + SCALED - 1) // SCALED * BLOCKS)
-            scale = of_expert + first_column // SCALED * BLOCKS + k[None, :] // SCALED
-            chosen_factors = tl.load(routed_scales + scale, mask=(k < WIDTH)[None, :], other=0.0)
+            of_expert += expert * ((COLUMNS + SCALED - 1) // SCALED * ((WIDTH + SCALED - 1) // SCALED))
+        chosen_factors += (load_scales(of_expert, first_column, k, WIDTH, SCALED),)
     wait_for_previous(DEPENDENT)
     activations += row * ((SHARED + CHOSEN) * WIDTH)
     if SHARED > 0:
@@ -278,16 +252,10 @@ def _project_down(
                 factors = load_scales(down_scales, first_column, k, shared_width, SCALED)
             numbers = tl.load(activations + k, mask=k < shared_width, other=0.0).to(tl.float32)
             totals += weights.to(tl.float32) * (numbers * factors)[None, :]
-    sums = tl.sum(totals, axis=1)
-    if CHOSEN > 0:
-        k = tl.arange(0, CHUNK)
-        at = activations + (SHARED + place)[:, None] * WIDTH + k[None, :]
-        are_numbers = (place < CHOSEN)[:, None] & (k < WIDTH)[None, :]
-        numbers = tl.load(at, mask=are_numbers, other=0.0).to(tl.float32)
-        if routed_scales is not None:
-            numbers *= chosen_factors
-        products = chosen_weights.to(tl.float32) * numbers[:, None, :]
-        sums += tl.sum(tl.sum(products, axis=2), axis=0)
+    k = tl.arange(0, CHUNK)
+    for place in tl.static_range(CHOSEN):
+        numbers = tl.load(activations + (SHARED + place) * WIDTH + k, mask=k < WIDTH, other=0.0).to(tl.float32)
+        totals += chosen_weights[place].to(tl.float32) * (numbers * chosen_factors[place])[None, :]
     at = row * COLUMNS + column
-    sums += tl.load(residual + at, mask=is_column, other=0.0).to(tl.float32)
+    sums = tl.sum(totals, axis=1) + tl.load(residual + at, mask=is_column, other=0.0).to(tl.float32)
     tl.store(output + at, sums.to(output.dtype.element_ty), mask=is_column)

@@ -1,8 +1,8 @@
 """Kernels that begin before the one ahead of them has ended (CUDA's programmatic dependent launch).
 
-A step of decoding is a chain of kernels of a few microseconds each. Every one of them lets the next begin at once, reads
-what nobody writes (weights), and only then waits for the one before. As each waits, waiting is transitive: what a kernel
-wrote can be read by all that follow, and be overwritten by the second after it.
+A step of decoding is a chain of kernels of a few microseconds each. Every one of them lets the next begin at once,
+reads what nobody writes (weights), and only then waits for the one before. As each waits, waiting is transitive: what a
+kernel wrote can be read by all that follow, and be overwritten by the second after it.
 """
 
 # Kernels are typed by what they are compiled for, and their compile-time constants are capitals.

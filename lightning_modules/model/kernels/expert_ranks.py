@@ -5,6 +5,7 @@
 # ruff: noqa: N803
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import triton
@@ -16,7 +17,7 @@ from lightning_modules.model.kernels.dependent_launch import dependent_launch, l
 
 @dataclass(frozen=True)
 class Choice:
-    """How a router chooses; with `n_chosen` 0 there is none.
+    """How a router chooses.
 
     Attributes:
         bias: FP32 [E] that moves the choice alone.
@@ -29,78 +30,44 @@ class Choice:
         scaling: what the weights are multiplied by then.
     """
 
-    bias: Tensor | None = None
-    n_experts: int = 0
-    n_groups: int = 1
-    n_groups_kept: int = 1
-    n_chosen: int = 0
-    is_sigmoid: bool = True
-    normalises: bool = True
-    scaling: float = 1.0
-
-    def constants(self) -> dict[str, int | bool]:
-        """What kernels are compiled for."""
-        return {
-            "EXPERTS": self.n_experts,
-            "GROUPS": self.n_groups,
-            "KEPT": self.n_groups_kept,
-            "CHOSEN": self.n_chosen,
-            "SIGMOID": self.is_sigmoid,
-            "NORMALISES": self.normalises,
-        }
+    bias: Tensor
+    n_experts: int
+    n_groups: int
+    n_groups_kept: int
+    n_chosen: int
+    is_sigmoid: bool
+    normalises: bool
+    scaling: float
 
 
-def choose(logits: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
-    """The experts [N, K], best first, that rows of FP32 `logits` [N, E] choose, and their weights: int32 and FP32."""
+class Choices(NamedTuple):
+    """The experts int32 [N, K] of rows, best first, and what each counts, FP32 [N, K]."""
+
+    indices: Tensor
+    weights: Tensor
+
+
+def choose(logits: Tensor, choice: Choice) -> Choices:
+    """What rows of FP32 `logits` [N, E] choose; equal scores rank in order."""
     n_rows = logits.shape[0]
     indices = torch.empty(n_rows, choice.n_chosen, dtype=torch.int32, device=logits.device)
-    weights = torch.empty(n_rows, choice.n_chosen, dtype=torch.float32, device=logits.device)
+    choices = Choices(indices, torch.empty_like(indices, dtype=torch.float32))
     _choose[(n_rows,)](
         logits,
         choice.bias,
-        indices,
-        weights,
+        *choices,
         choice.scaling,
-        **choice.constants(),
-        num_warps=4,
+        EXPERTS=choice.n_experts,
+        GROUPS=choice.n_groups,
+        KEPT=choice.n_groups_kept,
+        CHOSEN=choice.n_chosen,
+        SIGMOID=choice.is_sigmoid,
+        NORMALISES=choice.normalises,
+        # One warp has no others to wait for; with too many experts it would have too few registers.
+        num_warps=1 if choice.n_experts <= 64 else 4,
         **dependent_launch(logits.device),
     )
-    return indices, weights
-
-
-@triton.jit
-def rank_experts(
-    logits,  # FP32 [E] of one row
-    bias,  # FP32 [E]
-    EXPERTS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KEPT: tl.constexpr,
-    CHOSEN: tl.constexpr,
-    SIGMOID: tl.constexpr,
-    NORMALISES: tl.constexpr,
-):
-    """Ranks of all experts, 0 the best, their scores, and what the chosen ones' scores are to be divided by.
-
-    Places beyond the last expert, up to a power of two, rank behind all others. Equal scores rank in order.
-    """
-    lowest = float("-inf")
-    number = tl.arange(0, triton.next_power_of_2(EXPERTS))
-    is_expert = number < EXPERTS
-    # Past the first cache, which may hold what lay here a step ago: others can have written since this kernel began.
-    logit = tl.load(logits + number, mask=is_expert, other=lowest, cache_modifier=".cg")
-    if SIGMOID:
-        score = tl.sigmoid(logit)
-    else:
-        score = tl.exp(logit - tl.max(logit, axis=0))
-        score = score / tl.sum(score, axis=0)
-    biased = tl.where(is_expert, score + tl.load(bias + number, mask=is_expert, other=0.0), lowest)
-    if GROUPS > 1:
-        biased = tl.where(_is_kept(number, biased, EXPERTS // GROUPS, GROUPS, KEPT), biased, lowest)
-    rank = _rank(biased, number)
-    total = 1.0
-    if NORMALISES:
-        total = tl.sum(tl.where(rank < CHOSEN, score, 0.0), axis=0) + 1e-20
-    return rank, score, total
+    return choices
 
 
 @triton.jit
@@ -141,10 +108,27 @@ def _choose(
     NORMALISES: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
+    """Rank all experts of a row; places beyond the last, up to a power of two, rank behind all others."""
     launch_dependents(DEPENDENT)
-    wait_for_previous(DEPENDENT)
+    lowest = float("-inf")
     row = tl.program_id(0)
-    rank, score, total = rank_experts(logits + row * EXPERTS, bias, EXPERTS, GROUPS, KEPT, CHOSEN, SIGMOID, NORMALISES)
+    number = tl.arange(0, triton.next_power_of_2(EXPERTS))
+    is_expert = number < EXPERTS
+    advantage = tl.load(bias + number, mask=is_expert, other=0.0)
+    wait_for_previous(DEPENDENT)
+    logit = tl.load(logits + row * EXPERTS + number, mask=is_expert, other=lowest)
+    if SIGMOID:
+        score = tl.sigmoid(logit)
+    else:
+        score = tl.exp(logit - tl.max(logit, axis=0))
+        score = score / tl.sum(score, axis=0)
+    biased = tl.where(is_expert, score + advantage, lowest)
+    if GROUPS > 1:
+        biased = tl.where(_is_kept(number, biased, EXPERTS // GROUPS, GROUPS, KEPT), biased, lowest)
+    rank = _rank(biased, number)
     is_chosen = rank < CHOSEN
-    tl.store(indices + row * CHOSEN + rank, tl.arange(0, rank.shape[0]), mask=is_chosen)
+    total = 1.0
+    if NORMALISES:
+        total = tl.sum(tl.where(is_chosen, score, 0.0), axis=0) + 1e-20
+    tl.store(indices + row * CHOSEN + rank, number, mask=is_chosen)
     tl.store(weights + row * CHOSEN + rank, score / total * scaling, mask=is_chosen)

@@ -8,7 +8,7 @@ Suffixes as in `attention.py`; N rows, K their numbers, C columns of the product
 
 # Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
 # mypy: allow-untyped-defs
-# ruff: noqa: N803
+# ruff: noqa: N803, N806
 
 from typing import NamedTuple
 
@@ -20,14 +20,14 @@ from torch import Tensor
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
 
 # Rows that these kernels are for: each is multiplied by itself, by plain multiplication units.
-FEW_ROWS = 8
+FEW_ROWS = 4
 # Of the side of a square block of FP8 weights that share one scale.
 SCALED = 128
 # Numbers of a row that are read at once, at most, and by one warp.
 LONGEST_CHUNK = 2048
 CHUNK_OF_WARP = 256
 # Programs that a product is cut into, about: a few for each multiprocessor.
-PROGRAMS = 192
+PROGRAMS = 256
 
 
 class Matrix(NamedTuple):
@@ -287,7 +287,8 @@ def _multiply(
     block = tl.program_id(0)
     n_columns = COLUMNS
     of_product = 0
-    if OTHER_COLUMNS > 0:
+    # By themselves, conditions are known when the kernel is compiled.
+    if OTHER_COLUMNS > 0:  # noqa: SIM102
         if block >= BLOCKS:
             weight = other_weight
             if scales is not None:

@@ -8,7 +8,7 @@ Suffixes as in `experts.py`; N tokens, M sorted rows: N · K, and N · S behind 
 
 # Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
 # mypy: allow-untyped-defs
-# ruff: noqa: N803
+# ruff: noqa: N803, N806
 
 from typing import Any, NamedTuple
 
@@ -72,7 +72,9 @@ def activate(tokens: Tensor, experts: Experts, order: Order, weights: Tensor) ->
     """
     n_tokens, depth = tokens.shape
     gate, up, routed = experts.gate or experts.gate_up, experts.up or experts.gate_up, experts.gate_up
-    assert gate is not None and up is not None and routed is not None
+    assert gate is not None
+    assert up is not None
+    assert routed is not None
     rows = weights.numel() + experts.n_shared * n_tokens
     activations = tokens.new_empty(rows, experts.width)
     _activate[_grid(n_tokens, order, experts, experts.width)](
@@ -98,7 +100,8 @@ def project_down(activations: Tensor, residual: Tensor, experts: Experts, order:
     """`residual` [N, D] plus what all experts make of their rows' `activations` [M, I]."""
     n_tokens, n_columns = residual.shape
     down, routed = experts.down or experts.routed_down, experts.routed_down
-    assert down is not None and routed is not None
+    assert down is not None
+    assert routed is not None
     rows = residual.new_empty(activations.shape[0], n_columns)
     _project_down[_grid(n_tokens, order, experts, n_columns)](
         activations,
@@ -375,9 +378,6 @@ def _sum_places(
     at = token * OUTPUTS + column
     total = tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     for place in tl.static_range(CHOSEN + SHARED):
-        if place < CHOSEN:
-            row = tl.load(places + token * CHOSEN + place)
-        else:
-            row = n_tokens * place + token
+        row = tl.load(places + token * CHOSEN + place) if place < CHOSEN else n_tokens * place + token
         total += tl.load(rows + row.to(tl.int64) * OUTPUTS + column, mask=inside, other=0.0).to(tl.float32)
     tl.store(output + at, total.to(output.dtype.element_ty), mask=inside)
