@@ -52,7 +52,7 @@ class GpuMixture:
 
     def __init__(self, mixture: MixtureOfExperts, norm: nn.RMSNorm) -> None:
         self.norm = norm
-        self.router = cast(Router, mixture.gate)
+        self.router: Router = mixture.gate
         self.experts = _experts_of(mixture)
         self.choice = choice_of(self.router)
 

@@ -23,4 +23,12 @@ def row_step(decoder: Decoder) -> RowStep:
         scores the next token. On a GPU it may neither wait for the device nor depend on the lengths otherwise than
         there: it is recorded once and replayed as rows grow.
     """
-    return cpu_step.CpuStep(decoder) if cpu_step.applies_to(decoder) else decoder.extend_hidden
+    if cpu_step.applies_to(decoder):
+        return cpu_step.CpuStep(decoder)
+    if decoder.embed_tokens.weight.is_cuda:
+        # Its kernels need Triton, which is there where a GPU is.
+        from lightning_modules.model.decoding import gpu_step
+
+        if gpu_step.applies_to(decoder):
+            return gpu_step.GpuStep(decoder)
+    return decoder.extend_hidden

@@ -237,11 +237,11 @@ def _project_down(
     for place in tl.static_range(CHOSEN):
         # The kernel before waited for the choices ere it let this one begin. The first cache may hold older ones.
         expert = tl.load(indices + row * CHOSEN + place, cache_modifier=".cg").to(tl.int64)
-        chosen_weights += (load_weights(routed + expert * (COLUMNS * WIDTH), column, k, COLUMNS, WIDTH),)
+        chosen_weights += (load_weights(routed + expert * (COLUMNS * WIDTH), column, k, COLUMNS, WIDTH),)  # type: ignore[assignment]
         of_expert = routed_scales
         if routed_scales is not None:
             of_expert += expert * ((COLUMNS + SCALED - 1) // SCALED * ((WIDTH + SCALED - 1) // SCALED))
-        chosen_factors += (load_scales(of_expert, first_column, k, WIDTH, SCALED),)
+        chosen_factors += (load_scales(of_expert, first_column, k, WIDTH, SCALED),)  # type: ignore[assignment]
     wait_for_previous(DEPENDENT)
     activations += row * ((SHARED + CHOSEN) * WIDTH)
     if SHARED > 0:
