@@ -10,6 +10,7 @@ from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.engine import Engine
 from lightning_modules.model.decoding.generation import generate
 from lightning_modules.model.decoding.graph import N_WARM_UPS, RecordedSteps
+from lightning_modules.model.decoding.speculation import Acceptance
 from lightning_modules.model.sampling_configuration import SamplingConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="records CUDA graphs")
@@ -69,10 +70,16 @@ def conversation(engine: Engine, waits: bool) -> list[list[int]]:
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("options", [{}, {"fp8_cache": True}, {"end_token": END}])
-def test_recorded_steps_say_the_same_and_wait_for_nothing(decoder, monkeypatch, sampling, options) -> None:
-    recorded = conversation(Engine(decoder, 3, 180, sampling, mask(), **options), waits=False)
+@pytest.mark.parametrize("speculates", [False, True])
+def test_recorded_steps_say_the_same_and_wait_for_nothing(
+    decoder, monkeypatch, sampling, options, speculates: bool
+) -> None:
+    def engine() -> Engine:
+        return Engine(decoder, 3, 180, sampling, mask(), acceptance=Acceptance() if speculates else None, **options)
+
+    recorded = conversation(engine(), waits=False)
     monkeypatch.setattr(Decoder, "waits_for_host", True)
-    kernel_by_kernel = conversation(Engine(decoder, 3, 180, sampling, mask(), **options), waits=True)
+    kernel_by_kernel = conversation(engine(), waits=True)
     assert len(recorded) == 5
     assert recorded == kernel_by_kernel
 
