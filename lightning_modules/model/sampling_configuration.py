@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class SamplingConfig:
     """How tokens are drawn. A temperature of 0 takes the most probable one.
 
-    `top_k` keeps that many most probable tokens, and any that tie with the last of them; `top_p` the fewest that
-    together reach this probability.
+    `top_k` keeps that many most probable tokens, `top_p` the fewest that together reach this probability, and both any
+    that tie with the last of them.
     """
 
     temperature: float = 1.0

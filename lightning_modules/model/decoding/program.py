@@ -92,6 +92,18 @@ class NextToken:
         """See `Program`."""
         self.cache.hold(state.held(), longest)
         hidden = self.extend(state.last_tokens(), self.cache)
-        chances = state.chances_of(DRAWING, state.next_places(1))[:, 0]
-        drawn = self.source.draw(self.decoder.lm_head(hidden[:, -1]), state.lengths, chances)
-        state.add(drawn[:, None], 1, self.source.end_token)
+        add_drawn(state, self.decoder.lm_head(hidden[:, -1]), self.source)
+
+
+def add_drawn(state: RowState, logits: Tensor, source: TokenSource) -> None:
+    """Draw a token for each row from its logits [B, V], and add it."""
+    if logits.is_cuda:
+        from lightning_modules.model.kernels import next_token
+
+        if logits.shape[1] <= next_token.LARGEST_VOCABULARY:
+            chances = state.chances[DRAWING]
+            rows = (state.tokens, state.lengths, state.limits, state.ended, chances, state.said)
+            next_token.add_next_tokens(logits, source.sampling, source.allowed, source.end_token, *rows)
+            return
+    chances = state.chances_of(DRAWING, state.next_places(1))[:, 0]
+    state.add(source.draw(logits, state.lengths, chances)[:, None], 1, source.end_token)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -52,11 +51,11 @@ def token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
         logits = logits.masked_fill(logits < threshold, float("-inf"))
     probabilities = logits.softmax(dim=-1)
     if config.top_p is not None and config.top_p < 1:
-        ranked, order = probabilities.sort(dim=-1, descending=True)
+        ranked = probabilities.sort(dim=-1, descending=True).values
         # A token stays when those before it have not yet reached top_p: the most probable one always does.
-        dropped = ranked.cumsum(dim=-1) - ranked >= config.top_p
-        ranked = ranked.masked_fill(dropped, 0.0)
-        probabilities = torch.zeros_like(probabilities).scatter(-1, order, ranked)
+        is_beyond = ranked.cumsum(dim=-1) - ranked >= config.top_p
+        threshold = ranked.masked_fill(is_beyond, float("inf")).amin(dim=-1, keepdim=True)
+        probabilities = probabilities.masked_fill(probabilities < threshold, 0.0)
         probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
     return probabilities
 

@@ -1,0 +1,152 @@
+"""The end of a step of decoding in one kernel: from logits to a drawn token, and to what rows are then."""
+
+# Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
+# mypy: allow-untyped-defs
+# ruff: noqa: N803
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lightning_modules.model.sampling_configuration import SamplingConfig
+
+# Logits that one program holds at once.
+LARGEST_VOCABULARY = 1 << 14
+
+
+def add_next_tokens(
+    logits: Tensor,
+    sampling: SamplingConfig,
+    allowed: Tensor | None,
+    end_token: int | None,
+    tokens: Tensor,
+    lengths: Tensor,
+    limits: Tensor,
+    ended: Tensor,
+    chances: Tensor,
+    said: Tensor,
+) -> None:
+    """Draw a token for each row from its logits [B, V], and add it: `TokenSource.draw` and `RowState.add`.
+
+    Args:
+        logits: scores of the next token, of up to `LARGEST_VOCABULARY`.
+        sampling: how tokens are drawn.
+        allowed: [Q, V] masks of legal tokens; None allows all.
+        end_token: ends the row that draws it.
+        tokens: [B, places] as all that follow, of `RowState`.
+        lengths: [B].
+        limits: [B].
+        ended: [B].
+        chances: [B, places] by which tokens are drawn.
+        said: [B, 4].
+    """
+    n_rows, n_tokens = logits.shape
+    is_greedy = sampling.temperature == 0
+    _add_next_token[(n_rows,)](
+        logits,
+        logits if allowed is None else allowed,
+        tokens,
+        lengths,
+        limits,
+        ended,
+        chances,
+        said,
+        logits.stride(0),
+        tokens.stride(0),
+        chances.stride(0),
+        said.stride(0),
+        n_tokens,
+        0 if allowed is None else len(allowed),
+        1.0 if is_greedy else sampling.temperature,
+        1.0 if sampling.top_p is None else sampling.top_p,
+        IS_GREEDY=is_greedy,
+        KEPT=n_tokens if sampling.top_k is None else min(sampling.top_k, n_tokens),
+        HAS_MASS=sampling.top_p is not None and sampling.top_p < 1,
+        HAS_MASK=allowed is not None,
+        END=-1 if end_token is None else end_token,
+        ALL=n_tokens,
+        BLOCK=triton.next_power_of_2(n_tokens),
+        num_warps=8,
+    )
+
+
+@triton.jit
+def _least_reaching(rank, weight, goal):
+    """The least rank whose weights and those of all before it add up to `goal`, or of which one reaches more.
+
+    Ranks are integers from 0 below 2³¹. Bit by bit, from the highest on: a bit is set as long as the weights of all
+    ranks below do not reach the goal.
+    """
+    least = tl.full((), 0, tl.int32)
+    bit = tl.full((), 1 << 30, tl.int32)
+    for _ in range(31):
+        tried = least + bit
+        below = tl.sum(tl.where(rank < tried, weight, 0.0), axis=0)
+        least = tl.where(below < goal, tried, least)
+        bit = bit >> 1
+    return least
+
+
+@triton.jit
+def _add_next_token(
+    logits,
+    allowed,
+    tokens,
+    lengths,
+    limits,
+    ended,
+    chances,
+    said,
+    logits_stride,
+    tokens_stride,
+    chances_stride,
+    said_stride,
+    n_tokens,
+    n_masks,
+    temperature,
+    mass,
+    IS_GREEDY: tl.constexpr,
+    KEPT: tl.constexpr,
+    HAS_MASS: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    END: tl.constexpr,
+    ALL: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Draw and add the token of one row."""
+    row = tl.program_id(0).to(tl.int64)
+    number = tl.arange(0, BLOCK)
+    length = tl.load(lengths + row)
+    score = tl.load(logits + row * logits_stride + number, mask=number < n_tokens, other=float("-inf")).to(tl.float32)
+    if HAS_MASK:
+        turn = (length - 1) % n_masks
+        is_legal = tl.load(allowed + turn * n_tokens + number, mask=number < n_tokens, other=0)
+        score = tl.where(is_legal != 0, score, float("-inf"))
+    if IS_GREEDY:
+        token = tl.argmax(score, axis=0).to(tl.int64)
+    else:
+        # What a token lacks of the best: not negative, so that its bits order as it does.
+        lack = (tl.max(score, axis=0) - score) / temperature
+        rank = lack.to(tl.int32, bitcast=True)
+        if KEPT < ALL:
+            last = _least_reaching(rank, tl.where(number < n_tokens, 1.0, 0.0), KEPT)
+            lack = tl.where(rank <= last, lack, float("inf"))
+        weight = tl.exp(-lack)
+        if HAS_MASS:
+            last = _least_reaching(rank, weight, mass * tl.sum(weight, axis=0))
+            weight = tl.where(rank <= last, weight, 0.0)
+        sums = tl.cumsum(weight, axis=0)
+        chance = tl.load(chances + row * chances_stride + length)
+        is_reached = (sums > chance * tl.max(sums, axis=0)) & (weight > 0)
+        token = tl.min(tl.where(is_reached, number, BLOCK), axis=0).to(tl.int64)
+    tl.store(tokens + row * tokens_stride + length, token)
+    has_ended = tl.load(ended + row) != 0
+    n_added = tl.where(has_ended, 0, 1).to(tl.int64)
+    new_length = length + n_added
+    has_ended = has_ended | (new_length >= tl.load(limits + row)) | (token == END)
+    tl.store(lengths + row, new_length)
+    tl.store(ended + row, has_ended)
+    tl.store(said + row * said_stride, n_added)
+    tl.store(said + row * said_stride + 1, tl.full((), 1, tl.int64))
+    tl.store(said + row * said_stride + 2, has_ended.to(tl.int64))
+    tl.store(said + row * said_stride + 3, token)
