@@ -183,7 +183,8 @@ class Engine:
         if self._recorded is not None:
             self._recorded.run(n_rows)
         else:
-            self._program.first(n_rows).step(self._state.first(n_rows), max(map(self._n_seen, seated)))
+            program, state = self._first(n_rows)
+            program.step(state, max(map(self._n_seen, seated)))
         for seat in seated:
             seat.n_unread += 1
         self._outbox.post(self._state.said[:n_rows], self._seats[:n_rows])
@@ -217,8 +218,14 @@ class Engine:
 
     def _step_of_first(self, n_rows: int) -> Callable[[], None]:
         """A step over the first rows that looks at all of their cache, whatever its lengths."""
-        program, state = self._program.first(n_rows), self._state.first(n_rows)
+        program, state = self._first(n_rows)
         return lambda: program.step(state, program.room)
+
+    def _first(self, n_rows: int) -> tuple[Program, RowState]:
+        """The program and the state of the first rows."""
+        if n_rows == len(self._seats):
+            return self._program, self._state
+        return self._program.first(n_rows), self._state.first(n_rows)
 
     def _n_seen(self, seat: Seat) -> int:
         """How many tokens of a row the cache may hold; not the last, which a step feeds."""

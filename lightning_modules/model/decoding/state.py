@@ -81,7 +81,8 @@ class RowState:
 
     def next_places(self, n: int) -> Tensor:
         """Where in its row each of the next `n` tokens will stand [B, n]."""
-        return self.lengths[:, None] + torch.arange(n, device=self.lengths.device)
+        first = self.lengths[:, None]
+        return first if n == 1 else first + torch.arange(n, device=first.device)
 
     def chances_of(self, use: int, places: Tensor) -> Tensor:
         """The random numbers for a use at `places` [B, N] of each row [B, N]."""
@@ -96,12 +97,11 @@ class RowState:
         self.tokens.scatter_(1, self.next_places(width), tokens)
         n_counted = (self.limits - self.lengths).clamp_max(n_added)
         if end_token is not None:
-            is_end = tokens == end_token
-            first_end = torch.where(is_end.any(dim=1), is_end.byte().argmax(dim=1), width)
-            n_counted = torch.minimum(n_counted, first_end + 1)
+            n_before_end = (tokens != end_token).cumprod(dim=1).sum(dim=1)
+            n_counted = torch.minimum(n_counted, n_before_end + 1)
         n_counted = n_counted.masked_fill(self.ended, 0)
         self.lengths.add_(n_counted)
         self.ended.logical_or_(self.lengths >= self.limits)
         if end_token is not None:
-            self.ended.logical_or_(first_end < n_counted)
+            self.ended.logical_or_(n_before_end < n_counted)
         self.said[:, 0], self.said[:, 1], self.said[:, 2], self.said[:, 3:] = n_counted, n_added, self.ended, tokens
