@@ -166,7 +166,7 @@ class Engine:
     def leave(self, row: int) -> None:
         """Free a row; what it has said and nobody has read is dropped."""
         self._seats[row] = None
-        self._state.ended[row] = True
+        self._state.end(row)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -204,15 +204,15 @@ class Engine:
     def read_step(self) -> list[Spoken]:
         """What the oldest unread step has said, waited for; nothing when there is none."""
         spoken = []
-        for seat, (n_added, n_offered, has_ended, *tokens) in self._outbox.take() if self._outbox else ():
+        for seat, (n_added, n_offered, n_left, *tokens) in self._outbox.take() if self._outbox else ():
             if seat is None or self._seats[seat.row] is not seat:
                 continue
             seat.length += n_added
             seat.n_unread -= 1
             if self._acceptance is not None and n_added:
                 self._acceptance.count(self._program.width - 1, n_offered - 1)
-            spoken.append(Spoken(seat.row, tokens[:n_added], bool(has_ended)))
-            if has_ended:
+            spoken.append(Spoken(seat.row, tokens[:n_added], n_left <= 0))
+            if n_left <= 0:
                 self._seats[seat.row] = None
         return spoken
 

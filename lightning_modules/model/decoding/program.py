@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
+import torch
 from torch import Tensor
 
 from lightning_modules.model.cache import LatentCache
@@ -102,8 +103,9 @@ def add_drawn(state: RowState, logits: Tensor, source: TokenSource) -> None:
 
         if logits.shape[1] <= next_token.LARGEST_VOCABULARY:
             chances = state.chances[DRAWING]
-            rows = (state.tokens, state.lengths, state.limits, state.ended, chances, state.said)
+            rows = (state.tokens, state.lengths, state.limits, chances, state.said)
             next_token.add_next_tokens(logits, source.sampling, source.allowed, source.end_token, *rows)
             return
     chances = state.chances_of(DRAWING, state.next_places(1))[:, 0]
-    state.add(source.draw(logits, state.lengths, chances)[:, None], 1, source.end_token)
+    drawn = source.draw(logits, state.lengths, chances)
+    state.add(drawn[:, None], torch.ones_like(drawn), source.end_token)

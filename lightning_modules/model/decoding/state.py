@@ -21,18 +21,16 @@ class RowState:
         tokens: [B, capacity] of the prompts and those added.
         lengths: [B] how many of them count, at least one.
         offsets: [B] how many of those the cache does not hold: the last, and before it those that a window has left.
-        limits: [B] lengths at which rows end.
-        ended: [B] whether nothing is added any more. A row in which nobody sits has ended.
+        limits: [B] lengths at which rows end; no more than its length where a row has ended, or nobody sits.
         chances: [uses, B, capacity] FP32 random numbers of every place (see `noise`).
         said: [B, 3 + width] what the last step added: how many tokens, how many it would have without an end or limit,
-            whether the row has ended, and the tokens, the first of which count.
+            how many may follow, and the tokens, the first of which count.
     """
 
     tokens: Tensor
     lengths: Tensor
     offsets: Tensor
     limits: Tensor
-    ended: Tensor
     chances: Tensor
     said: Tensor
 
@@ -46,7 +44,6 @@ class RowState:
             lengths=torch.ones(n_rows, dtype=torch.long, device=device),
             offsets=torch.ones(n_rows, dtype=torch.long, device=device),
             limits=torch.ones(n_rows, dtype=torch.long, device=device),
-            ended=torch.ones(n_rows, dtype=torch.bool, device=device),
             chances=torch.zeros(len(USES), n_rows, places, device=device),
             said=torch.zeros(n_rows, 3 + width, dtype=torch.long, device=device),
         )
@@ -63,13 +60,16 @@ class RowState:
         places = torch.arange(self.tokens.shape[1], device=rows.device)
         self.tokens[rows, : tokens.shape[1]] = tokens
         self.lengths[rows], self.offsets[rows], self.limits[rows] = lengths, offsets, limits
-        self.ended[rows] = lengths >= limits
         for use in USES:
             self.chances[use, rows] = uniform(seeds[:, None], places, use)
 
     def move(self, rows: Tensor, offsets: Tensor) -> None:
         """Move the windows of the numbered `rows` [N]; those that have ended stay."""
-        self.offsets[rows] = torch.where(self.ended[rows], self.offsets[rows], offsets)
+        self.offsets[rows] = torch.where(self.lengths[rows] < self.limits[rows], offsets, self.offsets[rows])
+
+    def end(self, row: int) -> None:
+        """Add nothing more to a row."""
+        self.limits[row] = 0
 
     def held(self) -> Tensor:
         """How many tokens of each row the cache holds [B]."""
@@ -88,20 +88,19 @@ class RowState:
         """The random numbers for a use at `places` [B, N] of each row [B, N]."""
         return self.chances[use].gather(1, places)
 
-    def add(self, tokens: Tensor, n_added: Tensor | int, end_token: int | None) -> None:
+    def add(self, tokens: Tensor, n_added: Tensor, end_token: int | None) -> None:
         """Add to each row the first `n_added` [B] of `tokens` [B, width], up to its end or limit.
 
         What stands beyond a row's length counts for nothing.
         """
-        width = tokens.shape[1]
-        self.tokens.scatter_(1, self.next_places(width), tokens)
-        n_counted = (self.limits - self.lengths).clamp_max(n_added)
-        if end_token is not None:
+        self.tokens.scatter_(1, self.next_places(tokens.shape[1]), tokens)
+        n_counted = torch.minimum(self.limits - self.lengths, n_added).clamp_min(0)
+        if end_token is None:
+            self.lengths.add_(n_counted)
+        else:
             n_before_end = (tokens != end_token).cumprod(dim=1).sum(dim=1)
             n_counted = torch.minimum(n_counted, n_before_end + 1)
-        n_counted = n_counted.masked_fill(self.ended, 0)
-        self.lengths.add_(n_counted)
-        self.ended.logical_or_(self.lengths >= self.limits)
-        if end_token is not None:
-            self.ended.logical_or_(n_before_end < n_counted)
-        self.said[:, 0], self.said[:, 1], self.said[:, 2], self.said[:, 3:] = n_counted, n_added, self.ended, tokens
+            self.lengths.add_(n_counted)
+            torch.where(n_before_end < n_counted, self.lengths, self.limits, out=self.limits)
+        numbers = torch.stack((n_counted, n_added, self.limits - self.lengths), dim=1)
+        torch.cat((numbers, tokens), dim=1, out=self.said)

@@ -22,7 +22,6 @@ def add_next_tokens(
     tokens: Tensor,
     lengths: Tensor,
     limits: Tensor,
-    ended: Tensor,
     chances: Tensor,
     said: Tensor,
 ) -> None:
@@ -36,7 +35,6 @@ def add_next_tokens(
         tokens: [B, places] as all that follow, of `RowState`.
         lengths: [B].
         limits: [B].
-        ended: [B].
         chances: [B, places] by which tokens are drawn.
         said: [B, 4].
     """
@@ -48,7 +46,6 @@ def add_next_tokens(
         tokens,
         lengths,
         limits,
-        ended,
         chances,
         said,
         logits.stride(0),
@@ -94,7 +91,6 @@ def _add_next_token(
     tokens,
     lengths,
     limits,
-    ended,
     chances,
     said,
     logits_stride,
@@ -140,13 +136,13 @@ def _add_next_token(
         is_reached = (sums > chance * tl.max(sums, axis=0)) & (weight > 0)
         token = tl.min(tl.where(is_reached, number, BLOCK), axis=0).to(tl.int64)
     tl.store(tokens + row * tokens_stride + length, token)
-    has_ended = tl.load(ended + row) != 0
-    n_added = tl.where(has_ended, 0, 1).to(tl.int64)
-    new_length = length + n_added
-    has_ended = has_ended | (new_length >= tl.load(limits + row)) | (token == END)
-    tl.store(lengths + row, new_length)
-    tl.store(ended + row, has_ended)
+    limit = tl.load(limits + row)
+    n_added = tl.where(length < limit, 1, 0).to(tl.int64)
+    if token == END and n_added == 1:
+        limit = length + 1
+        tl.store(limits + row, limit)
+    tl.store(lengths + row, length + n_added)
     tl.store(said + row * said_stride, n_added)
     tl.store(said + row * said_stride + 1, tl.full((), 1, tl.int64))
-    tl.store(said + row * said_stride + 2, has_ended.to(tl.int64))
+    tl.store(said + row * said_stride + 2, limit - length - n_added)
     tl.store(said + row * said_stride + 3, token)

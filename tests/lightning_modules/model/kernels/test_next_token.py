@@ -37,7 +37,7 @@ def rows_of(n_rows: int, seed: int) -> RowState:
     prompts = torch.randint(0, 40, (n_rows, 20), generator=generator)
     values = (torch.arange(n_rows), prompts, lengths, torch.ones_like(lengths), limits, torch.arange(n_rows))
     state.seat(*(value.to(DEVICE) for value in values))
-    state.ended[::3] = True
+    state.limits[::3] = 0
     return state
 
 
@@ -54,7 +54,8 @@ def test_rows_become_what_torch_makes_of_them(sampling: SamplingConfig, n_tokens
         allowed[:, END] = True
     source = TokenSource(sampling, allowed, END)
     chances = theirs.chances_of(DRAWING, theirs.next_places(1))[:, 0]
-    theirs.add(source.draw(logits, theirs.lengths, chances)[:, None], 1, END)
+    drawn = source.draw(logits, theirs.lengths, chances)
+    theirs.add(drawn[:, None], torch.ones_like(drawn), END)
     add_next_tokens(
         logits,
         sampling,
@@ -63,7 +64,6 @@ def test_rows_become_what_torch_makes_of_them(sampling: SamplingConfig, n_tokens
         ours.tokens,
         ours.lengths,
         ours.limits,
-        ours.ended,
         ours.chances[DRAWING],
         ours.said,
     )
@@ -78,7 +78,7 @@ def test_tokens_that_tie_are_all_kept_and_drawn_as_often() -> None:
     for sampling in (SamplingConfig(2.0, top_k=2), SamplingConfig(2.0, top_p=0.6)):
         state = RowState.empty(400, 4, 1, torch.device(DEVICE))
         state.chances[DRAWING, :, 1] = (torch.arange(400, device=DEVICE) + 0.5) / 400
-        values = (state.tokens, state.lengths, state.limits, state.ended, state.chances[DRAWING], state.said)
+        values = (state.tokens, state.lengths, state.limits, state.chances[DRAWING], state.said)
         add_next_tokens(logits, sampling, None, None, *values)
         counts = torch.bincount(state.said[:, 3], minlength=5)
         expected = 400 * token_probabilities(logits[:1], sampling)[0]
