@@ -10,10 +10,13 @@ Prints one JSON line. Its figures are medians over the steps after the first few
 is a prefill of whole prompts instead, and tokens are those of the prompts.
 
 With --peer another code base takes the same weights, is fed the tokens that our rows say, and scores each next one.
-`ratio` is its time by ours. Over the first steps our tokens have to be its own choice, as far as rounding goes: the
-score that it gives its best token exceeds the score that it gives ours by `regret` on average, in standard deviations
-of its scores, where another computation would make 3 or 4. Above 1e-4 in FP32, or 0.1 where weights or cache are
-rounded, there is no ratio, and the status is 2. On a CPU, which others may use meanwhile, the two take turns.
+`ratio` is our tokens a second by its. Over the first steps our tokens have to be its own choice, as far as rounding
+goes: the score that it gives its best token exceeds the score that it gives ours by `regret` on average, in standard
+deviations of its scores, where another computation would make 3 or 4. Above 1e-4 in FP32, or 0.1 where weights or cache
+are rounded, there is no ratio, and the status is 2. On a CPU, which others may use meanwhile, the two take turns.
+
+With --speculative a step is a round: modules draft, and the decoder keeps what it agrees with. Random modules guess
+nothing right: what is timed is a round's cost, which a trained model's accepted tokens divide.
 """
 
 import argparse
@@ -30,6 +33,7 @@ import torch
 
 from benchmarks.clock import StepClock
 from benchmarks.decoding.comparison import Agreement, Theirs, take_steps
+from benchmarks.decoding.kernels import N_PROFILED, KernelTimes
 from benchmarks.decoding.ours import OurDecoding, OurPrefill
 from benchmarks.decoding.reading import Reading, step_reading
 from benchmarks.decoding.workload import DTYPES, DecodingWorkload, compose_decoding
@@ -73,33 +77,46 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         RefusedError: a setting cannot be, or the two do not compute the same.
     """
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise RefusedError("torch sees no GPU; add --device cpu.")
+    _check(arguments)
     device = torch.device(arguments.device)
     warm_up = PREFILL_WARM_UP if arguments.prefill else WARM_UP
     n_steps = warm_up + (arguments.steps or (PREFILLS if arguments.prefill else STEPS[arguments.device]))
-    workload = _compose(arguments, n_steps)
+    workload = _compose(arguments, n_steps + (N_PROFILED if arguments.profile else 0))
     decoder = workload.build(device)
     log.info("The decoder has its weights.")
-    ours = (OurPrefill if arguments.prefill else OurDecoding)(decoder, workload, StepClock(device))
-    about = ours.facts()
+    clock = StepClock(device)
+    ours: OurDecoding | OurPrefill
+    if arguments.prefill:
+        ours = OurPrefill(decoder, workload, clock)
+    else:
+        ours = OurDecoding(decoder, workload, clock, arguments.profile)
     meet = None if arguments.peer is None else _opponent(arguments, decoder, workload, device)
     # Two caches find no room on one GPU, which nobody disturbs: there the peer comes afterwards.
     turn = TURN if device.type == "cpu" else n_steps
     outcome = take_steps(ours, meet, n_steps, turn, warm_up)
-    n_tokens = workload.batch * (workload.context if arguments.prefill else 1)
-    result = _describe(arguments, workload) | about | _summarise(ours.clock, warm_up, n_tokens)
-    if not arguments.prefill:
-        result |= _reading(step_reading(decoder, workload), result["step_ms"], copy_bandwidth(device))
+    result = _describe(arguments, workload) | ours.facts() | _summarise(clock, warm_up, ours.tokens_per_step())
+    if isinstance(ours, OurDecoding) and not workload.n_drafts:
+        result |= _reading(step_reading(decoder, workload), result["step_ms"], copy_bandwidth(device), ours.kernels)
     if outcome is None:
         return result
     theirs, agreement = outcome
+    n_tokens = workload.batch * (workload.context if arguments.prefill else 1)
     return result | _compare(arguments, result, _summarise(theirs.clock, warm_up, n_tokens), agreement)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what would be timed otherwise than it was asked for."""
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise RefusedError("torch sees no GPU; add --device cpu.")
+    if arguments.profile and (arguments.device == "cpu" or arguments.prefill):
+        raise RefusedError("Kernels are those of steps on a GPU; leave out --profile.")
+    if arguments.speculative and arguments.prefill:
+        raise RefusedError("Prompts are not speculated about; leave out --speculative or --prefill.")
 
 
 def _compose(arguments: argparse.Namespace, n_steps: int) -> DecodingWorkload:
     precision = arguments.precision or PRECISION[arguments.device]
-    overrides = [f"model={arguments.preset}", "model.num_nextn_predict_layers=0"]
+    overrides = [f"model={arguments.preset}", f"model.num_nextn_predict_layers={arguments.speculative}"]
     try:
         return compose_decoding(overrides, precision, arguments.batch, arguments.context, n_steps, arguments.fp8_cache)
     except ValueError as error:
@@ -120,7 +137,7 @@ def _opponent(
     return meet
 
 
-def _summarise(clock: StepClock, warm_up: int, n_tokens: int) -> dict[str, Any]:
+def _summarise(clock: StepClock, warm_up: int, n_tokens: float) -> dict[str, Any]:
     """The figures that both sides have, of steps of so many tokens."""
     times = sorted(clock.milliseconds()[warm_up:])
     median = statistics.median(times)
@@ -133,9 +150,18 @@ def _summarise(clock: StepClock, warm_up: int, n_tokens: int) -> dict[str, Any]:
     }
 
 
-def _reading(reading: Reading, step_ms: float, bandwidth: float) -> dict[str, Any]:
-    """What a step has to read, and what share of the time it takes at the speed of a large copy."""
-    return {
+def _reading(reading: Reading, step_ms: float, bandwidth: float, kernels: KernelTimes | None) -> dict[str, Any]:
+    """What a step has to read, and what share of its time that takes at the speed of a large copy."""
+    attention = {}
+    if kernels is not None:
+        sys.stderr.write("\n" + kernels.table())
+        share = 1000 * reading.cache / bandwidth / kernels.attention_ms if kernels.attention_ms else None
+        attention = {
+            "kernel_ms": round(kernels.milliseconds.total(), 4),
+            "attention_ms": round(kernels.attention_ms, 4),
+            "attention_share_of_bandwidth": None if share is None else round(share, 3),
+        }
+    return attention | {
         "gb_of_weights": round(reading.weights / 1e9, 4),
         "gb_of_cache": round(reading.cache / 1e9, 4),
         "copy_gb_per_second": round(bandwidth / 1e9, 1),
@@ -160,7 +186,7 @@ def _compare(
         )
     return {
         "peer": arguments.peer,
-        "ratio": round(theirs["step_ms"] / ours["step_ms"], 3),
+        "ratio": round(ours["tokens_per_second"] / theirs["tokens_per_second"], 3),
         arguments.peer: theirs,
         "agreement": {name: round(value, 6) for name, value in asdict(agreement).items()},
     }
@@ -176,6 +202,7 @@ def _describe(arguments: argparse.Namespace, workload: DecodingWorkload) -> dict
         "threads": torch.get_num_threads(),
         "precision": workload.precision,
         "fp8_cache": workload.fp8_cache,
+        "speculative": workload.n_drafts,
         "batch": workload.batch,
         "context": workload.context,
         "parameters": counts.total,
@@ -212,7 +239,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=_count, default=1, help="rows")
     add("--context", type=_count, default=2048, help="tokens of a row before the first step")
     add("--fp8-cache", action="store_true", help="keep our latents in FP8")
+    add(
+        "--speculative", nargs="?", type=_count, const=1, default=0, metavar="DEPTH", help="draft so many tokens a step"
+    )
     add("--prefill", action="store_true", help="time prompts instead of what follows them")
+    add("--profile", action="store_true", help="write a table of a GPU's kernels to stderr")
     add("--steps", type=_count, help="timed steps, after the first few")
     add("--peer", choices=PEERS, help="a code base to compare with")
     return parser

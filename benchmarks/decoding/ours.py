@@ -4,11 +4,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.clock import StepClock
+from benchmarks.decoding.kernels import KernelTimes, kernel_times
 from benchmarks.decoding.workload import DecodingWorkload
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.engine import Engine
 from lightning_modules.model.decoding.prefill import prefill
+from lightning_modules.model.decoding.speculation import Acceptance
 from lightning_modules.model.sampling_configuration import SamplingConfig
 
 GREEDY = SamplingConfig(temperature=0.0)
@@ -20,18 +22,41 @@ class OurDecoding:
     """Continues all rows greedily, and keeps what they say.
 
     Args:
-        decoder: the model.
+        decoder: the model. With prediction modules it speculates, and every row's beginning is computed by itself.
         workload: the rows.
         clock: of the steps.
+        is_profiled: whether a few steps more are profiled in the end.
+
+    Attributes:
+        kernels: of the steps that were profiled.
     """
 
-    def __init__(self, decoder: Decoder, workload: DecodingWorkload, clock: StepClock) -> None:
+    def __init__(
+        self, decoder: Decoder, workload: DecodingWorkload, clock: StepClock, is_profiled: bool = False
+    ) -> None:
         self.clock = clock
-        self.cache, self.prefill_ms = filled_cache(decoder, workload, clock.device)
-        self._engine = Engine(decoder, workload.batch, workload.capacity, GREEDY, cache=self.cache)
+        self.kernels: KernelTimes | None = None
+        self._is_profiled = is_profiled
+        self._acceptance = Acceptance() if workload.n_drafts else None
         self._said: list[list[int]] = [[] for _ in range(workload.batch)]
-        own = workload.own_tokens().to(clock.device)
-        self._engine.join(list(own), [workload.n_steps] * workload.batch, [0] * workload.batch)
+        cache, self._facts = None, {}
+        prompts = workload.rows()
+        if self._acceptance is None:
+            cache, prefill_ms = filled_cache(decoder, workload, clock.device)
+            self._facts = {"cache_gib": _gib(cache), "prefill_ms": round(prefill_ms, 3)}
+            prompts = workload.own_tokens()
+        self._engine = Engine(
+            decoder,
+            workload.batch,
+            workload.capacity,
+            GREEDY,
+            fp8_cache=workload.fp8_cache,
+            cache=cache,
+            prefill_chunk_size=CHUNK,
+            acceptance=self._acceptance,
+        )
+        n_new = [workload.capacity - workload.context] * workload.batch
+        self._engine.join(list(prompts.to(clock.device)), n_new, [0] * workload.batch)
 
     def step(self) -> None:
         """Launch a step, and fetch what has arrived meanwhile."""
@@ -40,18 +65,30 @@ class OurDecoding:
         self._keep(wait=False)
         self.clock.stop()
 
-    def facts(self) -> dict[str, float]:
-        """How large the cache is, and how long computing the shared beginning once took."""
-        return {"cache_gib": _gib(self.cache), "prefill_ms": round(self.prefill_ms, 3)}
+    def tokens(self) -> Tensor:
+        """What all rows have said so far [B, n]; what some have said beyond that is left out."""
+        self._keep(wait=True)
+        shortest = min(map(len, self._said))
+        return torch.tensor([said[:shortest] for said in self._said], device=self.clock.device)
 
     def release(self) -> None:
         """Let go of the cache, and of the graphs over it."""
-        del self._engine, self.cache
+        if self._is_profiled:
+            self.kernels = kernel_times(self._engine.step)
+        del self._engine
 
-    def tokens(self) -> Tensor:
-        """What the rows have said so far [B, n]."""
-        self._keep(wait=True)
-        return torch.tensor(self._said, device=self.clock.device)
+    def facts(self) -> dict[str, float]:
+        """How large the cache is, how long computing the shared beginning once took, and how drafts have fared."""
+        if self._acceptance is None:
+            return self._facts
+        return {
+            "acceptance": round(self._acceptance.rate, 4),
+            "tokens_per_round": round(self._acceptance.tokens_per_round, 4),
+        }
+
+    def tokens_per_step(self) -> float:
+        """Of all rows together, on average."""
+        return sum(map(len, self._said)) / self.clock.n_steps
 
     def _keep(self, wait: bool) -> None:
         for spoken in self._engine.read(wait):
@@ -72,6 +109,7 @@ class OurPrefill:
         self.clock = clock
         self.prompts = workload.prompts().to(clock.device)
         self.cache = _empty_cache(workload, workload.batch, workload.context, clock.device)
+        self._gib = _gib(self.cache)
         self._said: list[Tensor] = []
 
     def step(self) -> None:
@@ -84,7 +122,11 @@ class OurPrefill:
 
     def facts(self) -> dict[str, float]:
         """How large the cache is."""
-        return {"cache_gib": _gib(self.cache)}
+        return {"cache_gib": self._gib}
+
+    def tokens_per_step(self) -> float:
+        """Of all prompts together."""
+        return self.prompts.numel()
 
     def release(self) -> None:
         """Let go of the cache."""

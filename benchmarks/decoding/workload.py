@@ -46,8 +46,17 @@ class DecodingWorkload:
 
     @property
     def capacity(self) -> int:
-        """Tokens that a row has in the end."""
-        return self.context + self.n_steps
+        """Tokens that a row has in the end, at most."""
+        return self.context + self.n_steps * (1 + self.n_drafts)
+
+    @property
+    def n_drafts(self) -> int:
+        """Tokens that are drafted in a step; none: the decoder does not speculate."""
+        return self.decoder.num_nextn_predict_layers
+
+    def rows(self) -> Tensor:
+        """The contexts whole [B, T]."""
+        return torch.cat((self.shared_tokens().expand(self.batch, -1), self.own_tokens()), dim=1)
 
     def shared_tokens(self) -> Tensor:
         """What all rows begin with [1, T]."""

@@ -1,6 +1,7 @@
 """DeepseekV3ForCausalLM of transformers, with our architecture and weights."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import transformers
@@ -21,16 +22,17 @@ def build_model(
     Args:
         decoder: our architecture.
         weights: ours by their names, whole, of the type that it shall compute in; where they lie on `device` already,
-            they become its own. Statistics of ours that it does not know are left aside.
+            they become its own. Prediction modules and statistics of ours are left aside.
         device: where it shall compute.
     """
+    alone = replace(decoder, num_nextn_predict_layers=0)
     config = transformers.DeepseekV3Config(
-        **huggingface_config(decoder, SPECIAL_TOKENS, "float32"), attn_implementation="sdpa"
+        **huggingface_config(alone, SPECIAL_TOKENS, "float32"), attn_implementation="sdpa"
     )
     with torch.device("meta"):
         model = transformers.DeepseekV3ForCausalLM(config)
-    known = {published_name(name, decoder): tensor for name, tensor in weights.items() if EXPERT_LOADS not in name}
-    model.load_state_dict(known, strict=True, assign=True)
+    known = [name for name in weights if EXPERT_LOADS not in name and not name.startswith("mtp.")]
+    model.load_state_dict({published_name(name, alone): weights[name] for name in known}, strict=True, assign=True)
     model.tie_weights()
     # What is no weight was made on the meta device: its angles.
     model.model.rotary_emb = type(model.model.rotary_emb)(config)

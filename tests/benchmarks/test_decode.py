@@ -28,7 +28,7 @@ def test_the_command_prints_one_line_and_says_what_transformers_does() -> None:
     assert result["share_of_bandwidth"] > 0
 
 
-@pytest.mark.parametrize("options", [("--fp8-cache",), ("--precision", "bf16"), ("--prefill",)])
+@pytest.mark.parametrize("options", [("--fp8-cache",), ("--precision", "bf16"), ("--speculative", "2"), ("--prefill",)])
 def test_other_ways_of_decoding_agree_too(options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
     decode.main([*SMALLEST, *PEER, *options])
@@ -63,6 +63,8 @@ def test_no_ratio_where_the_peer_would_say_something_else(
         (("--context", "0"), "argument --context"),
         (("--context", "1"), "context is 1"),
         (("--preset", "huge"), "invalid choice: 'huge'"),
+        (("--profile",), "leave out --profile"),
+        (("--speculative", "--prefill"), "leave out --speculative"),
     ],
 )
 def test_what_cannot_be_timed_is_refused_in_a_sentence(
