@@ -85,17 +85,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     decoder = workload.build(device)
     log.info("The decoder has its weights.")
     clock = StepClock(device)
-    ours: OurDecoding | OurPrefill
-    if arguments.prefill:
-        ours = OurPrefill(decoder, workload, clock)
-    else:
-        ours = OurDecoding(decoder, workload, clock, arguments.profile)
+    ours = (OurPrefill if arguments.prefill else OurDecoding)(decoder, workload, clock, arguments.profile)
     meet = None if arguments.peer is None else _opponent(arguments, decoder, workload, device)
     # Two caches find no room on one GPU, which nobody disturbs: there the peer comes afterwards.
     turn = TURN if device.type == "cpu" else n_steps
     outcome = take_steps(ours, meet, n_steps, turn, warm_up)
     result = _describe(arguments, workload) | ours.facts() | _summarise(clock, warm_up, ours.tokens_per_step())
-    if isinstance(ours, OurDecoding) and not workload.n_drafts:
+    if ours.kernels is not None:
+        sys.stderr.write("\n" + ours.kernels.table())
+        result |= {"kernel_ms": round(ours.kernels.milliseconds.total(), 4)}
+    if not arguments.prefill and not workload.n_drafts:
         result |= _reading(step_reading(decoder, workload), result["step_ms"], copy_bandwidth(device), ours.kernels)
     if outcome is None:
         return result
@@ -108,8 +107,8 @@ def _check(arguments: argparse.Namespace) -> None:
     """Refuse what would be timed otherwise than it was asked for."""
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise RefusedError("torch sees no GPU; add --device cpu.")
-    if arguments.profile and (arguments.device == "cpu" or arguments.prefill):
-        raise RefusedError("Kernels are those of steps on a GPU; leave out --profile.")
+    if arguments.profile and arguments.device == "cpu":
+        raise RefusedError("Kernels are those of a GPU; leave out --profile.")
     if arguments.speculative and arguments.prefill:
         raise RefusedError("Prompts are not speculated about; leave out --speculative or --prefill.")
 
@@ -154,10 +153,8 @@ def _reading(reading: Reading, step_ms: float, bandwidth: float, kernels: Kernel
     """What a step has to read, and what share of its time that takes at the speed of a large copy."""
     attention = {}
     if kernels is not None:
-        sys.stderr.write("\n" + kernels.table())
         share = 1000 * reading.cache / bandwidth / kernels.attention_ms if kernels.attention_ms else None
         attention = {
-            "kernel_ms": round(kernels.milliseconds.total(), 4),
             "attention_ms": round(kernels.attention_ms, 4),
             "attention_share_of_bandwidth": None if share is None else round(share, 3),
         }

@@ -34,7 +34,7 @@ class KernelTimes:
         return "\n".join(lines) + "\n"
 
 
-def kernel_times(step: Callable[[], None]) -> KernelTimes:
+def kernel_times(step: Callable[[], object]) -> KernelTimes:
     """Of `N_PROFILED` more steps on a GPU."""
     with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         for _ in range(N_PROFILED):

@@ -14,8 +14,8 @@ from lightning_modules.model.decoding.speculation import Acceptance
 from lightning_modules.model.sampling_configuration import SamplingConfig
 
 GREEDY = SamplingConfig(temperature=0.0)
-# Tokens of a long beginning that are computed at a time.
-CHUNK = 4096
+# Tokens of a row that are computed at a time; as many in all rows together where there are several.
+CHUNK = 32768
 
 
 class OurDecoding:
@@ -102,11 +102,20 @@ class OurPrefill:
         decoder: the model.
         workload: the rows.
         clock: of the prefills.
+        is_profiled: whether a few prefills more are profiled in the end.
+
+    Attributes:
+        kernels: of the prefills that were profiled.
     """
 
-    def __init__(self, decoder: Decoder, workload: DecodingWorkload, clock: StepClock) -> None:
+    def __init__(
+        self, decoder: Decoder, workload: DecodingWorkload, clock: StepClock, is_profiled: bool = False
+    ) -> None:
         self.decoder = decoder
         self.clock = clock
+        self.kernels: KernelTimes | None = None
+        self._is_profiled = is_profiled
+        self._chunk = max(CHUNK // workload.batch, 1)
         self.prompts = workload.prompts().to(clock.device)
         self.cache = _empty_cache(workload, workload.batch, workload.context, clock.device)
         self._gib = _gib(self.cache)
@@ -114,11 +123,9 @@ class OurPrefill:
 
     def step(self) -> None:
         """Prefill all prompts."""
-        self.cache.truncate(0)
         self.clock.start()
-        logits = prefill(self.decoder, self.prompts, self.cache, CHUNK)
+        self._said.append(self._prefill())
         self.clock.stop()
-        self._said.append(logits.argmax(-1))
 
     def facts(self) -> dict[str, float]:
         """How large the cache is."""
@@ -128,8 +135,15 @@ class OurPrefill:
         """Of all prompts together."""
         return self.prompts.numel()
 
+    def _prefill(self) -> Tensor:
+        """The tokens that continue the prompts [B]."""
+        self.cache.truncate(0)
+        return prefill(self.decoder, self.prompts, self.cache, self._chunk).argmax(-1)
+
     def release(self) -> None:
         """Let go of the cache."""
+        if self._is_profiled:
+            self.kernels = kernel_times(self._prefill)
         del self.cache
 
     def tokens(self) -> Tensor:
