@@ -8,7 +8,8 @@ Suffixes: B rows, T new tokens of each, N = B · T, S cached tokens, H heads, R 
 D hidden, I intermediate, K chosen experts a token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,9 @@ from lightning_modules.model.experts import FeedForward, GroupedExperts, Mixture
 from lightning_modules.model.norm import RMSNorm
 from lightning_modules.model.rotary import rotary_cos_sin, turn
 from lightning_modules.model.router import HierarchicalRouter
+
+# Products of fewer rows gain nothing by a second thread, and wait for it wherever another process has its core.
+ROWS_FOR_THREADS = 8
 
 
 class Places(NamedTuple):
@@ -57,6 +61,10 @@ class CpuStep:
 
     def __call__(self, tokens: Tensor, cache: LatentCache) -> Tensor:
         """Append `tokens` [B, T] to what `cache` holds, and return their hidden states [B, T, D]."""
+        with _threads_for(tokens.numel()):
+            return self._extend(tokens, cache)
+
+    def _extend(self, tokens: Tensor, cache: LatentCache) -> Tensor:
         places = self._places(cache, tokens.shape[1])
         hidden = F.embedding(tokens.flatten(), self._embedding)
         for layer, (attention, feed_forward) in enumerate(self._layers):
@@ -86,6 +94,18 @@ def applies_to(decoder: Decoder) -> bool:
     """Whether the decoder lies whole on a CPU, in a type that may be summed in, and its attention can be absorbed."""
     parameters = (parameter.detach() for parameter in decoder.parameters())
     return decoder.config.qk_rope_head_dim > 0 and all(map(by_hand.applies_to, parameters))
+
+
+@contextmanager
+def _threads_for(n_rows: int) -> Iterator[None]:
+    """As many threads as torch has been given, or one where the others would only be waited for."""
+    given = torch.get_num_threads()
+    if n_rows < ROWS_FOR_THREADS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(given)
 
 
 class _Norm:
