@@ -49,9 +49,9 @@ def speak(
     prompts = choose_prompts(test, list(recorded), config.n_prompted, prompt_frames, seed)
     vocabulary = test.vocabulary
     starts = [prompt.codes[:prompt_frames] for prompt in prompts]
-    continued = generate_codes(decoder, vocabulary, starts, frames, sampling, seed, config.batch_size, context)
-    nothing = [prompts[0].codes[:0]] * config.n_unprompted
-    unprompted = generate_codes(decoder, vocabulary, nothing, frames, sampling, seed + 1, config.batch_size, context)
+    starts += [prompts[0].codes[:0]] * config.n_unprompted
+    generated = generate_codes(decoder, vocabulary, starts, frames, sampling, seed, config.batch_size, context)
+    continued, unprompted = generated[: len(prompts)], generated[len(prompts) :]
     through_codec = decode_all(codec, [prompt.codes for prompt in prompts], "decoding real")
     continuations = decode_all(codec, continued, "decoding continuations")
     spoken = decode_all(codec, unprompted, "decoding unprompted")

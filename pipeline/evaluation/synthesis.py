@@ -1,14 +1,15 @@
 """Speech that a decoder makes up, as codes."""
 
+from collections import deque
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.decoding.generation import generate
+from lightning_modules.model.decoding.engine import Engine
+from lightning_modules.model.decoding.generation import N_STEPS_AHEAD, draw_seeds
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.tokens.vocabulary import Special, Vocabulary
 
@@ -43,22 +44,53 @@ def generate_codes(
     Returns:
         Codes [F, Q] of each utterance, its prompt included.
     """
-    device = decoder.embed_tokens.weight.device
-    generator = torch.Generator().manual_seed(seed)
-    allowed = vocabulary.allowed_mask().to(device)
-    utterances = []
-    progress = tqdm(total=len(prompts), desc="generating", unit="utterance")
-    for start in range(0, len(prompts), batch_size):
-        batch = [opening_tokens(vocabulary, codes) for codes in prompts[start : start + batch_size]]
-        lengths = torch.tensor([len(tokens) for tokens in batch])
-        padded = pad_sequence(batch, batch_first=True, padding_value=Special.PAD).to(device)
-        n_new = n_frames * vocabulary.n_codebooks + 1 - int(lengths.min())
-        steps = list(
-            generate(decoder, padded, n_new, sampling, allowed, Special.EOS, generator, lengths, context=context)
-        )
-        new = torch.stack(steps, dim=1).cpu() if steps else padded[:, :0].cpu()
-        rows = [torch.cat((tokens, drawn)) for tokens, drawn in zip(batch, new, strict=True)]
-        utterances += [vocabulary.tokens_to_codes(row)[:n_frames] for row in rows]
-        progress.update(len(batch))
-    progress.close()
-    return utterances
+    device, n_codebooks = decoder.embed_tokens.weight.device, vocabulary.n_codebooks
+    openings = [opening_tokens(vocabulary, codes) for codes in prompts]
+    n_new = [n_frames * n_codebooks + 1 - len(tokens) for tokens in openings]
+    engine = Engine(
+        decoder,
+        n_rows=min(batch_size, len(prompts)),
+        capacity=n_frames * n_codebooks + 1,
+        sampling=sampling,
+        allowed=vocabulary.allowed_mask().to(device),
+        end_token=Special.EOS,
+        context=context,
+    )
+    seeds = draw_seeds(len(prompts), torch.Generator().manual_seed(seed))
+    continued = continue_all(engine, openings, n_new, seeds, N_STEPS_AHEAD if device.type == "cuda" else 0)
+    utterances = [tokens.tolist() + new for tokens, new in zip(openings, continued, strict=True)]
+    return [vocabulary.tokens_to_codes(torch.tensor(tokens))[:n_frames] for tokens in utterances]
+
+
+def continue_all(
+    engine: Engine, prompts: Sequence[Tensor], n_new: Sequence[int], seeds: Sequence[int], n_steps_ahead: int
+) -> list[list[int]]:
+    """Continue every prompt, of which there may be more than rows: one sits down where another has ended.
+
+    Args:
+        engine: in which nobody sits.
+        prompts: tokens [T] of each.
+        n_new: how many tokens are added to each at most.
+        seeds: of each one's random numbers.
+        n_steps_ahead: steps that are launched before the first of them is read.
+
+    Returns:
+        What was added to each.
+    """
+    said: list[list[int]] = [[] for _ in prompts]
+    waiting = deque(number for number, n in enumerate(n_new) if n > 0)
+    seated: dict[int, int] = {}
+    with tqdm(total=len(waiting), desc="generating", unit="utterance") as progress:
+        while waiting or seated:
+            next_ones = [waiting.popleft() for _ in engine.free_rows if waiting]
+            if next_ones:
+                joining = [prompts[n] for n in next_ones], [n_new[n] for n in next_ones], [seeds[n] for n in next_ones]
+                seated.update(zip(engine.join(*joining), next_ones, strict=True))
+            for _ in range(engine.n_unread, n_steps_ahead + 1):
+                engine.step()
+            for row, tokens, has_ended in engine.read_step():
+                said[seated[row]] += tokens
+                if has_ended:
+                    del seated[row]
+                    progress.update()
+    return said

@@ -73,10 +73,9 @@ class CpuStep:
         return self._norm(hidden).view(*tokens.shape, -1)
 
     def _places(self, cache: LatentCache, n_tokens: int) -> Places:
-        positions = cache.positions(n_tokens)
-        angles = self._angles_up_to(cache.extent(n_tokens))[positions.flatten()]
-        lengths = set(cache.lengths.tolist())
-        start = lengths.pop() if len(lengths) == 1 and cache.latent_scale is None else None
+        positions, lengths = cache.positions(n_tokens), cache.lengths.tolist()
+        angles = self._angles_up_to(max(lengths) + n_tokens)[positions.flatten()]
+        start = lengths[0] if len(set(lengths)) == 1 and cache.latent_scale is None else None
         if start is not None and n_tokens == 1:
             return Places(angles, start, None)
         keys = torch.arange(cache.extent(n_tokens) if start is None else start + n_tokens)
