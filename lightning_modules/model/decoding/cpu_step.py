@@ -19,7 +19,7 @@ from torch import Tensor
 from lightning_modules.model import by_hand
 from lightning_modules.model.attention import LatentAttention
 from lightning_modules.model.cache import LatentCache
-from lightning_modules.model.decoder import Block, Decoder
+from lightning_modules.model.decoder import Block, Decoder, PredictionModule
 from lightning_modules.model.dispatch import LocalDispatcher
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts, grouped_linear
 from lightning_modules.model.norm import RMSNorm
@@ -56,6 +56,8 @@ class CpuStep:
         self._embedding = decoder.embed_tokens.weight.detach()
         blocks = [block for block in decoder.layers if isinstance(block, Block)]
         self._layers = [(_Attention(block), _feed_forward(block)) for block in blocks]
+        modules = [module for module in decoder.mtp if isinstance(module, PredictionModule)]
+        self._modules = [(module, _Attention(module.block), _feed_forward(module.block)) for module in modules]
         self._norm = _Norm(decoder.norm)
         self._angles = torch.empty(0)
 
@@ -71,6 +73,15 @@ class CpuStep:
             hidden = feed_forward(attention(hidden, places, cache, layer))
         cache.advance(tokens.shape[1])
         return self._norm(hidden).view(*tokens.shape, -1)
+
+    def ahead(self, depth: int, hidden: Tensor, tokens: Tensor, cache: LatentCache) -> Tensor:
+        """See `RowStep`."""
+        module, attention, feed_forward = self._modules[depth - 1]
+        places = self._places(cache, tokens.shape[1])
+        embedded = F.embedding(tokens, self._embedding)
+        joined = module.eh_proj(torch.cat((module.enorm(embedded), module.hnorm(hidden)), dim=-1))
+        output = feed_forward(attention(joined.flatten(0, 1), places, cache, depth - 1))
+        return module.norm(output).view_as(hidden)
 
     def _places(self, cache: LatentCache, n_tokens: int) -> Places:
         positions, lengths = cache.positions(n_tokens), cache.lengths.tolist()

@@ -3,12 +3,14 @@
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.model.cache import LatentCache
-from lightning_modules.model.decoder import Block, Decoder
+from lightning_modules.model.decoder import Block, Decoder, PredictionModule
 from lightning_modules.model.decoding.gpu_attention import GpuAttention, Place
 from lightning_modules.model.decoding.gpu_network import GpuDense, GpuMixture
+from lightning_modules.model.decoding.gpu_weights import weight_of
 from lightning_modules.model.dispatch import LocalDispatcher
 from lightning_modules.model.experts import GroupedExperts, MixtureOfExperts, grouped_linear
 from lightning_modules.model.kernels.step_inputs import step_inputs
@@ -29,15 +31,29 @@ class GpuStep:
         self.frequencies = inverse_frequencies(config, self.embedding.device)
         self.rotary_scale = 1.0 if config.rope_scaling is None else config.rope_scaling.rotary_scale
         self.layers = [_halves_of(cast(Block, block)) for block in decoder.layers]
+        modules = [cast(PredictionModule, module) for module in decoder.mtp]
+        self.modules = [(module, *_halves_of(module.block)) for module in modules]
 
     def __call__(self, tokens: Tensor, cache: LatentCache) -> Tensor:
         """Append `tokens` [B, T] to what `cache` holds: hidden states [B, T, D] behind the last norm."""
-        inputs = step_inputs(tokens, self.embedding, cache.lengths, self.frequencies, self.rotary_scale)
-        hidden, place = inputs[0], Place(cache, tokens.shape[1], *inputs[1:])
+        hidden, place = self._begin(tokens, cache)
         for index, (attend, feed_forward) in enumerate(self.layers):
             hidden = feed_forward(attend(hidden, place, index))
         cache.advance(tokens.shape[1])
         return self.norm(hidden).view(*tokens.shape, -1)
+
+    def ahead(self, depth: int, hidden: Tensor, tokens: Tensor, cache: LatentCache) -> Tensor:
+        """See `RowStep`."""
+        module, attend, feed_forward = self.modules[depth - 1]
+        embedded, place = self._begin(tokens, cache)
+        both = torch.cat((module.enorm(embedded), module.hnorm(hidden.flatten(0, 1))), dim=-1)
+        joined = F.linear(both, weight_of(module.eh_proj))
+        return module.norm(feed_forward(attend(joined, place, depth - 1))).view_as(hidden)
+
+    def _begin(self, tokens: Tensor, cache: LatentCache) -> tuple[Tensor, Place]:
+        """The tokens' embeddings [N, D], and where they sit."""
+        embedded, *angles = step_inputs(tokens, self.embedding, cache.lengths, self.frequencies, self.rotary_scale)
+        return embedded, Place(cache, tokens.shape[1], *angles)
 
 
 def applies_to(decoder: Decoder) -> bool:

@@ -23,7 +23,7 @@ def allow(logits: Tensor, allowed: Tensor | None, indices: Tensor) -> Tensor:
 
 
 def sample(logits: Tensor, config: SamplingConfig, chances: Tensor) -> Tensor:
-    """Draw one token a row from `logits` [B, V], by `chances` [B] from 0 to below 1; returns [B]."""
+    """Draw a token from each of `logits` [..., V], by `chances` [...] from 0 to below 1; returns [...]."""
     if config.temperature == 0:
         return logits.argmax(dim=-1)
     return draw(token_probabilities(logits, config), chances)
@@ -71,7 +71,3 @@ class TokenSource:
     def draw(self, logits: Tensor, places: Tensor, chances: Tensor) -> Tensor:
         """Draw the tokens at `places` [B] of rows, from their logits [B, V], by chances [B]; returns [B]."""
         return sample(allow(logits, self.allowed, places), self.sampling, chances)
-
-    def probabilities(self, logits: Tensor, places: Tensor) -> Tensor:
-        """The distributions [..., V] of the tokens at `places` [...] of rows, from their logits [..., V]."""
-        return token_probabilities(allow(logits, self.allowed, places), self.sampling)

@@ -19,7 +19,7 @@ from lightning_modules.model.attention import cached_inputs
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.prefill import extend_in_chunks, rows_of
-from lightning_modules.model.decoding.sampling import TokenSource, draw
+from lightning_modules.model.decoding.sampling import TokenSource, allow, draw, sample, token_probabilities
 from lightning_modules.model.decoding.state import DRAFTING, DRAWING, JUDGING, RowState
 from lightning_modules.model.decoding.step import RowStep
 
@@ -139,35 +139,37 @@ class Speculation:
 
     def step(self, state: RowState, longest: int) -> None:
         """See `Program`."""
-        drafted, draft = self._draft(state, longest)
+        draft = self._draft(state, longest)
+        places = state.next_places(self.width)
+        drafted = state.tokens.gather(1, places[:, :-1])
         self.cache.hold(state.held(), longest)
         hidden = self.extend(torch.cat((state.last_tokens(), drafted), dim=1), self.cache)
-        places = state.next_places(self.width)
-        target = self.source.probabilities(self.decoder.lm_head(hidden), places)
-        judging, drawing = (state.chances_of(use, places) for use in (JUDGING, DRAWING))
-        tokens, n_accepted = verify(drafted, draft, target, judging[:, :-1], drawing)
+        target = allow(self.decoder.lm_head(hidden), self.source.allowed, places)
+        if self.source.sampling.temperature == 0:
+            tokens, n_accepted = agree(drafted, target.argmax(dim=-1))
+        else:
+            p, q = (token_probabilities(logits, self.source.sampling) for logits in (target, draft))
+            judging, drawing = state.chances_of(JUDGING, places[:, :-1]), state.chances_of(DRAWING, places)
+            tokens, n_accepted = verify(drafted, q, p, judging, drawing)
         self.recent.copy_(_rows_from(torch.cat((self.recent, hidden), dim=1), n_accepted + 1, 2 * self.depth))
         state.add(tokens, n_accepted + 1, self.source.end_token)
 
-    def _draft(self, state: RowState, longest: int) -> tuple[Tensor, Tensor]:
-        """Tokens [B, D] that may come next, also as `state` now has them, and what they were drawn from [B, D, V]."""
+    def _draft(self, state: RowState, longest: int) -> Tensor:
+        """Let `state` have tokens that may come next, and return the logits [B, D, V] that they were drawn from."""
         held, n_recent = state.held(), 2 * self.depth
         first = (held - n_recent).clamp_min(0)
         hidden = _rows_from(self.recent, first - (held - n_recent), n_recent)
         last = (held - 1 - first).clamp_min(0)
         self.drafting_cache.hold(first, max(longest - n_recent, 0))
-        inputs = cached_inputs(self.decoder.config, self.drafting_cache, n_recent)
         ahead = (state.lengths - 1 - held + first)[:, None] + torch.arange(n_recent, device=first.device)
-        distributions = []
-        for k in range(1, self.width):
-            following = state.tokens.gather(1, ahead + k)
-            hidden = self.decoder.extend_ahead(k, hidden, following, inputs, self.drafting_cache)
-            place = state.lengths[:, None] + k - 1
+        places, draft = state.next_places(self.depth), []
+        for k, place in enumerate(places.split(1, dim=1), start=1):
+            hidden = self.extend.ahead(k, hidden, state.tokens.gather(1, ahead + k), self.drafting_cache)
             logits = self.decoder.lm_head(_rows_from(hidden, last, 1))
-            distributions.append(self.source.probabilities(logits, place))
-            drawn = draw(distributions[-1], state.chances_of(DRAFTING, place))
-            state.tokens.scatter_(1, place, drawn)
-        return state.tokens.gather(1, state.next_places(self.depth)), torch.cat(distributions, dim=1)
+            draft.append(allow(logits, self.source.allowed, place))
+            chances = state.chances_of(DRAFTING, place)
+            state.tokens.scatter_(1, place, sample(draft[-1], self.source.sampling, chances))
+        return torch.cat(draft, dim=1)
 
     def _run_modules(self, hidden: Tensor, tokens: Tensor, cache: LatentCache) -> None:
         """Append positions with the decoder's states `hidden` [B, T, ·] and `tokens` [B, T + D or more] to `cache`."""
@@ -176,6 +178,11 @@ class Speculation:
         for k in range(1, self.width):
             hidden = self.decoder.extend_ahead(k, hidden, tokens[:, k : k + n_tokens], inputs, cache)
         cache.advance(n_tokens)
+
+
+def agree(drafted: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep the drafted tokens [B, D] as long as they are those that the decoder has chosen [B, D + 1]: as `verify`."""
+    return chosen, (drafted == chosen[:, :-1]).cumprod(dim=1).sum(dim=1)
 
 
 def verify(drafted: Tensor, draft: Tensor, target: Tensor, judging: Tensor, drawing: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,28 +1,68 @@
 """One step of decoding: a few new tokens of every row through the decoder."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
+from lightning_modules.model.attention import cached_inputs
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding import cpu_step
 
-RowStep = Callable[[Tensor, LatentCache], Tensor]
+
+class RowStep(Protocol):
+    """A few new tokens a row through the decoder and its prediction modules, in the fastest way there is for these.
+
+    On a GPU nothing may wait for the device nor depend on the lengths otherwise than there: a step is recorded once and
+    replayed as rows grow. What is prepared of weights does not follow them.
+    """
+
+    def __call__(self, tokens: Tensor, cache: LatentCache) -> Tensor:
+        """`Decoder.extend_hidden`.
+
+        Args:
+            tokens: [B, T] what follows those that `cache` holds; T is 1, or more where tokens were drafted.
+            cache: of these rows, whose lengths move on by T.
+
+        Returns:
+            Hidden states [B, T, D], from which `lm_head` scores the next token.
+        """
+        ...
+
+    def ahead(self, depth: int, hidden: Tensor, tokens: Tensor, cache: LatentCache) -> Tensor:
+        """`Decoder.extend_ahead`, over the positions that follow those in the modules' own cache.
+
+        Args:
+            depth: k, from 1.
+            hidden: [B, T, D] what depth k - 1 made of these positions.
+            tokens: [B, T] the token k further on than each position.
+            cache: the modules' cache, a layer a depth, whose lengths stay.
+
+        Returns:
+            Hidden states [B, T, D], from which `lm_head` scores the token k + 1 further on.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PlainStep:
+    """The decoder's own way."""
+
+    decoder: Decoder
+
+    def __call__(self, tokens: Tensor, cache: LatentCache) -> Tensor:
+        """See `RowStep`."""
+        return self.decoder.extend_hidden(tokens, cache)
+
+    def ahead(self, depth: int, hidden: Tensor, tokens: Tensor, cache: LatentCache) -> Tensor:
+        """See `RowStep`."""
+        inputs = cached_inputs(self.decoder.config, cache, tokens.shape[1])
+        return self.decoder.extend_ahead(depth, hidden, tokens, inputs, cache)
 
 
 def row_step(decoder: Decoder) -> RowStep:
-    """`Decoder.extend_hidden`, for a few new tokens a row, in the fastest way that there is for these.
-
-    Args:
-        decoder: the model, in evaluation mode. What is prepared of its weights here does not follow them.
-
-    Returns:
-        A function of the tokens [B, T] that follow those a cache of these rows holds, and the cache, whose lengths move
-        on by T; T is 1, or more where tokens were drafted. It returns hidden states [B, T, D], from which `lm_head`
-        scores the next token. On a GPU it may neither wait for the device nor depend on the lengths otherwise than
-        there: it is recorded once and replayed as rows grow.
-    """
+    """The step of a decoder, in evaluation mode, on the device where it is."""
     if cpu_step.applies_to(decoder):
         return cpu_step.CpuStep(decoder)
     if decoder.embed_tokens.weight.is_cuda:
@@ -31,4 +71,4 @@ def row_step(decoder: Decoder) -> RowStep:
 
         if gpu_step.applies_to(decoder):
             return gpu_step.GpuStep(decoder)
-    return decoder.extend_hidden
+    return PlainStep(decoder)

@@ -75,9 +75,10 @@ def test_drafts_are_what_the_modules_predict_in_the_full_forward(
     draft = Speculation._draft
 
     def recorded(self, state, longest):
-        drafted, distributions = draft(self, state, longest)
-        rounds.append((state.tokens[0, : state.lengths[0]].clone(), drafted[0], distributions[0]))
-        return drafted, distributions
+        logits, length = draft(self, state, longest), int(state.lengths)
+        drafted = state.tokens[0, length : length + depth].clone()
+        rounds.append((state.tokens[0, :length].clone(), drafted, token_probabilities(logits, sampling)[0]))
+        return logits
 
     monkeypatch.setattr(Speculation, "_draft", recorded)
     acceptance = Acceptance()
