@@ -117,7 +117,7 @@ class Engine:
         self._outbox: Outbox[Seat | None] = Outbox()
         # Of what waits for its host nothing can be recorded: it runs kernel by kernel.
         can_record = weight.is_cuda and not decoder.waits_for_host
-        self._recorded = RecordedSteps(self._step_of_first, n_rows) if can_record else None
+        self._recorded = RecordedSteps(_steps_of(self._program, self._state), n_rows) if can_record else None
 
     @property
     def free_rows(self) -> list[int]:
@@ -183,7 +183,7 @@ class Engine:
         if self._recorded is not None:
             self._recorded.run(n_rows)
         else:
-            program, state = self._first(n_rows)
+            program, state = _first(self._program, self._state, n_rows)
             program.step(state, max(map(self._n_seen, seated)))
         for seat in seated:
             seat.n_unread += 1
@@ -215,17 +215,6 @@ class Engine:
             if n_left <= 0:
                 self._seats[seat.row] = None
         return spoken
-
-    def _step_of_first(self, n_rows: int) -> Callable[[], None]:
-        """A step over the first rows that looks at all of their cache, whatever its lengths."""
-        program, state = self._first(n_rows)
-        return lambda: program.step(state, program.room)
-
-    def _first(self, n_rows: int) -> tuple[Program, RowState]:
-        """The program and the state of the first rows."""
-        if n_rows == len(self._seats):
-            return self._program, self._state
-        return self._program.first(n_rows), self._state.first(n_rows)
 
     def _n_seen(self, seat: Seat) -> int:
         """How many tokens of a row the cache may hold; not the last, which a step feeds."""
@@ -272,3 +261,20 @@ class Engine:
     def _padded(self, parts: Sequence[Tensor]) -> Tensor:
         """Tokens [N, T] of all parts side by side, with zeros behind the shorter ones."""
         return pad_sequence(list(parts), batch_first=True).to(self._device)
+
+
+def _first(program: Program, state: RowState, n_rows: int) -> tuple[Program, RowState]:
+    """What continues the first rows."""
+    if n_rows == len(state.lengths):
+        return program, state
+    return program.first(n_rows), state.first(n_rows)
+
+
+def _steps_of(program: Program, state: RowState) -> Callable[[int], Callable[[], None]]:
+    """What steps over so many first rows, and looks at all of their cache, whatever its lengths."""
+
+    def step_of_first(n_rows: int) -> Callable[[], None]:
+        rows = _first(program, state, n_rows)
+        return lambda: rows[0].step(rows[1], program.room)
+
+    return step_of_first
