@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.callbacks.expert_balance import balance_metrics
+from lightning_modules.balance import balance_metrics
 from pipeline.audio.codecs.storage import load_codec
 from pipeline.checkpoints.loading import load_decoder
 from pipeline.configuration.command_line import command, next_command, preparing_command

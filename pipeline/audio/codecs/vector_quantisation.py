@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from tqdm import tqdm
@@ -70,6 +69,9 @@ def fit_residual_codebooks(
             f"{len(vectors)} frames cannot fit codec.codebook_size={codebook_size} entries; "
             "lower it, or give the codec more audio."
         )
+    # It takes seconds to import, and only fitting needs it.
+    from sklearn.cluster import MiniBatchKMeans
+
     residual, codebooks = vectors, []
     with single_threaded():
         for stage in tqdm(range(n_codebooks), desc="Fitting codebooks", unit="codebook", disable=None):

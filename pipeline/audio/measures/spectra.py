@@ -4,7 +4,6 @@ from functools import lru_cache
 
 import numpy as np
 import torchaudio
-from scipy.signal import get_window
 
 HIGHEST_FREQUENCY = 3800.0  # Hz; no measure looks higher, so that none depends on the sample rate
 SILENCE_RMS = 1e-4  # of full scale: -80 dB
@@ -50,8 +49,9 @@ def power_spectra(audio: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
     """Return |STFT|² [F, n_fft // 2 + 1] under a periodic Hann window, of the frames that fit into audio [S]."""
     if len(audio) < n_fft:
         return np.zeros((0, n_fft // 2 + 1))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi / n_fft * np.arange(n_fft))
     frames = np.lib.stride_tricks.sliding_window_view(audio, n_fft)[::hop_length]
-    return np.abs(np.fft.rfft(frames * get_window("hann", n_fft), axis=1)) ** 2
+    return np.abs(np.fft.rfft(frames * window, axis=1)) ** 2
 
 
 def log_mel_spectra(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:

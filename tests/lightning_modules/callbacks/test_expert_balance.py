@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
-from lightning_modules.callbacks.expert_balance import ExpertBalance, balance_metrics, load_cv, max_violation
+from lightning_modules.callbacks.expert_balance import ExpertBalance
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
@@ -70,24 +70,6 @@ class Values(CSVLogger):
         self.rows[step] |= metrics
 
     def save(self) -> None: ...
-
-
-def test_the_measures_of_known_loads() -> None:
-    loads = torch.tensor([[5.0, 5.0, 5.0, 5.0], [20.0, 0.0, 0.0, 0.0], [8.0, 4.0, 6.0, 2.0]])
-    torch.testing.assert_close(max_violation(loads), torch.tensor([0.0, 3.0, 0.6]))
-    reference = np.std(loads.numpy(), axis=1) / np.mean(loads.numpy(), axis=1)
-    np.testing.assert_allclose(load_cv(loads).numpy(), reference, rtol=1e-6)
-    assert load_cv(loads)[1] == pytest.approx(np.sqrt(3))
-
-
-def test_metrics_are_named_by_layer() -> None:
-    metrics = balance_metrics({1: torch.tensor([1.0, 1.0]), 3: torch.tensor([2.0, 0.0])})
-    assert metrics == {
-        "moe/max_violation/layer_1": 0.0,
-        "moe/load_cv/layer_1": 0.0,
-        "moe/max_violation/layer_3": 1.0,
-        "moe/load_cv/layer_3": 1.0,
-    }
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
