@@ -1,11 +1,14 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import soundfile
 import torch
 
 from pipeline.audio.codecs.codec import normalise_loudness
 from pipeline.audio.codecs.mel_rvq import MelRvqCodec
+from pipeline.audio.measures.flatness import spectral_flatness
+from pipeline.audio.measures.frechet import FrechetStatistics, frechet_distance
 
 
 def test_shapes_rates_and_ranges(mel_rvq, speech):
@@ -72,6 +75,42 @@ def test_stream_sounds_like_offline(mel_rvq, speech, convergence, log_distance):
     online, offline = torch.cat([stream.push(codes), stream.finish()]), mel_rvq.decode(codes)
     assert convergence(audio, online) < convergence(audio, offline) + 0.05
     assert log_distance(audio, online) < log_distance(audio, offline) + 0.5
+
+
+def test_a_stream_measures_as_offline_decoding_does_and_has_no_clicks_of_its_own(mel_rvq, speech):
+    utterances = [mel_rvq.encode(normalise_loudness(speech(4.0, seed), -23.0)) for seed in range(200, 208)]
+    offline = [mel_rvq.decode(codes).numpy() for codes in utterances]
+    streamed = []
+    for codes in utterances:
+        stream = mel_rvq.stream()
+        streamed.append(torch.cat([*(stream.push(frame) for frame in codes.split(1)), stream.finish()]).numpy())
+    flatness = [np.median([spectral_flatness(audio, 8000) for audio in body]) for body in (offline, streamed)]
+    assert flatness[1] == pytest.approx(flatness[0], rel=0.1)
+    reference = FrechetStatistics.from_audio([speech(4.0, seed).numpy() for seed in range(300, 308)], 8000)
+    distances = [frechet_distance(FrechetStatistics.from_audio(body, 8000), reference) for body in (offline, streamed)]
+    assert distances[1] < 1.1 * distances[0]
+    # Where a chunk ends, a sample surprises little more than offline; chunks decoded each by itself click.
+    chunk = mel_rvq.config.stream_chunk_frames
+    apart = [torch.cat([mel_rvq.decode(part) for part in codes.split(chunk)]).numpy() for codes in utterances]
+    surprises = [surprises_at(body, chunk * mel_rvq.config.hop_length) for body in (offline, streamed, apart)]
+    for share, factor in ((50, 1.5), (90, 3.0)):
+        usual, at_borders, clicks = (np.percentile(body, share) for body in surprises)
+        assert at_borders < factor * usual < clicks
+
+
+def surprises_at(body, period, order=24, reach=320):
+    """How far the samples around every `period`-th one miss what those before predict, linearly, beside others near."""
+    surprises = []
+    for audio in body:
+        for border in range(period, len(audio) - reach, period):
+            windows = np.lib.stride_tricks.sliding_window_view(audio[border - reach : border + reach], order + 1)
+            past, now = windows[:, :-1].astype(np.float64), windows[:, -1].astype(np.float64)
+            is_near = np.abs(np.arange(order, 2 * reach) - reach) <= 4
+            has_border = np.abs(np.arange(order, 2 * reach) - reach) <= order + 4
+            weights = np.linalg.lstsq(past[~has_border], now[~has_border], rcond=None)[0]
+            missed = np.abs(now - past @ weights)
+            surprises.append(missed[is_near].max() / (np.sqrt(np.mean(missed[~has_border] ** 2)) + 1e-6))
+    return np.array(surprises)
 
 
 def test_stream_waits_for_chunk_and_look_ahead_only(mel_rvq):
