@@ -1,0 +1,318 @@
+"""Attention over latents in FP8: one warp loads tiles of 64 tokens, eight turn them into values, four multiply.
+
+For scores, latents are multiplied as they are by queries in FP8 too, each number of which is the sum of two: no less
+exact than BF16. Values are turned into BF16, which is exact. Scales of latents' tiles stay outside of the products.
+The scores of a tile are on their way while those of the one before are weighed.
+"""
+
+# Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
+# mypy: allow-untyped-defs
+# ruff: noqa: N803, N806
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from lightning_modules.model.kernels.absorbed.hopper_tiles import (
+    load,
+    piece_at,
+    query_part,
+    share_tiles,
+    store,
+    weigh,
+)
+
+# New tokens times heads of a program.
+N_COLUMNS = 16
+COLUMNS = gl.constexpr(N_COLUMNS)
+# Tiles of latents and keys that shared memory has room for.
+STAGES = gl.constexpr(3)
+E4M3_LARGEST = gl.constexpr(448.0)
+SMALLEST = gl.constexpr(1e-30)
+
+
+@gluon.jit
+def attend(
+    query_latent,  # [B, T, H, 512]
+    query_rope,  # [B, T, H, 64]
+    latent,  # descriptor of [tokens, 512] in blocks of 64×128
+    rope_key,  # descriptor of [tokens, 64] in blocks of 64×64
+    latent_row,  # tokens by which rows lie apart
+    rope_row,
+    lengths,  # [B]
+    contexts,  # as in `Pieces`
+    weights,
+    scale,  # of scores whose exponentials are powers of two
+    n_rows,
+    latent_scale,  # FP32 [B, S, 4]
+    scale_row,  # strides
+    scale_token,
+    NEW: gl.constexpr,
+    HEADS: gl.constexpr,
+    ROWS: gl.constexpr,
+    LOWEST: gl.constexpr,
+    num_warps: gl.constexpr,
+):
+    """Attend to a program's share of all tiles, for 16 of the new tokens' heads."""
+    latents = gl.allocate_shared_memory(gl.float8e4nv, [4 * STAGES, 64, 128], latent.layout)
+    rope_keys = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 64, 64], rope_key.layout)
+    values = gl.allocate_shared_memory(gl.bfloat16, [4, 64, 128], rope_key.layout)
+    empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    converted = gl.allocate_shared_memory(gl.int64, [4, 1], mbarrier.MBarrierLayout())
+    consumed = gl.allocate_shared_memory(gl.int64, [4, 1], mbarrier.MBarrierLayout())
+    for stage in gl.static_range(STAGES):
+        mbarrier.init(empty.index(stage), count=2)
+        mbarrier.init(ready.index(stage), count=1)
+    for part in gl.static_range(4):
+        mbarrier.init(converted.index(part), count=1)
+        mbarrier.init(consumed.index(part), count=1)
+    rows = (lengths, n_rows)
+    queries = (query_latent, query_rope, scale)
+    scales = (latent_scale, scale_row, scale_token)
+    shared = (latents, rope_keys, empty, ready)
+    turned = (values, converted, consumed)
+    gl.warp_specialize(
+        [
+            (_attend, (queries, rows, (contexts, weights), scales, shared, turned, NEW, HEADS, ROWS, LOWEST)),
+            (_convert, (shared, turned, rows, NEW, ROWS)),
+            (load, ((latent, rope_key, latent_row, rope_row), shared, rows, NEW, ROWS, STAGES)),
+        ],
+        [8, 1],
+        [96, 40],
+    )
+
+
+@gluon.jit
+def _convert(shared, turned, rows, NEW: gl.constexpr, ROWS: gl.constexpr):
+    """Turn a part of one tile of FP8 after the other into BF16, each once that of the tile before has been consumed."""
+    latents, _, empty, ready = shared
+    values, converted, consumed = turned
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [8, 1], [1, 0])
+    _, tile, stop = share_tiles(rows, NEW, ROWS, 8)
+    stage = 0
+    phase = 0
+    turn = 1
+    for _tile in range(tile, stop):
+        mbarrier.wait(ready.index(stage), phase)
+        for part in gl.static_range(4):
+            held = latents.index(4 * stage + part).load(layout)
+            mbarrier.wait(consumed.index(part), turn)
+            values.index(part).store(_to_bf16(held))
+            fence_async_shared()
+            gl.thread_barrier()
+            mbarrier.arrive(converted.index(part), count=1)
+        mbarrier.arrive(empty.index(stage), count=1)
+        turn ^= 1
+        stage += 1
+        if stage == STAGES:
+            stage = 0
+            phase ^= 1
+
+
+@gluon.jit
+def _to_bf16(values):
+    """E4M3 numbers as BF16: their bits in its places, times 2 to the difference of the exponents' biases."""
+    return gl.inline_asm_elementwise(
+        """
+        {
+        .reg .b32 low, high, sign, rest;
+        prmt.b32 low, $2, 0, 0x1404;
+        prmt.b32 high, $2, 0, 0x3424;
+        and.b32 sign, low, 0x80008000;
+        shr.u32 rest, low, 4;
+        and.b32 rest, rest, 0x07F007F0;
+        or.b32 low, rest, sign;
+        and.b32 sign, high, 0x80008000;
+        shr.u32 rest, high, 4;
+        and.b32 rest, rest, 0x07F007F0;
+        or.b32 high, rest, sign;
+        mov.b32 rest, 0x7B807B80;
+        mul.rn.bf16x2 $0, low, rest;
+        mul.rn.bf16x2 $1, high, rest;
+        }
+        """,
+        "=r,=r,r",
+        [values],
+        dtype=gl.bfloat16,
+        is_pure=True,
+        pack=4,
+    )
+
+
+@gluon.jit
+def _attend(
+    queries,
+    rows,
+    results,
+    scales,
+    shared,
+    turned,
+    NEW: gl.constexpr,
+    HEADS: gl.constexpr,
+    ROWS: gl.constexpr,
+    LOWEST: gl.constexpr,
+):
+    """Attend to one tile after the other, for 16 queries of a row."""
+    query_latent, query_rope, scale = queries
+    latents, rope_keys, empty, ready = shared
+    values, converted, consumed = turned
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16])
+    narrow: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, COLUMNS], gl.bfloat16)
+    of_latent = gl.allocate_shared_memory(gl.float8e4nv, [4, 2 * COLUMNS, 128], gl.NVMMASharedLayout(128, 8, 2))
+    of_rope = gl.allocate_shared_memory(gl.bfloat16, [COLUMNS, 64], gl.NVMMASharedLayout(128, 16, 2))
+    shares = gl.allocate_shared_memory(gl.bfloat16, [4, 64, COLUMNS], narrow)
+    place = gl.arange(0, 64, gl.SliceLayout(1, layout))
+    first_column = gl.program_id(1) * COLUMNS
+    column = first_column + gl.arange(0, COLUMNS, gl.SliceLayout(0, layout))
+    ends, tile, stop = share_tiles(rows, NEW, ROWS, 4)
+    stage = 0
+    phase = 0
+    turn = 0
+    while tile < stop:
+        row, first, last = piece_at(ends, tile, stop)
+        begin = tile - first
+        end = last - first
+        length = gl.load(rows[0] + row).to(gl.int32)
+        last_seen = length + column // HEADS
+        query_scale = _split_queries(of_latent, query_latent, row, first_column, NEW * HEADS)
+        of_rope.store(query_part(query_rope, row, first_column, 0, 64, 64, NEW * HEADS, COLUMNS))
+        fence_async_shared()
+        gl.thread_barrier()
+        query_scale = gl.convert_layout(query_scale, gl.SliceLayout(0, layout)) * scale
+        largest = gl.full([COLUMNS], LOWEST, gl.float32, gl.SliceLayout(0, layout))
+        total = gl.zeros([64, COLUMNS], gl.float32, layout)
+        context_0 = gl.zeros([128, COLUMNS], gl.float32, layout)
+        context_1 = gl.zeros([128, COLUMNS], gl.float32, layout)
+        context_2 = gl.zeros([128, COLUMNS], gl.float32, layout)
+        context_3 = gl.zeros([128, COLUMNS], gl.float32, layout)
+        of_tiles = _scales(scales, row, begin * 64 + place, length + NEW)
+        mbarrier.wait(ready.index(stage), phase)
+        products = _multiply(latents, rope_keys, of_latent, of_rope, stage, layout)
+        products = warpgroup_mma_wait(0, products)
+        gl.thread_barrier()
+        mbarrier.arrive(empty.index(stage), count=1)
+        scores = _sum_products(products, of_tiles, query_scale, scale, layout)
+        stage += 1
+        if stage == STAGES:
+            stage = 0
+            phase ^= 1
+        for number in range(begin, end):
+            # Behind a piece's last tile this multiplies what nobody wants, and does not wait for it.
+            is_followed = number + 1 < end
+            mbarrier.wait(ready.index(stage), phase, pred=is_followed)
+            products = _multiply(latents, rope_keys, of_latent, of_rope, stage, layout)
+            of_following = _scales(scales, row, (number + 1) * 64 + place, length + NEW)
+            larger, shrunk, share = weigh(scores, number * 64 + place, last_seen, largest, LOWEST)
+            largest = larger
+            shrunk = shrunk[None, :]
+            total = total * shrunk + share
+            for part in gl.static_range(4):
+                shares.index(part).store((share * of_tiles[part][:, None]).to(gl.bfloat16))
+            fence_async_shared()
+            gl.thread_barrier()
+            mbarrier.wait(converted.index(0), turn)
+            of_part = values.index(0).permute((1, 0))
+            context_0 = warpgroup_mma(of_part, shares.index(0), context_0 * shrunk, is_async=True)
+            mbarrier.wait(converted.index(1), turn)
+            of_part = values.index(1).permute((1, 0))
+            context_1 = warpgroup_mma(of_part, shares.index(1), context_1 * shrunk, is_async=True)
+            mbarrier.wait(converted.index(2), turn)
+            of_part = values.index(2).permute((1, 0))
+            context_2 = warpgroup_mma(of_part, shares.index(2), context_2 * shrunk, is_async=True)
+            mbarrier.wait(converted.index(3), turn)
+            of_part = values.index(3).permute((1, 0))
+            context_3 = warpgroup_mma(of_part, shares.index(3), context_3 * shrunk, is_async=True)
+            context_0 = _consume(context_0, consumed.index(0), 3)
+            context_1 = _consume(context_1, consumed.index(1), 2)
+            context_2 = _consume(context_2, consumed.index(2), 1)
+            context_3 = _consume(context_3, consumed.index(3), 0)
+            products = warpgroup_mma_wait(0, products)
+            mbarrier.arrive(empty.index(stage), count=1, pred=is_followed)
+            scores = _sum_products(products, of_following, query_scale, scale, layout)
+            of_tiles = of_following
+            turn ^= 1
+            if is_followed:
+                stage += 1
+                if stage == STAGES:
+                    stage = 0
+                    phase ^= 1
+        contexts = (context_0, context_1, context_2, context_3)
+        store(results, rows, row, column, contexts, largest, gl.sum(total, 0), NEW * HEADS, layout)
+        tile = last
+
+
+@gluon.jit
+def _consume(context, consumed, N_PENDING: gl.constexpr):
+    """Wait for a product, all but N_PENDING after it, and let its values be replaced."""
+    context = warpgroup_mma_wait(N_PENDING, [context])
+    gl.thread_barrier()
+    mbarrier.arrive(consumed, count=1)
+    return context
+
+
+@gluon.jit
+def _split_queries(of_latent, source, row, first_column, N_COLUMNS: gl.constexpr):
+    """Store queries over their scales [COLUMNS], which are returned, as two numbers of FP8, one below the other."""
+    query_0 = query_part(source, row, first_column, 0, 512, 128, N_COLUMNS, COLUMNS).to(gl.float32)
+    query_1 = query_part(source, row, first_column, 128, 512, 128, N_COLUMNS, COLUMNS).to(gl.float32)
+    query_2 = query_part(source, row, first_column, 256, 512, 128, N_COLUMNS, COLUMNS).to(gl.float32)
+    query_3 = query_part(source, row, first_column, 384, 512, 128, N_COLUMNS, COLUMNS).to(gl.float32)
+    queries = (query_0, query_1, query_2, query_3)
+    largest = gl.maximum(gl.abs(query_0), gl.abs(query_1))
+    largest = gl.maximum(largest, gl.maximum(gl.abs(query_2), gl.abs(query_3)))
+    scale = gl.maximum(gl.max(largest, 1), SMALLEST) / E4M3_LARGEST
+    for part in gl.static_range(4):
+        scaled = queries[part] / scale[:, None]
+        rounded = scaled.to(gl.float8e4nv)
+        of_latent.index(part).slice(0, COLUMNS, 0).store(rounded)
+        of_latent.index(part).slice(COLUMNS, COLUMNS, 0).store((scaled - rounded.to(gl.float32)).to(gl.float8e4nv))
+    return scale
+
+
+@gluon.jit
+def _multiply(latents, rope_keys, of_latent, of_rope, stage, layout: gl.constexpr):
+    """Products, under way, of a tile and queries: of four parts [64, 2 · COLUMNS], and of the keys [64, COLUMNS]."""
+    wide: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 2 * COLUMNS, 32])
+    nothing = gl.zeros([64, 2 * COLUMNS], gl.float32, wide)
+    none = gl.zeros([64, COLUMNS], gl.float32, layout)
+    queries = of_latent.index(0).permute((1, 0))
+    product_0 = warpgroup_mma(latents.index(4 * stage), queries, nothing, use_acc=False, is_async=True)
+    queries = of_latent.index(1).permute((1, 0))
+    product_1 = warpgroup_mma(latents.index(4 * stage + 1), queries, nothing, use_acc=False, is_async=True)
+    queries = of_latent.index(2).permute((1, 0))
+    product_2 = warpgroup_mma(latents.index(4 * stage + 2), queries, nothing, use_acc=False, is_async=True)
+    queries = of_latent.index(3).permute((1, 0))
+    product_3 = warpgroup_mma(latents.index(4 * stage + 3), queries, nothing, use_acc=False, is_async=True)
+    queries = of_rope.permute((1, 0))
+    of_keys = warpgroup_mma(rope_keys.index(stage), queries, none, use_acc=False, is_async=True)
+    return product_0, product_1, product_2, product_3, of_keys
+
+
+@gluon.jit
+def _sum_products(products, of_tiles, query_scale, scale, layout: gl.constexpr):
+    """Scores [64, COLUMNS] of what `_multiply` yields."""
+    scores = gl.zeros([64, COLUMNS], gl.float32, layout)
+    for part in gl.static_range(4):
+        both = gl.sum(gl.reshape(products[part], [64, 2, COLUMNS]), 1)
+        scores += gl.convert_layout(both, layout) * of_tiles[part][:, None]
+    return scores * query_scale[None, :] + products[4] * scale
+
+
+@gluon.jit
+def _scales(scales, row, token, held):
+    """The scales of the four parts of the latents of `token` [64], of which the row holds `held`; zeros beyond."""
+    latent_scale, scale_row, scale_token = scales
+    at = latent_scale + row.to(gl.int64) * scale_row + token * scale_token
+    inside = token < held
+    return (
+        gl.load(at, inside, other=0.0),
+        gl.load(at + 1, inside, other=0.0),
+        gl.load(at + 2, inside, other=0.0),
+        gl.load(at + 3, inside, other=0.0),
+    )
