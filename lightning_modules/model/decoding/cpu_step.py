@@ -8,8 +8,8 @@ Suffixes: B rows, T new tokens of each, N = B · T, S cached tokens, H heads, R 
 D hidden, I intermediate, K chosen experts a token.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -25,8 +25,9 @@ from lightning_modules.model.experts import FeedForward, GroupedExperts, Mixture
 from lightning_modules.model.norm import RMSNorm
 from lightning_modules.model.rotary import rotary_cos_sin, turn
 from lightning_modules.model.router import HierarchicalRouter
+from lightning_modules.model.threads import one_thread
 
-# Products of fewer rows gain nothing by a second thread, and wait for it wherever another process has its core.
+# Products of fewer rows gain nothing by a second thread.
 ROWS_FOR_THREADS = 8
 
 
@@ -63,7 +64,7 @@ class CpuStep:
 
     def __call__(self, tokens: Tensor, cache: LatentCache) -> Tensor:
         """Append `tokens` [B, T] to what `cache` holds, and return their hidden states [B, T, D]."""
-        with _threads_for(tokens.numel()):
+        with one_thread() if tokens.numel() < ROWS_FOR_THREADS else nullcontext():
             return self._extend(tokens, cache)
 
     def _extend(self, tokens: Tensor, cache: LatentCache) -> Tensor:
@@ -104,18 +105,6 @@ def applies_to(decoder: Decoder) -> bool:
     """Whether the decoder lies whole on a CPU, in a type that may be summed in, and its attention can be absorbed."""
     parameters = (parameter.detach() for parameter in decoder.parameters())
     return decoder.config.qk_rope_head_dim > 0 and all(map(by_hand.applies_to, parameters))
-
-
-@contextmanager
-def _threads_for(n_rows: int) -> Iterator[None]:
-    """As many threads as torch has been given, or one where the others would only be waited for."""
-    given = torch.get_num_threads()
-    if n_rows < ROWS_FOR_THREADS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(given)
 
 
 class _Norm:

@@ -9,6 +9,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from tqdm import tqdm
 
+from lightning_modules.model.threads import one_thread
+
 BATCH_SIZE = 4096
 # Vectors compared with a codebook at once: bounds the distance matrix to 8192 x codebook_size floats.
 NEAREST_BLOCK = 8192
@@ -17,13 +19,8 @@ NEAREST_BLOCK = 8192
 @contextmanager
 def single_threaded() -> Iterator[None]:
     """Run on one thread, where sums have one order: fits then repeat bit for bit."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(n_threads)
+    with one_thread(), threadpool_limits(1):
+        yield
 
 
 def nearest_entries(vectors: Tensor, codebook: Tensor) -> Tensor:
