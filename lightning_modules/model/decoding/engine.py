@@ -144,6 +144,8 @@ class Engine:
         Raises:
             ValueError: when a prompt is empty or has too little room, or there are more prompts than free rows.
         """
+        if not prompts:
+            return []
         rows = self._rows_for(prompts)
         held = [self._held[row] for row in rows]
         lengths = [n + len(prompt) for n, prompt in zip(held, prompts, strict=True)]
@@ -166,7 +168,7 @@ class Engine:
     def leave(self, row: int) -> None:
         """Free a row; what it has said and nobody has read is dropped."""
         self._seats[row] = None
-        self._state.end(row)
+        self._state.vacate(row)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -213,7 +215,7 @@ class Engine:
                 self._acceptance.count(self._program.width - 1, n_offered - 1)
             spoken.append(Spoken(seat.row, tokens[:n_added], n_left <= 0))
             if n_left <= 0:
-                self._seats[seat.row] = None
+                self.leave(seat.row)
         return spoken
 
     def _n_seen(self, seat: Seat) -> int:

@@ -67,9 +67,9 @@ class RowState:
         """Move the windows of the numbered `rows` [N]; those that have ended stay."""
         self.offsets[rows] = torch.where(self.lengths[rows] < self.limits[rows], offsets, self.offsets[rows])
 
-    def end(self, row: int) -> None:
-        """Add nothing more to a row."""
-        self.limits[row] = 0
+    def vacate(self, row: int) -> None:
+        """Add nothing more to a row, and look at no more of it than at an empty one."""
+        self.lengths[row], self.offsets[row], self.limits[row] = 1, 1, 1
 
     def held(self) -> Tensor:
         """How many tokens of each row the cache holds [B]."""

@@ -80,6 +80,18 @@ def test_whoever_leaves_is_not_heard_and_disturbs_nobody(build_decoder) -> None:
     assert said[1] == alone(decoder, prompt_of(3, 1), 20, sampling, 2)[:8]
 
 
+def test_whoever_leaves_before_a_step_leaves_nothing_behind(build_decoder) -> None:
+    decoder, sampling = build_decoder(), SamplingConfig(1.0)
+    engine, said = Engine(decoder, 2, 120, sampling), {}
+    assert engine.join([], [], []) == []
+    engine.join([prompt_of(100), prompt_of(3, 1)], [20, 8], [1, 2])
+    engine.leave(0)
+    for _ in range(8):
+        engine.step()
+    assert finished(engine, said) == [1]
+    assert said == {1: alone(decoder, prompt_of(3, 1), 8, sampling, 2)}
+
+
 def test_what_is_read_late_is_the_same(build_decoder) -> None:
     decoder, sampling = build_decoder(), SamplingConfig(1.0)
     engine, said = Engine(decoder, 2, 30, sampling, context=6), {}

@@ -56,7 +56,15 @@ def test_whoever_takes_a_seat_brings_numbers_of_their_own() -> None:
 
 def test_a_window_moves_only_in_a_row_that_goes_on() -> None:
     state = two_rows(width=1)
-    state.end(0)
-    state.move(torch.tensor([0, 2]), torch.tensor([2, 2]))
-    assert state.offsets.tolist() == [1, 1, 2]
-    assert state.held().tolist() == [3, 0, 0]
+    state.add(torch.tensor([[END], [1], [1]]), torch.ones(3).long(), END)
+    state.move(torch.tensor([0, 2]), torch.tensor([3, 3]))
+    assert state.offsets.tolist() == [1, 1, 3]
+    assert state.held().tolist() == [4, 0, 0]
+
+
+def test_nothing_is_left_of_a_row_that_is_vacated() -> None:
+    state = two_rows(width=1)
+    state.vacate(0)
+    state.add(torch.ones(3, 1).long(), torch.ones(3).long(), None)
+    assert state.held().tolist() == [0, 0, 2]
+    assert state.said[:, 0].tolist() == [0, 0, 1]
