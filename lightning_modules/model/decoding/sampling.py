@@ -43,6 +43,11 @@ def token_probabilities(logits: Tensor, config: SamplingConfig) -> Tensor:
     """The distributions [..., V] that tokens with `logits` [..., V] are drawn from."""
     if config.temperature == 0:
         return F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
+    if logits.is_cuda:
+        from lightning_modules.model.kernels import next_token
+
+        if logits.shape[-1] <= next_token.LARGEST_VOCABULARY:
+            return next_token.probabilities(logits, config)
     # Less the greatest first: however low the temperature, nothing overflows.
     logits = logits.float()
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / config.temperature

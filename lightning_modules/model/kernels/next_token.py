@@ -1,9 +1,13 @@
-"""The end of a step of decoding in one kernel: from logits to a drawn token, and to what rows are then."""
+"""The end of a step of decoding in one kernel: from logits to a drawn token, and to what rows are then.
+
+Another kernel computes the distributions alone, which speculation compares.
+"""
 
 # Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
 # mypy: allow-untyped-defs
 # ruff: noqa: N803
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -39,7 +43,6 @@ def add_next_tokens(
         said: [B, 4].
     """
     n_rows, n_tokens = logits.shape
-    is_greedy = sampling.temperature == 0
     _add_next_token[(n_rows,)](
         logits,
         logits if allowed is None else allowed,
@@ -52,19 +55,34 @@ def add_next_tokens(
         tokens.stride(0),
         chances.stride(0),
         said.stride(0),
-        n_tokens,
         0 if allowed is None else len(allowed),
-        1.0 if is_greedy else sampling.temperature,
-        1.0 if sampling.top_p is None else sampling.top_p,
-        IS_GREEDY=is_greedy,
-        KEPT=n_tokens if sampling.top_k is None else min(sampling.top_k, n_tokens),
-        HAS_MASS=sampling.top_p is not None and sampling.top_p < 1,
         HAS_MASK=allowed is not None,
         END=-1 if end_token is None else end_token,
-        ALL=n_tokens,
-        BLOCK=triton.next_power_of_2(n_tokens),
+        IS_GREEDY=sampling.temperature == 0,
+        **_of(sampling, n_tokens),
         num_warps=8,
     )
+
+
+def probabilities(logits: Tensor, sampling: SamplingConfig) -> Tensor:
+    """`token_probabilities` of logits [..., V], of up to `LARGEST_VOCABULARY` tokens, at a temperature above 0."""
+    rows = logits.flatten(0, -2).contiguous()
+    output = torch.empty_like(rows, dtype=torch.float32)
+    _probabilities[(rows.shape[0],)](rows, output, **_of(sampling, rows.shape[1]), num_warps=8)
+    return output.view(logits.shape)
+
+
+def _of(sampling: SamplingConfig, n_tokens: int) -> dict[str, float]:
+    """What kernels are told of a way to draw from so many tokens."""
+    return {
+        "temperature": sampling.temperature or 1.0,
+        "mass": 1.0 if sampling.top_p is None else sampling.top_p,
+        "n_tokens": n_tokens,
+        "KEPT": n_tokens if sampling.top_k is None else min(sampling.top_k, n_tokens),
+        "ALL": n_tokens,
+        "HAS_MASS": sampling.top_p is not None and sampling.top_p < 1,
+        "BLOCK": triton.next_power_of_2(n_tokens),
+    }
 
 
 @triton.jit
@@ -85,6 +103,43 @@ def _least_reaching(rank, weight, goal):
 
 
 @triton.jit
+def _weights(score, is_token, temperature, mass, KEPT: tl.constexpr, ALL: tl.constexpr, HAS_MASS: tl.constexpr):
+    """What tokens count that are drawn by their scores: 1 for the best, 0 for those that are not kept."""
+    # What a token lacks of the best: not negative, so that its bits order as it does.
+    lack = (tl.max(score, axis=0) - score) / temperature
+    rank = lack.to(tl.int32, bitcast=True)
+    if KEPT < ALL:
+        last = _least_reaching(rank, tl.where(is_token, 1.0, 0.0), KEPT)
+        lack = tl.where(rank <= last, lack, float("inf"))
+    weight = tl.exp(-lack)
+    if HAS_MASS:
+        last = _least_reaching(rank, weight, mass * tl.sum(weight, axis=0))
+        weight = tl.where(rank <= last, weight, 0.0)
+    return weight
+
+
+@triton.jit
+def _probabilities(
+    logits,
+    output,
+    temperature,
+    mass,
+    n_tokens,
+    KEPT: tl.constexpr,
+    ALL: tl.constexpr,
+    HAS_MASS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The distribution of one row."""
+    row = tl.program_id(0).to(tl.int64)
+    number = tl.arange(0, BLOCK)
+    is_token = number < n_tokens
+    score = tl.load(logits + row * n_tokens + number, mask=is_token, other=float("-inf")).to(tl.float32)
+    weight = _weights(score, is_token, temperature, mass, KEPT, ALL, HAS_MASS)
+    tl.store(output + row * n_tokens + number, weight / tl.sum(weight, axis=0), mask=is_token)
+
+
+@triton.jit
 def _add_next_token(
     logits,
     allowed,
@@ -97,16 +152,16 @@ def _add_next_token(
     tokens_stride,
     chances_stride,
     said_stride,
-    n_tokens,
     n_masks,
     temperature,
     mass,
-    IS_GREEDY: tl.constexpr,
-    KEPT: tl.constexpr,
-    HAS_MASS: tl.constexpr,
+    n_tokens,
     HAS_MASK: tl.constexpr,
     END: tl.constexpr,
+    IS_GREEDY: tl.constexpr,
+    KEPT: tl.constexpr,
     ALL: tl.constexpr,
+    HAS_MASS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Draw and add the token of one row."""
@@ -121,16 +176,7 @@ def _add_next_token(
     if IS_GREEDY:
         token = tl.argmax(score, axis=0).to(tl.int64)
     else:
-        # What a token lacks of the best: not negative, so that its bits order as it does.
-        lack = (tl.max(score, axis=0) - score) / temperature
-        rank = lack.to(tl.int32, bitcast=True)
-        if KEPT < ALL:
-            last = _least_reaching(rank, tl.where(number < n_tokens, 1.0, 0.0), KEPT)
-            lack = tl.where(rank <= last, lack, float("inf"))
-        weight = tl.exp(-lack)
-        if HAS_MASS:
-            last = _least_reaching(rank, weight, mass * tl.sum(weight, axis=0))
-            weight = tl.where(rank <= last, weight, 0.0)
+        weight = _weights(score, number < n_tokens, temperature, mass, KEPT, ALL, HAS_MASS)
         sums = tl.cumsum(weight, axis=0)
         chance = tl.load(chances + row * chances_stride + length)
         is_reached = (sums > chance * tl.max(sums, axis=0)) & (weight > 0)

@@ -15,7 +15,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("the kernels run on a GPU or under TRITON_INTERPRET=1", allow_module_level=True)
 
-from lightning_modules.model.kernels.next_token import add_next_tokens  # noqa: E402
+from lightning_modules.model.kernels.next_token import add_next_tokens, probabilities  # noqa: E402
 
 END = 5
 SAMPLINGS = [
@@ -52,9 +52,12 @@ def test_rows_become_what_torch_makes_of_them(sampling: SamplingConfig, n_tokens
     logits[1::5, END] = 60.0
     if allowed is not None:
         allowed[:, END] = True
-    source = TokenSource(sampling, allowed, END)
     chances = theirs.chances_of(DRAWING, theirs.next_places(1))[:, 0]
-    drawn = source.draw(logits, theirs.lengths, chances)
+    # Torch's own way, which a CPU takes.
+    drawn = TokenSource(sampling, None if allowed is None else allowed.cpu(), END).draw(
+        logits.cpu(), theirs.lengths.cpu(), chances.cpu()
+    )
+    drawn = drawn.to(DEVICE)
     theirs.add(drawn[:, None], torch.ones_like(drawn), END)
     add_next_tokens(
         logits,
@@ -72,6 +75,17 @@ def test_rows_become_what_torch_makes_of_them(sampling: SamplingConfig, n_tokens
         assert torch.equal(getattr(ours, field.name), getattr(theirs, field.name)), field.name
 
 
+@pytest.mark.parametrize("sampling", SAMPLINGS[1:])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_distributions_are_torchs(sampling: SamplingConfig, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (2 * torch.randn(3, 2, 1000, generator=generator)).to(dtype)
+    logits[:, :, ::3] = float("-inf")
+    ours, theirs = probabilities(logits.to(DEVICE), sampling).cpu(), token_probabilities(logits, sampling)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+    assert torch.equal(ours > 0, theirs > 0)
+
+
 def test_tokens_that_tie_are_all_kept_and_drawn_as_often() -> None:
     # BF16 logits tie often; all that tie with the last one kept are kept.
     logits = torch.tensor([3.0, 1.0, 1.0, 1.0, -2.0], device=DEVICE).repeat(400, 1)
@@ -81,7 +95,7 @@ def test_tokens_that_tie_are_all_kept_and_drawn_as_often() -> None:
         values = (state.tokens, state.lengths, state.limits, state.chances[DRAWING], state.said)
         add_next_tokens(logits, sampling, None, None, *values)
         counts = torch.bincount(state.said[:, 3], minlength=5)
-        expected = 400 * token_probabilities(logits[:1], sampling)[0]
+        expected = 400 * token_probabilities(logits[:1].cpu(), sampling)[0].to(DEVICE)
         assert float((counts - expected).abs().max()) <= 1
         assert counts[4] == 0
         assert bool((counts[1:4] > 0).all())
