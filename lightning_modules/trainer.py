@@ -26,7 +26,7 @@ from lightning_modules.parallel.launch import Processes, find_processes, refuse_
 from lightning_modules.parallel.one_device import OneDeviceStrategy
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.precision.plugins import build_precision
-from lightning_modules.precision.recipes import RECIPES
+from lightning_modules.precision.recipes import RECIPES, emulated_weights
 
 # Compiling takes about half a minute, and a compiled step two thirds of the time: a GPU wins that back in a minute or
 # two, in which it computes so many floating-point operations.
@@ -96,17 +96,19 @@ def build_trainer(
 
 
 def compiles(config: TrainerConfig, decoder: DecoderConfig, precision: str) -> bool:
-    """Whether a training compiles its blocks: as `trainer.compile` says, or else where it pays.
+    """Whether a training compiles its blocks: as `trainer.compile` says, or else where it can and it pays.
 
-    It does on a GPU, in trainings of REPAYS_COMPILING operations or more a device. FP8's kernels, which compile for
-    longer and leave the compiler less to fuse, are left as they are.
+    It does on a GPU, in trainings of REPAYS_COMPILING operations or more a device. Emulated FP8 cannot be compiled.
     """
     if config.compile is not None:
         return config.compile
-    if config.accelerator != "gpu" or precision in RECIPES:
+    if config.accelerator != "gpu":
+        return False
+    model = build_on_meta(decoder)
+    if precision in RECIPES and emulated_weights(model, precision, _device(config.accelerator))[0]:
         return False
     n_tokens = config.max_steps * config.accumulate_grad_batches * config.batch_size * config.sequence_length
-    return n_tokens * training_flops_per_token(build_on_meta(decoder), config.sequence_length) >= REPAYS_COMPILING
+    return n_tokens * training_flops_per_token(model, config.sequence_length) >= REPAYS_COMPILING
 
 
 def _callbacks(config: TrainerConfig, folder: Path) -> list[L.Callback]:

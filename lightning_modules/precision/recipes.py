@@ -104,19 +104,24 @@ def quantised_linears(model: nn.Module) -> list[str]:
     return [name for name in names if not any(model.get_submodule(name) is part for part in excepted)]
 
 
-def report_emulation(model: nn.Module, kind: str, device: torch.device) -> None:
-    """Say in one line how many weights of `model` are multiplied by emulation on `device`, if any are."""
+def emulated_weights(model: nn.Module, kind: str, device: torch.device) -> tuple[int, int]:
+    """How many weights of `model` are multiplied by emulation on `device`, and how many `kind` quantises at all."""
     weights = [model.get_parameter(f"{name}.weight") for name in quantised_linears(model)]
     for module in model.modules():
         if isinstance(module, GroupedExperts):
             weights += [module.gate_up_proj, module.down_proj]
-    emulated = sum(not RECIPES[kind].runs_on(weight.shape, device) for weight in weights)
+    return sum(not RECIPES[kind].runs_on(weight.shape, device) for weight in weights), len(weights)
+
+
+def report_emulation(model: nn.Module, kind: str, device: torch.device) -> None:
+    """Say in one line how many weights of `model` are multiplied by emulation on `device`, if any are."""
+    emulated, total = emulated_weights(model, kind, device)
     if emulated:
         log.warning(
             "precision=%s: %d of %d weights are multiplied by emulation on %s, which has no FP8 kernels for them:"
             " the same numerics, but slower than BF16.",
             kind,
             emulated,
-            len(weights),
+            total,
             device,
         )

@@ -1,5 +1,6 @@
 """Training as a whole, on tokens that can be learnt: resume, accumulation, balance."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.precision.recipes import RECIPES
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer, compiles
 
@@ -267,10 +269,19 @@ def test_a_gpu_compiles_what_repays_it(tiny_config: DecoderConfig) -> None:
 
     assert decides(max_steps=10**8, batch_size=64)
     assert not decides(max_steps=100)
-    assert not decides("fp8_deepseek", max_steps=10**8, batch_size=64)
     assert not decides(max_steps=10**8, batch_size=64, accelerator="cpu")
     assert decides(max_steps=1, compile=True)
     assert not decides(max_steps=10**8, batch_size=64, compile=False)
+
+
+@pytest.mark.parametrize("has_kernels", [True, False])
+def test_fp8_is_compiled_where_it_is_not_emulated(
+    tiny_config: DecoderConfig, monkeypatch: pytest.MonkeyPatch, has_kernels: bool
+) -> None:
+    recipe = dataclasses.replace(RECIPES["fp8_deepseek"], runs_on=lambda shape, device: has_kernels)
+    monkeypatch.setitem(RECIPES, "fp8_deepseek", recipe)
+    config = trainer_config(accelerator="gpu", compile=None, max_steps=10**8, batch_size=64)
+    assert compiles(config, tiny_config, "fp8_deepseek") == has_kernels
 
 
 def test_emulated_fp8_is_not_compiled(tmp_path: Path) -> None:
