@@ -3,15 +3,14 @@
     python -m benchmarks.loss_parity TOKENS [--kinds bf16,fp8_deepseek] [--steps 1000] [--device cuda] [--shape compact]
 
 TOKENS is a split of token shards as prepare-data writes them (a folder with an index.json). Every format trains the
-same model from the same weights on the same batches, through ExpertParallelStrategy over one process. Prints one JSON
-line: for every format its smoothed loss, how far that lies from the first format's (relative: on average over the last
-tenth of the steps, and at worst once the first tenth is over; arXiv 2412.19437, section 3.3, keeps below 0.25%), tokens
-a second (by the median step) and peak memory.
+same model from the same weights on the same batches, on one device. Prints one JSON line: for every format its
+smoothed loss, how far that lies from the first format's (relative: on average over the last tenth of the steps, and at
+worst once the first tenth is over; arXiv 2412.19437, section 3.3, keeps below 0.25%), tokens a second (by the median
+step) and peak memory.
 """
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -27,8 +26,7 @@ from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
-from lightning_modules.parallel.configuration import ParallelConfig
-from lightning_modules.parallel.strategy import ExpertParallelStrategy
+from lightning_modules.parallel.one_device import OneDeviceStrategy
 from lightning_modules.precision.kinds import PRECISIONS
 from lightning_modules.precision.plugins import build_precision
 from lightning_modules.schedule import ScheduleConfig
@@ -76,7 +74,7 @@ class Recorder(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, LanguageModel)
-        self.losses.append(pl_module.global_means(outputs["sums"])["train/loss"])
+        self.losses.append(pl_module.global_means(outputs["sums"])["train/loss"].clone())
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - self._begun)
@@ -86,7 +84,7 @@ def train(kind: str, documents: TokenDataset, arguments: argparse.Namespace) -> 
     """Train once in the format `kind`, and tell how it went."""
     L.seed_everything(arguments.seed, verbose=False)
     config = DecoderConfig(**COMMON, **SHAPES[arguments.shape], vocab_size=documents.vocabulary.size)
-    with torch.device("meta"):
+    with torch.device(arguments.device):
         model = LanguageModel(
             config,
             ObjectiveConfig(lm_weight=1.0, mtp_weight=0.3, bias_update_speed=1e-3, sequence_balance_weight=1e-4),
@@ -94,6 +92,7 @@ def train(kind: str, documents: TokenDataset, arguments: argparse.Namespace) -> 
             ScheduleConfig(min(100, arguments.steps // 10), 0.5, 0.1),
             arguments.steps,
             seed=arguments.seed,
+            record_steps=True,
         )
     lookahead = 1 + config.num_nextn_predict_layers
     batches = (arguments.length, lookahead, arguments.batch, arguments.steps, arguments.seed)
@@ -101,8 +100,8 @@ def train(kind: str, documents: TokenDataset, arguments: argparse.Namespace) -> 
     trainer = L.Trainer(
         accelerator="gpu" if arguments.device == "cuda" else "cpu",
         devices=1,
-        strategy=ExpertParallelStrategy(ParallelConfig(gpus_per_node=1)),
-        plugins=[build_precision(kind, sharded=True)],
+        strategy=OneDeviceStrategy(torch.device(arguments.device)),
+        plugins=[build_precision(kind, sharded=False)],
         max_steps=arguments.steps,
         max_epochs=-1,
         limit_val_batches=0,
@@ -162,7 +161,6 @@ def main() -> None:
         parser.error(f"--kinds has {', '.join(sorted(unknown))}; choose among {', '.join(PRECISIONS)}.")
     if arguments.smoothing > arguments.steps:
         parser.error("--smoothing takes at most as many steps as --steps.")
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     documents = TokenDataset.open(arguments.tokens)
     results = {}
     for kind in kinds:
