@@ -15,23 +15,20 @@ from triton.experimental.gluon import language as gl
 
 from lightning_modules.precision.emulation import E4M3_MAX, SMALLEST_AMAX
 from lightning_modules.precision.kernels.blockwise import BothLayouts
-from lightning_modules.precision.kernels.rounding import NUM_WARPS, factor_for, larger, reciprocal
-
-# Strips in registers: a warp holds whole rows; or a thread sixteen numbers of a column, which two threads share.
-BY_ROWS = gl.constexpr(
-    gl.DistributedLinearLayout(
-        [[0, 1], [0, 2], [8, 0], [16, 0]],
-        [[0, 4], [0, 8], [0, 16], [0, 32], [0, 64]],
-        [[1, 0], [2, 0], [4, 0]],
-        [],
-        [32, 128],
-    )
+from lightning_modules.precision.kernels.rounding import (
+    NUM_WARPS,
+    factor_for,
+    larger,
+    store_block_scale,
+    store_both_ways,
 )
-BY_COLUMNS = gl.constexpr(
+
+# A strip in registers: a thread holds four numbers of each of four rows, a warp whole rows.
+STRIP = gl.constexpr(
     gl.DistributedLinearLayout(
-        [[1, 0], [2, 0], [4, 0], [8, 0]],
-        [[16, 0], [0, 1], [0, 2], [0, 4], [0, 8]],
-        [[0, 16], [0, 32], [0, 64]],
+        [[0, 1], [0, 2], [1, 0], [2, 0]],
+        [[0, 4], [0, 8], [0, 16], [0, 32], [0, 64]],
+        [[4, 0], [8, 0], [16, 0]],
         [],
         [32, 128],
     )
@@ -118,32 +115,24 @@ def step(
     strip3 = _step(states, numbers, place, 3)
     magnitudes = larger(larger(gl.abs(strip0), gl.abs(strip1)), larger(gl.abs(strip2), gl.abs(strip3)))
     factor = factor_for(gl.reduce(gl.reduce(magnitudes, 1, larger), 0, larger), LARGEST, SMALLEST_AMAX)
-    copies = (values + first, transposed + first)
-    _store(copies, strip0 * factor, place, 0)
-    _store(copies, strip1 * factor, place, 1)
-    _store(copies, strip2 * factor, place, 2)
-    _store(copies, strip3 * factor, place, 3)
-    block_scale = reciprocal(factor)
-    gl.store(scales + (matrix * row_blocks + row_block) * column_blocks + column_block, block_scale)
-    gl.store(transposed_scales + (matrix * column_blocks + column_block) * row_blocks + row_block, block_scale)
+    dtype: gl.constexpr = values.dtype.element_ty
+    even = gl.join((strip0 * factor).to(dtype), (strip2 * factor).to(dtype))
+    odd = gl.join((strip1 * factor).to(dtype), (strip3 * factor).to(dtype))
+    rounded = gl.reshape(gl.permute(gl.join(even, odd), (2, 3, 0, 1)), [128, 128])
+    store_both_ways(rounded, place[0], place[1], values + first, transposed + first, n_rows, n_columns)
+    store_block_scale(factor, scales, transposed_scales, matrix, row_block, column_block, row_blocks, column_blocks)
 
 
 @gluon.jit
-def _rows_and_columns(place, STRIP: gl.constexpr, layout: gl.constexpr):
-    """The rows and columns of a strip, as a column and a row, and which of its numbers there are."""
-    first_row, first_column, n_rows, n_columns = place
-    rows = (first_row + STRIP * 32 + gl.arange(0, 32, gl.SliceLayout(1, layout)))[:, None]
-    columns = (first_column + gl.arange(0, 128, gl.SliceLayout(0, layout)))[None, :]
-    return rows, columns, (rows < n_rows) & (columns < n_columns)
-
-
-@gluon.jit
-def _step(states, numbers, place, STRIP: gl.constexpr):
-    """Step one strip; returns its new weights."""
+def _step(states, numbers, place, NUMBER: gl.constexpr):
+    """Step strip NUMBER of a block; returns its new weights."""
     masters, gradients, means, squares = states
     scale, shrinkage, rate, beta1, beta2, epsilon, root_correction2 = numbers
-    rows, columns, inside = _rows_and_columns(place, STRIP, BY_ROWS)
-    at = rows * place[3] + columns
+    first_row, first_column, n_rows, n_columns = place
+    rows = (first_row + NUMBER * 32 + gl.arange(0, 32, gl.SliceLayout(1, STRIP)))[:, None]
+    columns = (first_column + gl.arange(0, 128, gl.SliceLayout(0, STRIP)))[None, :]
+    inside = (rows < n_rows) & (columns < n_columns)
+    at = rows * n_columns + columns
     gradient = gl.load(gradients + at, inside, other=0.0).to(gl.float32) * scale
     weight = gl.load(masters + at, inside, other=0.0)
     mean = gl.load(means + at, inside, other=0.0).to(gl.float32)
@@ -156,14 +145,3 @@ def _step(states, numbers, place, STRIP: gl.constexpr):
     gl.store(means + at, mean.to(means.dtype.element_ty), inside)
     gl.store(squares + at, square.to(squares.dtype.element_ty), inside)
     return weight
-
-
-@gluon.jit
-def _store(copies, scaled, place, STRIP: gl.constexpr):
-    """Round one strip, and write it row by row and column by column."""
-    values, transposed = copies
-    rows, columns, inside = _rows_and_columns(place, STRIP, BY_ROWS)
-    gl.store(values + rows * place[3] + columns, scaled.to(values.dtype.element_ty), inside)
-    rows, columns, inside = _rows_and_columns(place, STRIP, BY_COLUMNS)
-    scaled = gl.convert_layout(scaled, BY_COLUMNS)
-    gl.store(transposed + columns * place[2] + rows, scaled.to(values.dtype.element_ty), inside)

@@ -21,6 +21,8 @@ RANGE = {"LARGEST": E4M3_MAX, "SMALLEST_AMAX": SMALLEST_AMAX}
 COUNTED_CHOICES = 256
 # Registers of a thread when a product begins; its groups then share them out among themselves.
 REGISTERS = 168
+# Of a thread that quantises: so few that three programs fit, where there are many; few programs run faster with more.
+GATHERING_REGISTERS = 80
 
 
 def plan_choices(indices: Tensor, choices: Tensor, places: Tensor, experts: Tensor, tile_starts: Tensor) -> None:
@@ -94,6 +96,7 @@ def quantise_rows(
             n_chosen,
             **RANGE,
             num_warps=NUM_WARPS,
+            maxnreg=None if choices is None else GATHERING_REGISTERS,
         )
 
 

@@ -1,9 +1,9 @@
 """How the kernels round to E4M3 in tiles and blocks of 128, and how they write it (arXiv 2412.19437, section 3.3.2).
 
 Eight warps hold 128×128 numbers. The tensor cores want FP8 operands with the side they sum over next to each other in
-memory, so everything is written twice: row by row, and column by column. Both layouts of registers give the same
-numbers to the same threads, eight of a row and four of a column in line, so that going from one to the other moves
-nothing, and every line of memory is written whole.
+memory, so everything is written twice: row by row, and column by column. Stores are the dearest part, and cost by
+their number: rounded numbers change hands first, so that a thread writes sixteen of a line at a time, and eight
+threads all of it.
 """
 
 # Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
@@ -16,22 +16,60 @@ from triton.experimental.gluon import language as gl
 
 TILE = 128
 NUM_WARPS = 8
-_LANES = [[0, 8], [0, 16], [4, 0], [8, 0], [16, 0]]
-_WARPS = [[0, 64], [32, 0], [64, 0]]
+# As numbers of two or four bytes are read: eight of a row by a thread.
 BY_ROWS = gl.constexpr(
-    gl.DistributedLinearLayout([[0, 1], [0, 2], [0, 4], [0, 32], [1, 0], [2, 0]], _LANES, _WARPS, [], [TILE, TILE])
+    gl.DistributedLinearLayout(
+        [[0, 1], [0, 2], [0, 4], [16, 0], [32, 0], [64, 0]],
+        [[0, 8], [0, 16], [0, 32], [0, 64], [1, 0]],
+        [[2, 0], [4, 0], [8, 0]],
+        [],
+        [TILE, TILE],
+    )
 )
-BY_COLUMNS = gl.constexpr(
-    gl.DistributedLinearLayout([[1, 0], [2, 0], [0, 1], [0, 2], [0, 4], [0, 32]], _LANES, _WARPS, [], [TILE, TILE])
+# As bytes are written: sixteen of a row, or of a column.
+ROWS_OUT = gl.constexpr(
+    gl.DistributedLinearLayout(
+        [[0, 1], [0, 2], [0, 4], [0, 8], [32, 0], [64, 0]],
+        [[0, 16], [0, 32], [0, 64], [1, 0], [2, 0]],
+        [[4, 0], [8, 0], [16, 0]],
+        [],
+        [TILE, TILE],
+    )
 )
-
-ONE_EACH = gl.constexpr(gl.BlockedLayout([1], [32], [8], [0]))
+COLUMNS_OUT = gl.constexpr(
+    gl.DistributedLinearLayout(
+        [[1, 0], [2, 0], [4, 0], [8, 0], [0, 1], [0, 2]],
+        [[16, 0], [32, 0], [64, 0], [0, 4], [0, 8]],
+        [[0, 16], [0, 32], [0, 64]],
+        [],
+        [TILE, TILE],
+    )
+)
+ONE_EACH = gl.constexpr(gl.BlockedLayout([1], [32], [NUM_WARPS], [0]))
 
 
 @gluon.jit
 def larger(a, b):
     """The larger of two numbers; one that is not a number stays."""
     return gl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@gluon.jit
+def _larger_bits(a, b):
+    return gl.maximum(a, b)
+
+
+@gluon.jit
+def largest_magnitude(numbers, axis: gl.constexpr):
+    """Of BF16 or FP32 numbers along an axis, in FP32; what is not a number counts as the largest.
+
+    Magnitudes are ordered as their bits are. Looked at as bits, BF16 numbers stay packed in their registers.
+    """
+    if numbers.dtype == gl.bfloat16:
+        bits = (numbers.to(gl.int16, bitcast=True).to(gl.int32) & 0x7FFF) << 16
+    else:
+        bits = numbers.to(gl.int32, bitcast=True) & 0x7FFFFFFF
+    return gl.reduce(bits, axis, _larger_bits).to(gl.float32, bitcast=True)
 
 
 @gluon.jit
@@ -66,8 +104,17 @@ def rows_and_columns(row, column, layout: gl.constexpr):
 
 
 @gluon.jit
+def holds_rows(choices, tile, n_rows):
+    """Whether any row of a tile stands for something: its first one does, then.
+
+    `choices` are those of `blockwise.Plan`; None: rows up to `n_rows` do.
+    """
+    return tile * 128 < n_rows if choices is None else gl.load(choices + tile * 128) >= 0
+
+
+@gluon.jit
 def store_tiles(
-    numbers,  # 128×128 FP32, BY_ROWS
+    numbers,  # 128×128 in BF16 or FP32, BY_ROWS
     tile,  # of rows
     column_tile,
     values,  # [stored_rows, n_columns], row-major
@@ -83,56 +130,49 @@ def store_tiles(
     SMALLEST_AMAX: gl.constexpr,
 ):
     """Round `numbers` twice: by rows of 128 columns, and by columns of 128 rows, which are written transposed."""
-    rows, columns = rows_and_columns(tile * 128, column_tile * 128, BY_ROWS)
-    amax = gl.reduce(gl.abs(numbers), 1, larger)
+    amax = largest_magnitude(numbers, 1)
     places = scales + column_tile * stored_rows + tile * 128
     of_rows = factors_for(amax, places, 128, gl.SliceLayout(1, BY_ROWS), LARGEST, SMALLEST_AMAX)
-    rounded = (numbers * of_rows[:, None]).to(values.dtype.element_ty)
-    gl.store(
-        values + rows[:, None].to(gl.int64) * n_columns + columns[None, :], rounded, (columns < n_columns)[None, :]
-    )
+    rounded = (numbers.to(gl.float32) * of_rows[:, None]).to(values.dtype.element_ty)
+    rows, columns = rows_and_columns(tile * 128, column_tile * 128, ROWS_OUT)
+    targets = values + rows[:, None].to(gl.int64) * n_columns + columns[None, :]
+    gl.store(targets, gl.convert_layout(rounded, ROWS_OUT), (columns < n_columns)[None, :])
     if transposed is not None:
-        numbers = gl.convert_layout(numbers, BY_COLUMNS)
-        rows, columns = rows_and_columns(0, column_tile * 128, BY_COLUMNS)
-        amax = gl.reduce(gl.abs(numbers), 0, larger)
+        numbers = gl.convert_layout(numbers, COLUMNS_OUT)
+        amax = largest_magnitude(numbers, 0)
         places = transposed_scales + tile * scale_stride + column_tile * 128
         n_places = scale_stride - column_tile * 128
-        of_columns = factors_for(amax, places, n_places, gl.SliceLayout(0, BY_COLUMNS), LARGEST, SMALLEST_AMAX)
-        rounded = (numbers * of_columns[None, :]).to(values.dtype.element_ty)
+        of_columns = factors_for(amax, places, n_places, gl.SliceLayout(0, COLUMNS_OUT), LARGEST, SMALLEST_AMAX)
+        rounded = (numbers.to(gl.float32) * of_columns[None, :]).to(values.dtype.element_ty)
+        rows, columns = rows_and_columns(0, column_tile * 128, COLUMNS_OUT)
         targets = transposed + tile.to(gl.int64) * tile_stride + columns[None, :].to(gl.int64) * column_stride
         gl.store(targets + rows[:, None], rounded, (columns < n_columns)[None, :])
 
 
 @gluon.jit
-def store_block(
-    numbers,  # 128×128 FP32, BY_ROWS; zeros outside of the matrix
-    row_block,
-    column_block,
-    matrix,  # which of a stack
-    values,  # [stack, n_rows, n_columns], row-major
-    scales,  # [stack, row blocks, column blocks], row-major
-    transposed,  # [stack, n_columns, n_rows], row-major
-    transposed_scales,  # [stack, column blocks, row blocks], row-major
+def store_both_ways(
+    rounded,  # 128×128 E4M3, in any layout
+    first_row,
+    first_column,
+    values,  # [n_rows, n_columns], row-major
+    transposed,  # [n_columns, n_rows], row-major
     n_rows,
     n_columns,
-    LARGEST: gl.constexpr,
-    SMALLEST_AMAX: gl.constexpr,
 ):
-    """Round a square block of a matrix by one factor, which serves the transpose as well."""
-    amax = gl.reduce(gl.reduce(gl.abs(numbers), 1, larger), 0, larger)
-    factor = factor_for(amax, LARGEST, SMALLEST_AMAX)
-    numbers *= factor
-    first = matrix.to(gl.int64) * n_rows * n_columns
-    rows, columns = rows_and_columns(row_block * 128, column_block * 128, BY_ROWS)
+    """Write a square block of a matrix, and of its transpose."""
+    rows, columns = rows_and_columns(first_row, first_column, ROWS_OUT)
     inside = (rows < n_rows)[:, None] & (columns < n_columns)[None, :]
-    gl.store(values + first + rows[:, None] * n_columns + columns[None, :], numbers.to(values.dtype.element_ty), inside)
-    numbers = gl.convert_layout(numbers, BY_COLUMNS)
-    rows, columns = rows_and_columns(row_block * 128, column_block * 128, BY_COLUMNS)
+    targets = values + rows[:, None] * n_columns + columns[None, :]
+    gl.store(targets, gl.convert_layout(rounded, ROWS_OUT), inside)
+    rows, columns = rows_and_columns(first_row, first_column, COLUMNS_OUT)
     inside = (rows < n_rows)[:, None] & (columns < n_columns)[None, :]
-    targets = transposed + first + columns[None, :] * n_rows + rows[:, None]
-    gl.store(targets, numbers.to(values.dtype.element_ty), inside)
-    row_blocks = gl.cdiv(n_rows, 128)
-    column_blocks = gl.cdiv(n_columns, 128)
+    targets = transposed + columns[None, :] * n_rows + rows[:, None]
+    gl.store(targets, gl.convert_layout(rounded, COLUMNS_OUT), inside)
+
+
+@gluon.jit
+def store_block_scale(factor, scales, transposed_scales, matrix, row_block, column_block, row_blocks, column_blocks):
+    """Write what gives a block's numbers back, for a stack of matrices and for their transposes."""
     scale = reciprocal(factor)
     gl.store(scales + (matrix * row_blocks + row_block) * column_blocks + column_block, scale)
     gl.store(transposed_scales + (matrix * column_blocks + column_block) * row_blocks + row_block, scale)

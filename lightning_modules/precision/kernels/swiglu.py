@@ -10,7 +10,7 @@ Rows count by gates, where they have any: behind the activation, and before the 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from lightning_modules.precision.kernels.rounding import BY_ROWS, rows_and_columns, store_tiles
+from lightning_modules.precision.kernels.rounding import BY_ROWS, holds_rows, rows_and_columns, store_tiles
 
 
 @gluon.jit
@@ -58,7 +58,7 @@ def forward(
     column_tile = gl.program_id(0)
     rows, columns = rows_and_columns(tile * 128, column_tile * 128, BY_ROWS)
     is_real, weight = _weights_of_rows(gates, choices, rows, n_rows)
-    if gl.max(is_real.to(gl.int32), 0) > 0:
+    if holds_rows(choices, tile, n_rows):
         sources = gate_up + rows[:, None].to(gl.int64) * (2 * width) + columns[None, :]
         gate = gl.load(sources, is_real[:, None], other=0.0).to(gl.float32)
         up = gl.load(sources + width, is_real[:, None], other=0.0).to(gl.float32)
@@ -110,7 +110,7 @@ def backward(
     is_up = gl.program_id(0) % 2
     rows, columns = rows_and_columns(tile * 128, column_tile * 128, BY_ROWS)
     is_real, weight = _weights_of_rows(gates, choices, rows, n_rows)
-    if gl.max(is_real.to(gl.int32), 0) > 0:
+    if holds_rows(choices, tile, n_rows):
         inside = is_real[:, None]
         row = rows[:, None].to(gl.int64)
         outer = gl.load(gradient + row * width + columns[None, :], inside, other=0.0).to(gl.float32)

@@ -7,7 +7,16 @@
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from lightning_modules.precision.kernels.rounding import BY_ROWS, rows_and_columns, store_block, store_tiles
+from lightning_modules.precision.kernels.rounding import (
+    BY_ROWS,
+    factor_for,
+    holds_rows,
+    larger,
+    rows_and_columns,
+    store_block_scale,
+    store_both_ways,
+    store_tiles,
+)
 
 
 @gluon.jit
@@ -40,11 +49,11 @@ def quantise_rows(
         choice = gl.load(choices + rows)
         token = choice // n_chosen
         is_token = choice >= 0
-    if gl.max(is_token.to(gl.int32), 0) > 0:
+    if holds_rows(choices, tile, n_tokens):
         inside = is_token[:, None] & (columns < n_columns)[None, :]
         sources = tokens + token[:, None].to(gl.int64) * row_stride + columns[None, :]
         store_tiles(
-            gl.load(sources, inside, other=0.0).to(gl.float32),
+            gl.load(sources, inside, other=0.0),
             tile,
             column_tile,
             values,
@@ -64,34 +73,28 @@ def quantise_rows(
 @gluon.jit
 def quantise_blocks(
     weight,  # [stack, n_rows, n_columns], row-major
-    values,  # as in `store_block`, like all that follow
-    scales,
-    transposed,
-    transposed_scales,
+    values,  # [stack, n_rows, n_columns], row-major
+    scales,  # [stack, row blocks, column blocks], row-major
+    transposed,  # [stack, n_columns, n_rows], row-major
+    transposed_scales,  # [stack, column blocks, row blocks], row-major
     n_rows,
     n_columns,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
 ):
-    """Quantise every matrix of `weight` in square blocks."""
+    """Quantise every matrix of `weight` in square blocks, by one factor each, which serves the transpose as well."""
     row_blocks = gl.cdiv(n_rows, 128)
     matrix = gl.program_id(1) // row_blocks
     row_block = gl.program_id(1) % row_blocks
     column_block = gl.program_id(0)
+    first = matrix.to(gl.int64) * n_rows * n_columns
     rows, columns = rows_and_columns(row_block * 128, column_block * 128, BY_ROWS)
     inside = (rows < n_rows)[:, None] & (columns < n_columns)[None, :]
-    sources = weight + matrix.to(gl.int64) * n_rows * n_columns + rows[:, None] * n_columns + columns[None, :]
-    store_block(
-        gl.load(sources, inside, other=0.0).to(gl.float32),
-        row_block,
-        column_block,
-        matrix,
-        values,
-        scales,
-        transposed,
-        transposed_scales,
-        n_rows,
-        n_columns,
-        LARGEST,
-        SMALLEST_AMAX,
-    )
+    sources = weight + first + rows[:, None] * n_columns + columns[None, :]
+    numbers = gl.load(sources, inside, other=0.0).to(gl.float32)
+    amax = gl.reduce(gl.reduce(gl.abs(numbers), 1, larger), 0, larger)
+    factor = factor_for(amax, LARGEST, SMALLEST_AMAX)
+    rounded = (numbers * factor).to(values.dtype.element_ty)
+    store_both_ways(rounded, row_block * 128, column_block * 128, values + first, transposed + first, n_rows, n_columns)
+    column_blocks = gl.cdiv(n_columns, 128)
+    store_block_scale(factor, scales, transposed_scales, matrix, row_block, column_block, row_blocks, column_blocks)
