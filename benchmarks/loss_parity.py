@@ -3,10 +3,10 @@
     python -m benchmarks.loss_parity TOKENS [--kinds bf16,fp8_deepseek] [--steps 1000] [--device cuda] [--shape compact]
 
 TOKENS is a split of token shards as prepare-data writes them (a folder with an index.json). Every format trains the
-same model from the same weights on the same batches, on one device. Prints one JSON line: for every format its
-smoothed loss, how far that lies from the first format's (relative: on average over the last tenth of the steps, and at
-worst once the first tenth is over; arXiv 2412.19437, section 3.3, keeps below 0.25%), tokens a second (by the median
-step) and peak memory.
+same model from the same weights on the same batches, on one device, and rounds all that its recipe knows, also where
+that costs time. Prints one JSON line: for every format its smoothed loss, how far that lies from the first format's
+(relative: on average over the last tenth of the steps, and at worst once the first tenth is over; arXiv 2412.19437,
+section 3.3, keeps below 0.25%), tokens a second (by the median step) and peak memory.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
 from lightning_modules.parallel.one_device import OneDeviceStrategy
 from lightning_modules.precision.kinds import PRECISIONS
 from lightning_modules.precision.plugins import build_precision
+from lightning_modules.precision.recipes import everything
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.tokens.shards import TokenDataset
 
@@ -101,7 +102,7 @@ def train(kind: str, documents: TokenDataset, arguments: argparse.Namespace) -> 
         accelerator="gpu" if arguments.device == "cuda" else "cpu",
         devices=1,
         strategy=OneDeviceStrategy(torch.device(arguments.device)),
-        plugins=[build_precision(kind, sharded=False)],
+        plugins=[build_precision(kind, sharded=False, takes=everything)],
         max_steps=arguments.steps,
         max_epochs=-1,
         limit_val_batches=0,

@@ -26,7 +26,7 @@ from lightning_modules.parallel.launch import Processes, find_processes, refuse_
 from lightning_modules.parallel.one_device import OneDeviceStrategy
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.precision.plugins import build_precision
-from lightning_modules.precision.recipes import RECIPES, emulated_weights
+from lightning_modules.precision.recipes import RECIPES, n_emulated, pays, quantised_weights
 
 # Compiling takes about half a minute, and a compiled step two thirds of the time: a GPU wins that back in a minute or
 # two, in which it computes so many floating-point operations.
@@ -105,7 +105,7 @@ def compiles(config: TrainerConfig, decoder: DecoderConfig, precision: str) -> b
     if config.accelerator != "gpu":
         return False
     model = build_on_meta(decoder)
-    if precision in RECIPES and emulated_weights(model, precision, _device(config.accelerator))[0]:
+    if precision in RECIPES and n_emulated(quantised_weights(model, pays), precision, _device(config.accelerator)):
         return False
     n_tokens = config.max_steps * config.accumulate_grad_batches * config.batch_size * config.sequence_length
     return n_tokens * training_flops_per_token(model, config.sequence_length) >= REPAYS_COMPILING

@@ -14,6 +14,7 @@ from lightning_modules.model.attention import LatentAttention
 from lightning_modules.model.counting import FP8_COMPONENTS, build_on_meta, component_parameters
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.precision.kinds import FP8_RECIPES
+from lightning_modules.precision.recipes import experts_pay, linear_pays
 
 ATTENTION = "attention"
 GROUPED_PRODUCTS = "grouped products"
@@ -97,9 +98,11 @@ def _products(decoder: Decoder, workload: Workload, width: int) -> dict[str, Cos
             continue
         if component == "routed_experts":
             n_rows, n_matrices = workload.n_tokens * share * parameter.shape[0], parameter.shape[0]
-            grouped += _product(n_rows, parameter.shape[1:], n_matrices, width, component in in_fp8)
+            rounds = component in in_fp8 and experts_pay(config.moe_intermediate_size)
+            grouped += _product(n_rows, parameter.shape[1:], n_matrices, width, rounds)
         else:
-            other += _product(workload.n_tokens, parameter.shape, 1, width, component in in_fp8)
+            rounds = component in in_fp8 and linear_pays(*parameter.shape)
+            other += _product(workload.n_tokens, parameter.shape, 1, width, rounds)
     n_predictions = workload.n_tokens * (1 + config.num_nextn_predict_layers)
     other += _product(n_predictions, decoder.lm_head.weight.shape, 1, width, in_fp8=False)
     return {GROUPED_PRODUCTS: grouped, OTHER_PRODUCTS: other}

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from lightning_modules.precision.blockwise import quantise_rows
 from lightning_modules.precision.emulation import Quantised
 from lightning_modules.precision.loss_scaling import LossScale
-from lightning_modules.precision.recipes import RECIPES, convert_to_fp8, report_emulation
+from lightning_modules.precision.recipes import RECIPES, convert_to_fp8, pays, report_conversion
 
 PRECISIONS = ("fp32", "bf16", "fp16", *RECIPES)
 
@@ -117,29 +117,36 @@ class LossScalingPrecision(Precision):
 
 
 class Float8Precision(Precision):
-    """Multiplies by one of RECIPES what the paper multiplies in FP8, and else computes in BF16."""
+    """Multiplies by one of RECIPES what the paper multiplies in FP8, and else computes in BF16.
+
+    Attributes:
+        kind: the recipe's name.
+        takes: which modules it takes over.
+    """
 
     kind: str
+    takes: Callable[[Module], bool]
 
     def convert_module(self, module: Module) -> Module:
         """Take over `module`'s linear layers and experts; parameters keep their names, so any checkpoint fits."""
-        convert_to_fp8(module, RECIPES[self.kind])
+        convert_to_fp8(module, RECIPES[self.kind], self.takes)
         return module
 
     def connect(
         self, model: Module, optimizers: list[Optimizer], lr_schedulers: list[Any]
     ) -> tuple[Module, list[Optimizer], list[Any]]:
-        """Say what has to be emulated on the device that `model` has been put on."""
-        rank_zero_only(report_emulation)(model, self.kind, next(model.parameters()).device)
+        """Say what stays BF16, and what has to be emulated on the device that `model` has been put on."""
+        rank_zero_only(report_conversion)(model, self.kind, next(model.parameters()).device, self.takes)
         return super().connect(model, optimizers, lr_schedulers)
 
 
 class AutocastFloat8Precision(Float8Precision, AutocastPrecision):
     """FP8 on one device: FP8 products take FP32 parameters as they are, all else is autocast to BF16."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, takes: Callable[[Module], bool]) -> None:
         super().__init__(torch.bfloat16)
         self.kind = kind
+        self.takes = takes
 
 
 class ShardedFloat8Precision(Float8Precision, ShardedPrecision):
@@ -149,9 +156,10 @@ class ShardedFloat8Precision(Float8Precision, ShardedPrecision):
         quantise_rows: how rows may be rounded on their way to other ranks' experts; None where they should not be.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, takes: Callable[[Module], bool]) -> None:
         super().__init__(torch.bfloat16)
         self.kind = kind
+        self.takes = takes
         self.quantise_rows: Callable[[Tensor], Quantised] | None = quantise_rows if kind == "fp8_deepseek" else None
 
 
@@ -163,18 +171,19 @@ class ShardedHalfPrecision(LossScalingPrecision, ShardedPrecision):
     """FP16 over sharded parameters."""
 
 
-def build_precision(kind: str, sharded: bool) -> Precision:
+def build_precision(kind: str, sharded: bool, takes: Callable[[Module], bool] = pays) -> Precision:
     """The plugin for `precision.kind`.
 
     Args:
         kind: one of PRECISIONS.
         sharded: whether the strategy shards parameters; the plugin then has an `fsdp_policy`.
+        takes: what a recipe of FP8 takes over of all that it knows.
 
     Raises:
         ValueError: an unknown kind.
     """
     if kind in RECIPES:
-        return ShardedFloat8Precision(kind) if sharded else AutocastFloat8Precision(kind)
+        return ShardedFloat8Precision(kind, takes) if sharded else AutocastFloat8Precision(kind, takes)
     if kind == "fp16":
         return ShardedHalfPrecision(torch.float16) if sharded else AutocastHalfPrecision(torch.float16)
     if kind == "bf16":

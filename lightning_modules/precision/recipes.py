@@ -1,8 +1,8 @@
 """Which parts of a decoder a recipe of FP8 takes over, and how.
 
 High precision stays where arXiv 2412.19437, section 3.3.1, keeps it: embedding, output head, routers, norms and the
-attention operator. Every other linear layer is quantised, the projection of multi-token prediction (`eh_proj`) with
-them, since the paper does not except it; so are the experts.
+attention operator. Every other linear layer may be quantised, the projection of multi-token prediction (`eh_proj`) with
+them, since the paper does not except it; so may the experts. Trainings leave those in BF16 that are faster so (`pays`).
 """
 
 import logging
@@ -23,9 +23,13 @@ from lightning_modules.precision.blockwise import (
     blockwise_grouped_mm,
     runs_on_kernels,
 )
+from lightning_modules.precision.emulation import BLOCK
 from lightning_modules.precision.scaled_experts import ScaledGroupedMM, Scaling, runs_on_scaled_products
 
 log = logging.getLogger(__name__)
+
+# Multiplications that a quantised number of a linear layer enters for FP8 to be faster than BF16, on Hopper.
+LEAST_REUSE = 1000
 
 
 @dataclass(frozen=True)
@@ -82,41 +86,87 @@ RECIPES = {
 }
 
 
-def convert_to_fp8(model: nn.Module, recipe: Recipe) -> None:
-    """Let `model`, a decoder or what holds one, multiply by `recipe`; parameters and their names stay as they are."""
-    if linears := [name for name in quantised_linears(model) if type(model.get_submodule(name)) is nn.Linear]:
+def everything(module: nn.Module) -> bool:
+    """Take over whatever can be."""
+    return True
+
+
+def pays(module: nn.Module) -> bool:
+    """Whether a linear layer, SwiGLU network or stack of experts takes less time in FP8, rounding included."""
+    if isinstance(module, GroupedExperts):
+        return experts_pay(module.down_proj.shape[-1])
+    if isinstance(module, FeedForward):
+        return pays(module.down_proj)
+    return not isinstance(module, nn.Linear) or linear_pays(module.out_features, module.in_features)
+
+
+def linear_pays(out_features: int, in_features: int) -> bool:
+    """For each token 3 · N · K multiplications get cheaper, and N + K numbers have to be rounded for them."""
+    return out_features * in_features >= LEAST_REUSE * (out_features + in_features)
+
+
+def experts_pay(intermediate_size: int) -> bool:
+    """Rows are rounded as they are gathered, which BF16 does too; but SwiGLU has kernels for whole tiles alone."""
+    return intermediate_size % BLOCK == 0
+
+
+def convert_to_fp8(model: nn.Module, recipe: Recipe, takes: Callable[[nn.Module], bool] = everything) -> None:
+    """Let `model`, a decoder or what holds one, multiply by `recipe`; parameters and their names stay as they are.
+
+    Args:
+        model: changed in place.
+        recipe: one of RECIPES.
+        takes: which of the modules that the recipe knows it is to take over.
+    """
+    names = quantised_linears(model, takes)
+    if linears := [name for name in names if type(model.get_submodule(name)) is nn.Linear]:
         recipe.convert_linears(model, linears)
     for module in model.modules():
-        if isinstance(module, GroupedExperts):
-            module.grouped_mm = recipe.grouped_mm
-        module.__class__ = recipe.converted.get(type(module), type(module))
+        if takes(module):
+            if isinstance(module, GroupedExperts):
+                module.grouped_mm = recipe.grouped_mm
+            module.__class__ = recipe.converted.get(type(module), type(module))
 
 
-def quantised_linears(model: nn.Module) -> list[str]:
-    """Names of all linear layers within `model` but output heads and parts of routers."""
+def quantised_linears(model: nn.Module, takes: Callable[[nn.Module], bool] = everything) -> list[str]:
+    """Names of the linear layers within `model` that `takes` accepts, but output heads and parts of routers."""
     excepted = [
         part
         for module in model.modules()
         for part in ([module.lm_head] if isinstance(module, Decoder) else module.modules())
         if isinstance(module, Decoder | Router)
     ]
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and takes(module)]
     return [name for name in names if not any(model.get_submodule(name) is part for part in excepted)]
 
 
-def emulated_weights(model: nn.Module, kind: str, device: torch.device) -> tuple[int, int]:
-    """How many weights of `model` are multiplied by emulation on `device`, and how many `kind` quantises at all."""
-    weights = [model.get_parameter(f"{name}.weight") for name in quantised_linears(model)]
+def quantised_weights(model: nn.Module, takes: Callable[[nn.Module], bool] = everything) -> list[Tensor]:
+    """Weights of `model` that a recipe quantises."""
+    weights: list[Tensor] = [model.get_parameter(f"{name}.weight") for name in quantised_linears(model, takes)]
     for module in model.modules():
-        if isinstance(module, GroupedExperts):
+        if isinstance(module, GroupedExperts) and takes(module):
             weights += [module.gate_up_proj, module.down_proj]
-    return sum(not RECIPES[kind].runs_on(weight.shape, device) for weight in weights), len(weights)
+    return weights
 
 
-def report_emulation(model: nn.Module, kind: str, device: torch.device) -> None:
-    """Say in one line how many weights of `model` are multiplied by emulation on `device`, if any are."""
-    emulated, total = emulated_weights(model, kind, device)
-    if emulated:
+def n_emulated(weights: list[Tensor], kind: str, device: torch.device) -> int:
+    """How many of `weights` are multiplied by emulation on `device`."""
+    return sum(not RECIPES[kind].runs_on(weight.shape, device) for weight in weights)
+
+
+def report_conversion(
+    model: nn.Module, kind: str, device: torch.device, takes: Callable[[nn.Module], bool] = everything
+) -> None:
+    """Say in a line how many weights of `model` stay BF16, and in another how many are emulated on `device`."""
+    weights, total = quantised_weights(model, takes), len(quantised_weights(model))
+    if len(weights) < total:
+        log.info(
+            "precision=%s: %d of %d weights stay BF16, which is faster at their sizes.",
+            kind,
+            total - len(weights),
+            total,
+        )
+    if emulated := n_emulated(weights, kind, device):
         log.warning(
             "precision=%s: %d of %d weights are multiplied by emulation on %s, which has no FP8 kernels for them:"
             " the same numerics, but slower than BF16.",

@@ -12,6 +12,7 @@ from lightning_modules.model.counting import build_on_meta
 from lightning_modules.model.experts import GroupedExperts, SegmentedExperts
 from lightning_modules.model.router import Router
 from lightning_modules.precision.emulation import BLOCK
+from lightning_modules.precision.recipes import experts_pay, linear_pays
 from pipeline.planning.settings import Layout
 
 Shape = tuple[int, ...]
@@ -46,12 +47,16 @@ class Unit:
     def fp8_bytes(self, layout: Layout) -> int:
         """Bytes of rank 0's matrices quantised in blocks, with FP32 scales, once for either side they are summed over.
 
-        What lies outside blocks, routers and norms are not quantised.
+        What lies outside blocks, routers and norms are not quantised, and nothing that is faster in BF16.
         """
         if self.is_fp32 or not self.block:
             return 0
-        n_ranks = layout.ep if self.is_expert else 1
-        return sum(2 * _fp8_bytes(shape) // n_ranks for shape in self.shapes if len(shape) > 1)
+        if self.is_expert:
+            stacks = zip(self.shapes[0::2], self.shapes[1::2], strict=True)
+            return sum(
+                2 * _fp8_bytes(shape) // layout.ep for both in stacks if experts_pay(both[1][-1]) for shape in both
+            )
+        return sum(2 * _fp8_bytes(shape) for shape in self.shapes if len(shape) > 1 and linear_pays(*shape))
 
     def gathered_bytes(self, layout: Layout, number: int) -> int:
         """Bytes of as many numbers, of `number` bytes each where they are not FP32 always."""

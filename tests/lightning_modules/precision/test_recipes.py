@@ -9,9 +9,18 @@ import torch
 from torch import nn
 
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.experts import GroupedExperts, grouped_linear
+from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts, grouped_linear
 from lightning_modules.precision.blockwise import BlockwiseLinear
-from lightning_modules.precision.recipes import RECIPES, convert_to_fp8, quantised_linears, report_emulation
+from lightning_modules.precision.recipes import (
+    RECIPES,
+    convert_to_fp8,
+    experts_pay,
+    linear_pays,
+    pays,
+    quantised_linears,
+    quantised_weights,
+    report_conversion,
+)
 
 ATTENTION = {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"}
 FEED_FORWARD = {"gate_proj", "up_proj", "down_proj"}
@@ -85,6 +94,34 @@ def test_a_converted_decoder_computes_nearly_the_same(build_decoder, kind: str) 
         assert (other.grad - parameter.grad).norm() / parameter.grad.norm() < 0.25, name
 
 
+def test_what_is_faster_in_bf16_stays_as_it_is(build_decoder, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    decoder = build_decoder()
+    types = [type(module) for module in decoder.modules() if not isinstance(module, MixtureOfExperts)]
+    convert_to_fp8(decoder, RECIPES[kind], pays)
+    assert [type(module) for module in decoder.modules() if not isinstance(module, MixtureOfExperts)] == types
+    assert all(m.grouped_mm is grouped_linear for m in decoder.modules() if isinstance(m, GroupedExperts))
+    with caplog.at_level(logging.INFO):
+        report_conversion(decoder, kind, torch.device("cpu"), pays)
+    (record,) = caplog.records
+    n_weights = len(quantised_weights(decoder))
+    assert f"{n_weights} of {n_weights} weights stay BF16" in record.message
+
+
+def test_layers_pay_by_how_often_a_rounded_number_is_multiplied() -> None:
+    # Measured on an H200 with 8,192 and 16,384 tokens: docs/fp8_recipe.md.
+    assert all(linear_pays(*shape) for shape in [(2048, 2048), (8192, 2048), (2048, 8192), (1536, 7168)])
+    assert not any(linear_pays(*shape) for shape in [(768, 2048), (3072, 768), (4096, 512), (1024, 1024)])
+    assert experts_pay(768)
+    assert not experts_pay(192)
+
+
+def test_one_layer_is_asked_as_its_network_is() -> None:
+    for sizes in ((2048, 8192), (2048, 768), (1024, 4096)):
+        with torch.device("meta"):
+            network = FeedForward(*sizes)
+        assert {pays(network)} == {pays(layer) for layer in network.children()}
+
+
 def test_a_missing_torchao_is_named_with_the_remedy(build_decoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao", None)
     monkeypatch.delitem(sys.modules, "lightning_modules.precision.torchao_linear", raising=False)
@@ -96,7 +133,7 @@ def test_a_missing_torchao_is_named_with_the_remedy(build_decoder, monkeypatch: 
 def test_emulation_says_so_in_one_line(build_decoder, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     decoder: Decoder = build_decoder()
     with caplog.at_level(logging.INFO):
-        report_emulation(decoder, kind, torch.device("cpu"))
+        report_conversion(decoder, kind, torch.device("cpu"))
     (record,) = caplog.records
     # Three dense layers' worth of attention and more, and two stacks in each of three expert layers.
     n_weights = len(quantised_linears(decoder)) + 2 * 3
@@ -111,7 +148,7 @@ def test_nothing_is_said_where_kernels_run(
     monkeypatch.setattr(blockwise.kernels, "available", lambda device: True)
     monkeypatch.setattr(blockwise.kernels, "fits", lambda out_features, in_features: True)
     decoder = build_decoder()
-    report_emulation(decoder, "fp8_deepseek", torch.device("cpu"))
+    report_conversion(decoder, "fp8_deepseek", torch.device("cpu"))
     assert not caplog.records
 
 

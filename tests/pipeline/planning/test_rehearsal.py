@@ -173,8 +173,14 @@ def test_few_blocks_stand_for_many(training, gpu, layout, recompute):
 
 
 def test_recompute_and_fp8_keep_less(training, gpu):
-    # FP8 kernels fill tiles of 128 rows for each expert: it takes some rows to save by them.
-    decoder = replace(training.decoder, num_hidden_layers=2, first_k_dense_replace=1, num_nextn_predict_layers=0)
+    # FP8 kernels fill tiles of 128 rows for each expert: it takes some rows to save by them, of whole tiles' width.
+    decoder = replace(
+        training.decoder,
+        num_hidden_layers=2,
+        first_k_dense_replace=1,
+        num_nextn_predict_layers=0,
+        moe_intermediate_size=128,
+    )
     training = replace(training, decoder=decoder, sequence_length=512, batch_size=4)
 
     def kept(**changes: object) -> int:
