@@ -85,7 +85,9 @@ def train(kind: str, documents: TokenDataset, arguments: argparse.Namespace) -> 
     """Train once in the format `kind`, and tell how it went."""
     L.seed_everything(arguments.seed, verbose=False)
     config = DecoderConfig(**COMMON, **SHAPES[arguments.shape], vocab_size=documents.vocabulary.size)
-    with torch.device(arguments.device):
+    # Lightning wants a GPU's number.
+    device = torch.device(arguments.device, 0)
+    with device:
         model = LanguageModel(
             config,
             ObjectiveConfig(lm_weight=1.0, mtp_weight=0.3, bias_update_speed=1e-3, sequence_balance_weight=1e-4),
@@ -101,7 +103,7 @@ def train(kind: str, documents: TokenDataset, arguments: argparse.Namespace) -> 
     trainer = L.Trainer(
         accelerator="gpu" if arguments.device == "cuda" else "cpu",
         devices=1,
-        strategy=OneDeviceStrategy(torch.device(arguments.device)),
+        strategy=OneDeviceStrategy(device),
         plugins=[build_precision(kind, sharded=False, takes=everything)],
         max_steps=arguments.steps,
         max_epochs=-1,
