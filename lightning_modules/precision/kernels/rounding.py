@@ -63,13 +63,14 @@ def _larger_bits(a, b):
 def largest_magnitude(numbers, axis: gl.constexpr):
     """Of BF16 or FP32 numbers along an axis, in FP32; what is not a number counts as the largest.
 
-    Magnitudes are ordered as their bits are. Looked at as bits, BF16 numbers stay packed in their registers.
+    BF16 numbers are looked at as bits, which are ordered as magnitudes are: so they stay packed in their registers.
     """
     if numbers.dtype == gl.bfloat16:
         bits = (numbers.to(gl.int16, bitcast=True).to(gl.int32) & 0x7FFF) << 16
+        amax = gl.reduce(bits, axis, _larger_bits).to(gl.float32, bitcast=True)
     else:
-        bits = numbers.to(gl.int32, bitcast=True) & 0x7FFFFFFF
-    return gl.reduce(bits, axis, _larger_bits).to(gl.float32, bitcast=True)
+        amax = gl.reduce(gl.abs(numbers), axis, larger)
+    return amax
 
 
 @gluon.jit

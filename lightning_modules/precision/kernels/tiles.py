@@ -34,7 +34,7 @@ def quantise_rows(
     column_stride,
     scale_stride,
     row_stride,
-    n_chosen,
+    N_CHOSEN: gl.constexpr,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
 ):
@@ -47,7 +47,7 @@ def quantise_rows(
         is_token = rows < n_tokens
     else:
         choice = gl.load(choices + rows)
-        token = choice // n_chosen
+        token = choice // N_CHOSEN
         is_token = choice >= 0
     if holds_rows(choices, tile, n_tokens):
         inside = is_token[:, None] & (columns < n_columns)[None, :]
