@@ -66,7 +66,7 @@ def test_fp8_halves_the_time_of_what_it_multiplies() -> None:
     )
     assert fp8[GROUPED_PRODUCTS].milliseconds(rates) == pytest.approx(bf16[GROUPED_PRODUCTS].milliseconds(rates) / 2)
     ratio = fp8[OTHER_PRODUCTS].milliseconds(rates) / bf16[OTHER_PRODUCTS].milliseconds(rates)
-    assert 0.75 < ratio < 0.85, "narrow layers, head and routers stay as they are"
+    assert 0.5 < ratio < 0.6, "head and routers stay as they are"
 
 
 def test_the_floor_is_the_longer_of_computing_and_moving() -> None:
