@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.engine import Engine
+from lightning_modules.model.decoding.speculation import Acceptance
 from lightning_modules.model.sampling_configuration import SamplingConfig
 
 END = 5
@@ -57,6 +60,41 @@ def test_rows_that_come_late_and_go_early_say_what_they_would_alone(build_decode
     assert len(heard) == 5
     assert [heard[n] for n in range(5)] == expected
     assert engine.free_rows == [0, 1, 2]
+
+
+# The same examples always: one draw in about a hundred thousand hangs on how sums over other rows are rounded.
+@settings(deadline=None, max_examples=15, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_order_of_coming_and_going_changes_what_is_said(build_decoder, data) -> None:
+    decoder, sampling, speculates = build_decoder(), SamplingConfig(1.3), data.draw(st.booleans())
+
+    def engine(n_rows: int) -> Engine:
+        return Engine(decoder, n_rows, 40, sampling, end_token=END, acceptance=Acceptance() if speculates else None)
+
+    several, rows, heard = engine(3), {}, []
+    for seed in range(25):
+        event = data.draw(st.sampled_from(["join", "leave", "step", "step", "read", "wait"]))
+        if event == "join" and several.free_rows:
+            prompt, n = prompt_of(data.draw(st.integers(1, 20)), seed), data.draw(st.integers(0, 20))
+            heard.append((prompt, n, seed, []))
+            rows[several.join([prompt], [n], [seed])[0]] = heard[-1][3]
+        elif event == "leave" and rows:
+            row = data.draw(st.sampled_from(sorted(rows)))
+            several.leave(row)
+            del rows[row]
+        elif event == "step":
+            several.step()
+        else:
+            for row, tokens, has_ended in several.read(wait=event == "wait"):
+                rows[row].extend(tokens)
+                if has_ended:
+                    del rows[row]
+    for prompt, n, seed, tokens in heard:
+        one, said = engine(1), {0: []}
+        one.join([prompt], [n], [seed])
+        while not finished(one, said):
+            one.step()
+        assert said[0][: len(tokens)] == tokens
 
 
 def test_whoever_leaves_is_not_heard_and_disturbs_nobody(build_decoder) -> None:
