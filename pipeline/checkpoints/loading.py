@@ -1,7 +1,7 @@
 """Checkpoints of any layout, loaded into a model: what is missing, renamed or too many is said."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.model.block_scaled import Matrix, fits_blocks, keep_in_fp8
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
 from pipeline.checkpoints.architecture_match import OpenOptions, check_missing
@@ -80,7 +81,9 @@ def load_checkpoint_compatible(
     return _describe(source), missing, unexpected
 
 
-def load_decoder(path: Path | str, layout: str | None = None, config: DecoderConfig | None = None) -> Decoder:
+def load_decoder(
+    path: Path | str, layout: str | None = None, config: DecoderConfig | None = None, keep_fp8: bool = False
+) -> Decoder:
     """Build the decoder that a checkpoint of any layout holds, ready for inference.
 
     Weights keep their type; FP8 becomes BF16.
@@ -89,6 +92,8 @@ def load_decoder(path: Path | str, layout: str | None = None, config: DecoderCon
         path: a file or folder.
         layout: the registry's name; None: what is recognised.
         config: the architecture, for layouts that do not tell it.
+        keep_fp8: hold in FP8 what the file does, where blocks fit heads and experts: the same numbers in half the
+            memory, which decoding on a GPU reads as they are. Such a decoder can move, but not change its type.
 
     Raises:
         FileNotFoundError, ValueError: when the checkpoint is absent, incomplete or damaged.
@@ -99,13 +104,44 @@ def load_decoder(path: Path | str, layout: str | None = None, config: DecoderCon
         source = open_checkpoint(Path(path), layout, OpenOptions(config, drop=("mtp",)))
     with torch.device("meta"):
         decoder = Decoder(source.config)
-    decoder.load_state_dict(read_weights(source, source.config), assign=True)
+    kept = _blocks_of(source) if keep_fp8 and fits_blocks(source.config) else {}
+    decoder.load_state_dict(read_weights(source, source.config, kept), assign=True, strict=not kept)
+    for name, matrix in kept.items():
+        module, _, parameter = name.rpartition(".")
+        assert matrix.scales is not None
+        keep_in_fp8(decoder.get_submodule(module), parameter, matrix.values, matrix.scales)
     decoder.tie_weights()
     return decoder.eval()
 
 
-def read_weights(source: CheckpointSource, config: DecoderConfig) -> dict[str, Tensor]:
+def _blocks_of(source: CheckpointSource) -> dict[str, Matrix]:
+    """The weights of a source that are in FP8, with their scales, under the decoder's own names."""
+    shapes, kept = own_tensors(source.config), {}
+    for own, names in own_parts(source.config).items():
+        stored = [source.tensors[name] for name in names if name in source.tensors]
+        scales = [part.scale for part in stored if part.scale is not None]
+        if len(scales) < len(names):
+            continue
+        values, factors = [part.read() for part in stored], [scale.read() for scale in scales]
+        for name, value, factor, part in zip(names, values, factors, stored, strict=True):
+            check_finite(name, value, part.file)
+            check_finite(name, factor, part.file)
+        shape = shapes[own].shape
+        # A stack is its experts' matrices one after the other; FP8 tensors of torch cannot be joined by themselves.
+        joined = torch.cat([value.view(torch.uint8) for value in values]).view(values[0].dtype)
+        kept[own] = Matrix(joined.reshape(shape), torch.cat(factors).reshape(*shape[:-2], -1, factors[0].shape[1]))
+    return kept
+
+
+def read_weights(
+    source: CheckpointSource, config: DecoderConfig, without: Container[str] = frozenset()
+) -> dict[str, Tensor]:
     """All weights of a source that a decoder has a place for, under the decoder's own names; FP8 as BF16.
+
+    Args:
+        source: the checkpoint.
+        config: the decoder's.
+        without: own names of what to leave out.
 
     Raises:
         DamagedCheckpointError: when there is a number among them that is none.
@@ -115,7 +151,7 @@ def read_weights(source: CheckpointSource, config: DecoderConfig) -> dict[str, T
     shapes = own_tensors(config)
     weights = {}
     for own, names in own_parts(config).items():
-        if any(name not in tensors for name in names):
+        if own in without or any(name not in tensors for name in names):
             continue
         parts = []
         for name in names:

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.model.attention import LATENT_NORM_EPS, LatentAttention
+from lightning_modules.model.block_scaled import matrix_of
 from lightning_modules.model.cache import LatentCache
-from lightning_modules.model.decoding.gpu_weights import matrix_of, norm_of, weight_of
 from lightning_modules.model.kernels import few_rows
+from lightning_modules.model.kernels.few_rows import Norm
 from lightning_modules.model.kernels.latent_append import append_latent
 from lightning_modules.model.kernels.latent_attention import attend_latent
 from lightning_modules.model.kernels.rotate_queries import rotate_queries
@@ -106,7 +107,7 @@ class FewRows:
 
     def __init__(self, attention: LatentAttention, norm: nn.RMSNorm) -> None:
         self.attention = attention
-        self.norm = norm_of(norm)
+        self.norm = Norm.of(norm)
         self.latent = matrix_of(attention.kv_a_proj_with_mqa)
         self.up = matrix_of(attention.kv_b_proj)
         self.output = matrix_of(attention.o_proj)
@@ -118,7 +119,7 @@ class FewRows:
             compressed = matrix_of(attention.q_a_proj)
             both = few_rows.multiply(hidden, compressed, beside=self.latent, norm=self.norm)
             x, latent = both.split((compressed.values.shape[0], self.latent.values.shape[0]), dim=1)
-            matrix, norm = matrix_of(attention.q_b_proj), norm_of(attention.q_a_layernorm)
+            matrix, norm = matrix_of(attention.q_b_proj), Norm.of(attention.q_a_layernorm)
         else:
             x, latent = hidden, few_rows.multiply(hidden, self.latent, norm=self.norm)
             matrix, norm = matrix_of(attention.q_proj), self.norm
@@ -148,12 +149,12 @@ class ManyRows:
         """See `Projections`."""
         attention = self.attention
         hidden = self.norm(hidden)
-        latent = F.linear(hidden, weight_of(attention.kv_a_proj_with_mqa))
+        latent = F.linear(hidden, attention.kv_a_proj_with_mqa.weight)
         if attention.compresses_query:
-            compressed = attention.q_a_layernorm(F.linear(hidden, weight_of(attention.q_a_proj)))
-            query = F.linear(compressed, weight_of(attention.q_b_proj))
+            compressed = attention.q_a_layernorm(F.linear(hidden, attention.q_a_proj.weight))
+            query = F.linear(compressed, attention.q_b_proj.weight)
         else:
-            query = F.linear(hidden, weight_of(attention.q_proj))
+            query = F.linear(hidden, attention.q_proj.weight)
         query = query.unflatten(1, (attention.n_heads, -1))
         rope = rotate_queries(query, place.cos, place.sin, attention.interleaves)
         return Projected(query[..., : attention.nope_dim], rope, latent)
@@ -165,11 +166,11 @@ class ManyRows:
     def add_output(self, context: Tensor, hidden: Tensor) -> Tensor:
         """See `Projections`."""
         values = _multiply_heads(context, self._up()[:, self.attention.nope_dim :].mT)
-        return torch.addmm(hidden, values.flatten(1), weight_of(self.attention.o_proj).mT)
+        return torch.addmm(hidden, values.flatten(1), self.attention.o_proj.weight.mT)
 
     def _up(self) -> Tensor:
         """W_UK above W_UV of every head [H, nope + value, R]."""
-        return weight_of(self.attention.kv_b_proj).unflatten(0, (self.attention.n_heads, -1))
+        return self.attention.kv_b_proj.weight.unflatten(0, (self.attention.n_heads, -1))
 
 
 def _multiply_heads(rows: Tensor, matrices: Tensor) -> Tensor:

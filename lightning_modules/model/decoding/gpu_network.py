@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.model.decoding.gpu_weights import matrix_of, norm_of, weight_of
+from lightning_modules.model.block_scaled import Matrix, matrix_of
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
 from lightning_modules.model.kernels import chosen_experts, few_rows, grouped_experts
 from lightning_modules.model.kernels.chosen_experts import Experts
 from lightning_modules.model.kernels.expert_ranks import Choice, choose
-from lightning_modules.model.kernels.few_rows import Matrix
+from lightning_modules.model.kernels.few_rows import Norm
 from lightning_modules.model.router import Router
 
 
@@ -35,11 +35,11 @@ class GpuDense:
     def __call__(self, hidden: Tensor) -> Tensor:
         """Map `hidden` [N, D] to [N, D]."""
         if hidden.shape[0] <= few_rows.FEW_ROWS:
-            activations = chosen_experts.activate(hidden, norm_of(self.norm), self.experts, None)
+            activations = chosen_experts.activate(hidden, Norm.of(self.norm), self.experts, None)
             return chosen_experts.project_down(activations, hidden, self.experts, None)
         network, normalised = self.network, self.norm(hidden)
-        gate, up = (F.linear(normalised, weight_of(x)) for x in (network.gate_proj, network.up_proj))
-        return torch.addmm(hidden, F.silu(gate) * up, weight_of(network.down_proj).mT)
+        gate, up = (F.linear(normalised, x.weight) for x in (network.gate_proj, network.up_proj))
+        return torch.addmm(hidden, F.silu(gate) * up, network.down_proj.weight.mT)
 
 
 class GpuMixture:
@@ -59,7 +59,7 @@ class GpuMixture:
     def __call__(self, hidden: Tensor) -> Tensor:
         """Map `hidden` [N, D] to [N, D]."""
         if hidden.shape[0] <= few_rows.FEW_ROWS:
-            norm = norm_of(self.norm)
+            norm = Norm.of(self.norm)
             logits = few_rows.multiply(hidden, Matrix(self.router.weight), norm=norm, dtype=torch.float32)
             choices = choose(logits, self.choice)
             activations = chosen_experts.activate(hidden, norm, self.experts, choices)
@@ -80,7 +80,7 @@ class GpuMixture:
 
 def _experts_of(mixture: MixtureOfExperts) -> Experts:
     stack, shared = cast(GroupedExperts, mixture.experts), mixture.shared_experts
-    routed = Matrix(stack.gate_up_proj), Matrix(stack.down_proj)
+    routed = matrix_of(stack, "gate_up_proj"), matrix_of(stack, "down_proj")
     width = routed[1].values.shape[-1]
     if shared is None:
         return Experts(None, None, None, *routed, 0, width)

@@ -3,14 +3,12 @@
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Block, Decoder, PredictionModule
 from lightning_modules.model.decoding.gpu_attention import GpuAttention, Place
 from lightning_modules.model.decoding.gpu_network import GpuDense, GpuMixture
-from lightning_modules.model.decoding.gpu_weights import weight_of
 from lightning_modules.model.dispatch import LocalDispatcher
 from lightning_modules.model.experts import GroupedExperts, MixtureOfExperts, grouped_linear
 from lightning_modules.model.kernels.step_inputs import step_inputs
@@ -47,7 +45,7 @@ class GpuStep:
         module, attend, feed_forward = self.modules[depth - 1]
         embedded, place = self._begin(tokens, cache)
         both = torch.cat((module.enorm(embedded), module.hnorm(hidden.flatten(0, 1))), dim=-1)
-        joined = F.linear(both, weight_of(module.eh_proj))
+        joined = module.eh_proj(both)
         return module.norm(feed_forward(attend(joined, place, depth - 1))).view_as(hidden)
 
     def _begin(self, tokens: Tensor, cache: LatentCache) -> tuple[Tensor, Place]:

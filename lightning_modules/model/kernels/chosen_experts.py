@@ -15,11 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lightning_modules.model.block_scaled import BLOCK as SCALED
+from lightning_modules.model.block_scaled import Matrix
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
 from lightning_modules.model.kernels.expert_ranks import Choices
 from lightning_modules.model.kernels.few_rows import (
-    SCALED,
-    Matrix,
     Norm,
     chunks,
     load_normalised,

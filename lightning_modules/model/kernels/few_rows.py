@@ -15,14 +15,14 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_modules.model.block_scaled import BLOCK as SCALED
+from lightning_modules.model.block_scaled import LARGEST_TILE, Matrix
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
 
 # Rows that these kernels are for: each is multiplied by itself, by plain multiplication units.
 FEW_ROWS = 4
-# Of the side of a square block of FP8 weights that share one scale.
-SCALED = 128
 # Numbers of a row that are read at once, at most, and by one warp.
 LONGEST_CHUNK = 2048
 CHUNK_OF_WARP = 256
@@ -30,18 +30,17 @@ CHUNK_OF_WARP = 256
 PROGRAMS = 256
 
 
-class Matrix(NamedTuple):
-    """A weight [..., C, K], and the FP32 scales [..., ⌈C / 128⌉, ⌈K / 128⌉] of its blocks where it is in FP8."""
-
-    values: Tensor
-    scales: Tensor | None = None
-
-
 class Norm(NamedTuple):
     """An RMSNorm of rows on their way into a product."""
 
     weight: Tensor
     epsilon: float
+
+    @classmethod
+    def of(cls, norm: nn.RMSNorm) -> "Norm":
+        """What a module does."""
+        assert norm.eps is not None
+        return cls(norm.weight, norm.eps)
 
 
 def multiply(
@@ -213,10 +212,10 @@ def chunks(depth: int) -> tuple[int, int]:
     return chunk, min(max(chunk // CHUNK_OF_WARP, 1), 8)
 
 
-def tile_of(n_columns: int, chunk: int, widest: int = 16) -> int:
+def tile_of(n_columns: int, chunk: int) -> int:
     """Columns of a program: a power of two that makes about `PROGRAMS` of them."""
-    held = max(16 * LONGEST_CHUNK // chunk, 1)
-    return max(min(triton.next_power_of_2(triton.cdiv(n_columns, PROGRAMS)), widest, held), 1)
+    held = max(LARGEST_TILE * LONGEST_CHUNK // chunk, 1)
+    return max(min(triton.next_power_of_2(triton.cdiv(n_columns, PROGRAMS)), LARGEST_TILE, held), 1)
 
 
 @triton.jit

@@ -17,9 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lightning_modules.model.block_scaled import BLOCK as SCALED
 from lightning_modules.model.kernels.chosen_experts import Experts
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
-from lightning_modules.model.kernels.few_rows import SCALED
 
 # Choices that one program sorts, and that it compares with at once.
 SORTED = 32

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.model.block_scaled import matrix_of
 from lightning_modules.model.decoder import Decoder
 from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.conversion import ConversionOptions, convert
@@ -173,6 +174,19 @@ def test_fp8_is_loaded_as_bf16(trained: Decoder, tmp_path: Path) -> None:
     assert loaded.layers[0].self_attn.o_proj.weight.dtype == torch.bfloat16
     error = loaded.layers[0].self_attn.o_proj.weight.float() - trained.layers[0].self_attn.o_proj.weight
     assert 0 < error.norm() < 0.05 * trained.layers[0].self_attn.o_proj.weight.norm()
+
+
+def test_fp8_may_stay(build_decoder: BuildDecoder, tmp_path: Path) -> None:
+    """The numbers are those of the same checkpoint read as BF16, in half the memory."""
+    decoder = build_decoder(moe_intermediate_size=128, qk_nope_head_dim=16, qk_rope_head_dim=16, v_head_dim=32)
+    source = open_checkpoint(save_training(decoder, tmp_path / "checkpoint.ckpt"))
+    convert(source, tmp_path / "target", "huggingface", ConversionOptions(dtype="fp8"))
+    expected, kept = load_decoder(tmp_path / "target"), load_decoder(tmp_path / "target", keep_fp8=True)
+    experts = kept.layers[1].mlp.experts
+    assert matrix_of(experts, "gate_up_proj").values.dtype == torch.float8_e4m3fn
+    assert torch.equal(experts.gate_up_proj, expected.layers[1].mlp.experts.gate_up_proj)
+    tokens = torch.randint(0, decoder.config.vocab_size, (2, 9))
+    assert torch.equal(kept.next_token_logits(tokens)[0], expected.next_token_logits(tokens)[0])
 
 
 def test_another_model_is_refused_naming_what_differs(
