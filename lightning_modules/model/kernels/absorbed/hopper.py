@@ -53,8 +53,8 @@ def attend(operands: Operands, pieces: Pieces, columns: int) -> None:
     )
     shape: dict[str, Any] = {"NEW": n_new, "HEADS": n_heads, "ROWS": triton.next_power_of_2(n_rows), "LOWEST": LOWEST}
     if latent_scale is not None:
-        strides = latent_scale.stride()[:2]
-        hopper_fp8.attend[grid](*common, latent_scale, *strides, **shape, num_warps=4, maxnreg=REGISTERS)
+        scales = _descriptor(latent_scale, RANK // PART), latent_scale.stride(0) // latent_scale.stride(1)
+        hopper_fp8.attend[grid](*common, *scales, **shape, num_warps=4, maxnreg=REGISTERS)
     else:
         hopper_bf16.attend[grid](*common, **shape, COLUMNS=columns, num_warps=4)
 
@@ -62,7 +62,7 @@ def attend(operands: Operands, pieces: Pieces, columns: int) -> None:
 def _descriptor(cached: Tensor, width: int) -> TensorDescriptor:
     """Of a cache [B, S, N], its rows one after the other, for loads of a tile of tokens by `width` numbers."""
     (n_rows, n_tokens, n_numbers), (row, token, _) = cached.shape, cached.stride()
-    element = gl.float8e4nv if cached.dtype == torch.float8_e4m3fn else gl.bfloat16
-    layout = gl.NVMMASharedLayout.get_default_for([TILE, width], element)
+    swizzled = min(width * cached.itemsize, 128) if cached.dtype != torch.float32 else 0
+    layout = gl.NVMMASharedLayout(swizzled, 8 * cached.itemsize, 2)
     shape = [(n_rows - 1) * (row // token) + n_tokens, n_numbers]
     return TensorDescriptor(cached, shape, [token, 1], [TILE, width], layout)

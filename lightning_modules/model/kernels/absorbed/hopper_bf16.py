@@ -62,7 +62,7 @@ def attend(
     gl.warp_specialize(
         [
             (_attend, (queries, rows, results, shared, NEW, HEADS, ROWS, LOWEST, COLUMNS)),
-            (load, (cached, shared, rows, NEW, ROWS, STAGES)),
+            (load, (cached, shared, None, rows, NEW, ROWS, STAGES)),
         ],
         [1],
         [40],

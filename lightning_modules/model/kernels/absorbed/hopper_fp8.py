@@ -49,9 +49,8 @@ def attend(
     weights,
     scale,  # of scores whose exponentials are powers of two
     n_rows,
-    latent_scale,  # FP32 [B, S, 4]
-    scale_row,  # strides
-    scale_token,
+    latent_scale,  # descriptor of FP32 [tokens, 4] in blocks of 64×4
+    scale_row,  # tokens by which rows lie apart
     NEW: gl.constexpr,
     HEADS: gl.constexpr,
     ROWS: gl.constexpr,
@@ -74,14 +73,15 @@ def attend(
         mbarrier.init(consumed.index(part), count=1)
     rows = (lengths, n_rows)
     queries = (query_latent, query_rope, scale)
-    scales = (latent_scale, scale_row, scale_token)
+    tile_scales = gl.allocate_shared_memory(gl.float32, [STAGES, 64, 4], latent_scale.layout)
+    scales = (latent_scale, scale_row, tile_scales)
     shared = (latents, rope_keys, empty, ready)
     turned = (values, converted, consumed)
     gl.warp_specialize(
         [
-            (_attend, (queries, rows, (contexts, weights), scales, shared, turned, NEW, HEADS, ROWS, LOWEST)),
+            (_attend, (queries, rows, (contexts, weights), tile_scales, shared, turned, NEW, HEADS, ROWS, LOWEST)),
             (_convert, (shared, turned, rows, NEW, ROWS)),
-            (load, ((latent, rope_key, latent_row, rope_row), shared, rows, NEW, ROWS, STAGES)),
+            (load, ((latent, rope_key, latent_row, rope_row), shared, scales, rows, NEW, ROWS, STAGES)),
         ],
         [8, 1],
         [96, 40],
@@ -150,7 +150,7 @@ def _attend(
     queries,
     rows,
     results,
-    scales,
+    tile_scales,
     shared,
     turned,
     NEW: gl.constexpr,
@@ -191,8 +191,8 @@ def _attend(
         context_1 = gl.zeros([128, COLUMNS], gl.float32, layout)
         context_2 = gl.zeros([128, COLUMNS], gl.float32, layout)
         context_3 = gl.zeros([128, COLUMNS], gl.float32, layout)
-        of_tiles = _scales(scales, row, begin * 64 + place, length + NEW)
         mbarrier.wait(ready.index(stage), phase)
+        of_tiles = _scales(tile_scales.index(stage), begin * 64 + place < length + NEW, layout)
         products = _multiply(latents, rope_keys, of_latent, of_rope, stage, layout)
         products = warpgroup_mma_wait(0, products)
         gl.thread_barrier()
@@ -207,7 +207,8 @@ def _attend(
             is_followed = number + 1 < end
             mbarrier.wait(ready.index(stage), phase, pred=is_followed)
             products = _multiply(latents, rope_keys, of_latent, of_rope, stage, layout)
-            of_following = _scales(scales, row, (number + 1) * 64 + place, length + NEW)
+            is_held = (number + 1) * 64 + place < length + NEW
+            of_following = _scales(tile_scales.index(stage), is_held, layout)
             larger, shrunk, share = weigh(scores, number * 64 + place, last_seen, largest, LOWEST)
             largest = larger
             shrunk = shrunk[None, :]
@@ -305,14 +306,23 @@ def _sum_products(products, of_tiles, query_scale, scale, layout: gl.constexpr):
 
 
 @gluon.jit
-def _scales(scales, row, token, held):
-    """The scales of the four parts of the latents of `token` [64], of which the row holds `held`; zeros beyond."""
-    latent_scale, scale_row, scale_token = scales
-    at = latent_scale + row.to(gl.int64) * scale_row + token * scale_token
-    inside = token < held
-    return (
-        gl.load(at, inside, other=0.0),
-        gl.load(at + 1, inside, other=0.0),
-        gl.load(at + 2, inside, other=0.0),
-        gl.load(at + 3, inside, other=0.0),
+def _scales(tile_scales, is_held, layout: gl.constexpr):
+    """The scales of each of the four parts of 64 latents; zeros where none is held."""
+    # A thread reads all four of a latent whose scores it holds.
+    by_score: gl.constexpr = gl.DistributedLinearLayout(
+        [[0, 1], [0, 2], [8, 0]], [[0, 0], [0, 0], [1, 0], [2, 0], [4, 0]], [[16, 0], [32, 0]], [], [64, 4]
     )
+    even, odd = gl.split(gl.reshape(tile_scales.load(by_score), [64, 2, 2]))
+    scale_0, scale_2 = gl.split(even)
+    scale_1, scale_3 = gl.split(odd)
+    return (
+        _of_held(scale_0, is_held, layout),
+        _of_held(scale_1, is_held, layout),
+        _of_held(scale_2, is_held, layout),
+        _of_held(scale_3, is_held, layout),
+    )
+
+
+@gluon.jit
+def _of_held(scale, is_held, layout: gl.constexpr):
+    return gl.where(is_held, gl.convert_layout(scale, gl.SliceLayout(1, layout)), 0.0)

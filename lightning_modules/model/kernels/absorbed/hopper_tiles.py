@@ -36,8 +36,8 @@ def piece_at(ends, tile, stop):
 
 
 @gluon.jit
-def load(cached, shared, rows, NEW: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.constexpr):
-    """Bring one tile after the other into shared memory, as soon as there is room."""
+def load(cached, shared, scales, rows, NEW: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.constexpr):
+    """Bring one tile after the other into shared memory, with its `scales` where they are, as soon as there is room."""
     latent, rope_key, latent_row, rope_row = cached
     latents, rope_keys, empty, ready = shared
     ends, tile, stop = share_tiles(rows, NEW, ROWS, 1)
@@ -48,7 +48,13 @@ def load(cached, shared, rows, NEW: gl.constexpr, ROWS: gl.constexpr, STAGES: gl
         for number in range(tile - first, last - first):
             mbarrier.wait(empty.index(stage), phase)
             barrier = ready.index(stage)
-            mbarrier.expect(barrier, 4 * latent.block_type.nbytes + rope_key.block_type.nbytes)
+            n_bytes: gl.constexpr = 4 * latent.block_type.nbytes + rope_key.block_type.nbytes
+            if scales is None:
+                mbarrier.expect(barrier, n_bytes)
+            else:
+                mbarrier.expect(barrier, n_bytes + scales[0].block_type.nbytes)
+                at = row * scales[1] + number * 64
+                tma.async_copy_global_to_shared(scales[0], [at, 0], barrier, scales[2].index(stage))
             token = row * latent_row + number * 64
             for part in gl.static_range(4):
                 tma.async_copy_global_to_shared(latent, [token, 128 * part], barrier, latents.index(4 * stage + part))
