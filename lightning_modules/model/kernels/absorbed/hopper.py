@@ -54,6 +54,8 @@ def attend(operands: Operands, pieces: Pieces, columns: int) -> None:
     shape: dict[str, Any] = {"NEW": n_new, "HEADS": n_heads, "ROWS": triton.next_power_of_2(n_rows), "LOWEST": LOWEST}
     if latent_scale is not None:
         scales = _descriptor(latent_scale, RANK // PART), latent_scale.stride(0) // latent_scale.stride(1)
+        # Where the compiler sees from 2 to 16 rows, it finds too few registers, and keeps much in memory.
+        shape["ROWS"] = shape["ROWS"] if n_rows == 1 else max(shape["ROWS"], 32)
         hopper_fp8.attend[grid](*common, *scales, **shape, num_warps=4, maxnreg=REGISTERS)
     else:
         hopper_bf16.attend[grid](*common, **shape, COLUMNS=columns, num_warps=4)
