@@ -5,12 +5,13 @@
     python -m benchmarks.decode --preset bench_3b --batch 64 --context 16384 --fp8-cache
     python -m benchmarks.decode --preset bench_3b --batch 1 --context 16384 --prefill --peer transformers
 
-Continues rows of random tokens greedily, through the engine, with a preset of conf/model whose weights are random too.
-Prints one JSON line. Its figures are medians over the steps after the first few, which compile. With --prefill a step
-is a prefill of whole prompts instead, and tokens are those of the prompts.
+Continues rows of random tokens, through the engine, with a preset of conf/model whose weights are random too: greedily
+for eight steps, and then by tokens drawn at temperature 1, for greedy rows of a random model soon say the same few, and
+read few experts. Prints one JSON line. Its figures are medians over the steps after the first sixteen, which compile.
+With --prefill a step is a prefill of whole prompts instead, and tokens are those of the prompts.
 
 With --peer another code base takes the same weights, is fed the tokens that our rows say, and scores each next one.
-`ratio` is our tokens a second by its. Over the first steps our tokens have to be its own choice, as far as rounding
+`ratio` is our tokens a second by its. Over the greedy steps our tokens have to be its own choice, as far as rounding
 goes: the score that it gives its best token exceeds the score that it gives ours by `regret` on average, in standard
 deviations of its scores, where another computation would make 3 or 4. Above 1e-4 in FP32, or 0.1 where weights or cache
 are rounded, there is no ratio, and the status is 2. On a CPU, which others may use meanwhile, the two take turns.
@@ -34,7 +35,7 @@ import torch
 from benchmarks.clock import StepClock
 from benchmarks.decoding.comparison import Agreement, Theirs, take_steps
 from benchmarks.decoding.kernels import N_PROFILED, KernelTimes
-from benchmarks.decoding.ours import OurDecoding, OurPrefill
+from benchmarks.decoding.ours import N_GREEDY, OurDecoding, OurPrefill
 from benchmarks.decoding.reading import Reading, step_reading
 from benchmarks.decoding.workload import DTYPES, DecodingWorkload, compose_decoding
 from benchmarks.rates import copy_bandwidth
@@ -46,8 +47,8 @@ log = logging.getLogger("benchmarks")
 
 PEERS = ("transformers",)
 PRECISION = {"cpu": "fp32", "cuda": "bf16"}
-# First steps, which are judged and not timed; and those that are timed after them.
-WARM_UP, PREFILL_WARM_UP = 8, 1
+# First steps, which are not timed; and those that are timed after them.
+WARM_UP, PREFILL_WARM_UP = 2 * N_GREEDY, 1
 STEPS, PREFILLS = {"cpu": 64, "cuda": 128}, 4
 # On a CPU, steps of ours after which a peer takes as many.
 TURN = 8
@@ -89,13 +90,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     meet = None if arguments.peer is None else _opponent(arguments, decoder, workload, device)
     # Two caches find no room on one GPU, which nobody disturbs: there the peer comes afterwards.
     turn = TURN if device.type == "cpu" else n_steps
-    outcome = take_steps(ours, meet, n_steps, turn, warm_up)
+    outcome = take_steps(ours, meet, n_steps, turn, N_GREEDY)
     result = _describe(arguments, workload) | ours.facts() | _summarise(clock, warm_up, ours.tokens_per_step())
     if ours.kernels is not None:
         sys.stderr.write("\n" + ours.kernels.table())
         result |= {"kernel_ms": round(ours.kernels.milliseconds.total(), 4)}
     if not arguments.prefill and not workload.n_drafts:
-        result |= _reading(step_reading(decoder, workload), result["step_ms"], copy_bandwidth(device), ours.kernels)
+        reading = step_reading(decoder, workload, ours.tokens()[:, warm_up:])
+        result |= _reading(reading, result["step_ms"], copy_bandwidth(device), ours.kernels)
     if outcome is None:
         return result
     theirs, agreement = outcome
@@ -159,6 +161,7 @@ def _reading(reading: Reading, step_ms: float, bandwidth: float, kernels: Kernel
             "attention_share_of_bandwidth": None if share is None else round(share, 3),
         }
     return attention | {
+        "share_of_experts": round(reading.share_of_experts, 4),
         "gb_of_weights": round(reading.weights / 1e9, 4),
         "gb_of_cache": round(reading.cache / 1e9, 4),
         "copy_gb_per_second": round(bandwidth / 1e9, 1),

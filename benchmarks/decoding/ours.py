@@ -13,16 +13,22 @@ from lightning_modules.model.decoding.prefill import prefill
 from lightning_modules.model.decoding.speculation import Acceptance
 from lightning_modules.model.sampling_configuration import SamplingConfig
 
-GREEDY = SamplingConfig(temperature=0.0)
+GREEDY, DRAWN = SamplingConfig(temperature=0.0), SamplingConfig(temperature=1.0)
+# First steps, whose tokens are the best ones, so that a peer can judge them.
+N_GREEDY = 8
 # Tokens of a row that are computed at a time; as many in all rows together where there are several.
 CHUNK = 32768
 
 
 class OurDecoding:
-    """Continues all rows greedily, and keeps what they say.
+    """Continues all rows, greedily at first, and keeps what they say.
+
+    Greedy rows of a random model soon say the same few tokens, and choose the same few experts. After the first steps
+    each row's tokens are therefore drawn, by its own seed, at temperature 1.
 
     Args:
-        decoder: the model. With prediction modules it speculates, and every row's beginning is computed by itself.
+        decoder: the model. With prediction modules it speculates, greedily to the end, and every row's beginning is
+            computed by itself.
         workload: the rows.
         clock: of the steps.
         is_profiled: whether a few steps more are profiled in the end.
@@ -34,32 +40,31 @@ class OurDecoding:
     def __init__(
         self, decoder: Decoder, workload: DecodingWorkload, clock: StepClock, is_profiled: bool = False
     ) -> None:
+        self.decoder = decoder
+        self.workload = workload
         self.clock = clock
         self.kernels: KernelTimes | None = None
         self._is_profiled = is_profiled
         self._acceptance = Acceptance() if workload.n_drafts else None
         self._said: list[list[int]] = [[] for _ in range(workload.batch)]
-        cache, self._facts = None, {}
+        self._cache: LatentCache | None = None
+        self._facts: dict[str, float] = {}
         prompts = workload.rows()
         if self._acceptance is None:
-            cache, prefill_ms = filled_cache(decoder, workload, clock.device)
-            self._facts = {"cache_gib": _gib(cache), "prefill_ms": round(prefill_ms, 3)}
+            self._cache, prefill_ms = filled_cache(decoder, workload, clock.device)
+            self._facts = {"cache_gib": _gib(self._cache), "prefill_ms": round(prefill_ms, 3)}
             prompts = workload.own_tokens()
-        self._engine = Engine(
-            decoder,
-            workload.batch,
-            workload.capacity,
-            GREEDY,
-            fp8_cache=workload.fp8_cache,
-            cache=cache,
-            prefill_chunk_size=CHUNK,
-            acceptance=self._acceptance,
+        self._engine: Engine | None = self._engine_of(
+            GREEDY, prompts.to(clock.device), workload.capacity - workload.context
         )
-        n_new = [workload.capacity - workload.context] * workload.batch
-        self._engine.join(list(prompts.to(clock.device)), n_new, [0] * workload.batch)
 
     def step(self) -> None:
         """Launch a step, and fetch what has arrived meanwhile."""
+        n_taken = self.clock.n_steps
+        if n_taken == N_GREEDY and self._acceptance is None:
+            last = self.tokens()[:, -1:]
+            self._engine = self._engine_of(DRAWN, last, self.workload.n_steps - n_taken)
+        assert self._engine is not None
         self.clock.start()
         self._engine.step()
         self._keep(wait=False)
@@ -73,9 +78,9 @@ class OurDecoding:
 
     def release(self) -> None:
         """Let go of the cache, and of the graphs over it."""
-        if self._is_profiled:
+        if self._is_profiled and self._engine is not None:
             self.kernels = kernel_times(self._engine.step)
-        del self._engine
+        self._engine = self._cache = None
 
     def facts(self) -> dict[str, float]:
         """How large the cache is, how long computing the shared beginning once took, and how drafts have fared."""
@@ -90,8 +95,24 @@ class OurDecoding:
         """Of all rows together, on average."""
         return sum(map(len, self._said)) / self.clock.n_steps
 
+    def _engine_of(self, sampling: SamplingConfig, prompts: Tensor, n_new: int) -> Engine:
+        """An engine in which all rows sit: `prompts` [B, T] behind what the cache holds, and `n_new` tokens to say."""
+        n_rows = self.workload.batch
+        engine = Engine(
+            self.decoder,
+            n_rows,
+            self.workload.capacity,
+            sampling,
+            fp8_cache=self.workload.fp8_cache,
+            cache=self._cache,
+            prefill_chunk_size=CHUNK,
+            acceptance=self._acceptance,
+        )
+        engine.join(list(prompts), [n_new] * n_rows, list(range(n_rows)))
+        return engine
+
     def _keep(self, wait: bool) -> None:
-        for spoken in self._engine.read(wait):
+        for spoken in self._engine.read(wait) if self._engine is not None else ():
             self._said[spoken.row] += spoken.tokens
 
 
