@@ -3,14 +3,18 @@
 import contextlib
 import signal
 import socket
+import sys
 from pathlib import Path
 
+import torch
 import uvicorn
 
 from pipeline.serving.application import SpeechServer
 from pipeline.serving.configuration import ServeConfig
 from pipeline.streaming.export import load_export
 
+# Seconds that a thread may keep Python's lock while others wait: the engine asks for it hundreds of times a step.
+SWITCH_SECONDS = 2e-4
 # Connections beside those that speech is streamed over: of the page, of those who ask how the server is.
 OTHER_CONNECTIONS = 64
 
@@ -26,7 +30,12 @@ def serve(config: ServeConfig) -> None:
     """
     listener = listen(config.host, config.port)
     with listener:
-        application = SpeechServer(load_export(Path(config.export), config.device), config).application()
+        export = load_export(Path(config.export), config.device)
+        if export.decoder.embed_tokens.weight.device.type == "cpu":
+            # The others make audio of what is said. With all of them the model would wait for those.
+            torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+        sys.setswitchinterval(SWITCH_SECONDS)
+        application = SpeechServer(export, config).application()
         server = uvicorn.Server(
             uvicorn.Config(
                 application,

@@ -16,6 +16,8 @@ NOT_RUN_HERE = {
     "make test": "is what runs this",
     "make lock": "asks the package index",
     "make lint": "continuous integration runs it",
+    "make ui": "test_the_interface_opens_on_training_runs…",
+    "python -m pipeline.serve": "test_the_server_speaks…",
     "source .venv/bin/activate": "the copy's commands find the environment on PATH",
     "dvc exp run -S model=tiny -S optimizer.lr=1e-3": "test_experiments_switch_groups_and_leaves",
     "python -m pipeline.train -m model=tiny,small optimizer.lr=1e-3,3e-4": "test_a_sweep_keeps_its_jobs_apart…",
@@ -44,7 +46,7 @@ def test_another_copy_repeats_every_byte(copy: RepositoryCopy) -> None:
     copy_repeats_others(copy)
 
 
-@pytest.mark.parametrize("command", [c for c in readme_commands() if c not in NOT_RUN_HERE and c != "make ui"])
+@pytest.mark.parametrize("command", [c for c in readme_commands() if c not in NOT_RUN_HERE])
 def test_the_readme_s_commands_work(copy: RepositoryCopy, recordings: Path, command: str) -> None:
     if command.startswith("make"):
         # The environment of these tests stands for the one that make would build.
@@ -107,3 +109,16 @@ def test_the_interface_opens_on_training_runs_and_on_another_port_where_its_own_
     with socket.socket() as free:
         # Nothing is left to answer once the command has ended.
         assert free.connect_ex(("127.0.0.1", int(address[1]))) != 0
+
+
+def test_the_server_speaks_with_what_was_trained(copy: RepositoryCopy) -> None:
+    assert "python -m pipeline.serve" in readme_commands()
+    with copy.started("python", "-m", "pipeline.serve", "port=0") as server:
+        address = re.search(r"http://127.0.0.1:\d+/", server.stdout.readline())
+        assert address
+        assert b"Melisma speaks" in urllib.request.urlopen(address[0], timeout=30).read()
+        body = json.dumps({"seconds": 0.5, "seed": 1}).encode()
+        asked = urllib.request.Request(f"{address[0]}v1/audio/speech", body, {"Content-Type": "application/json"})
+        assert urllib.request.urlopen(asked, timeout=120).read(4) == b"RIFF"
+        server.terminate()
+        assert server.wait(timeout=60) == 0

@@ -7,8 +7,6 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from lightning_modules.model.threads import one_thread
-
 # Griffin-Lim starts from noise phases (slightly better than zero phases); a fixed seed makes decoding repeatable.
 NOISE_SEED = 0
 
@@ -91,9 +89,7 @@ class GriffinLimStream:
         # The half window before sample 0 belongs to no frame's hop: it is estimated, committed, and never returned.
         n_fixed = 0 if first else half_window + n_context * hop_length
         fixed = self._committed[len(self._committed) - n_fixed :]
-        # A chunk is a few frames.
-        with one_thread():
-            audio = self._iterate(magnitudes, fixed)
+        audio = self._iterate(magnitudes, fixed)
 
         end = half_window + (n_context + n_new) * hop_length
         new = audio[n_fixed:end]
