@@ -29,7 +29,7 @@ def gpu_ways() -> Iterator[Any]:
         yield mock.patch.object(module, "_spread", spread_rows)
         yield mock.patch.object(module, "_sum", _sum)
     yield mock.patch.object(experts, "weighted_swiglu", _WeightedSwiGLU.apply)
-    yield mock.patch.object(Router, "_logits", _logits)
+    yield mock.patch.object(Router, "logits", _logits)
     yield mock.patch.object(Router, "_choose", _choose)
     yield mock.patch.object(token_loss, "_runs_in_chunks", lambda device, dtype: dtype.itemsize == 2)
     yield mock.patch.object(token_loss, "_replace_by_gradients", _in_place)

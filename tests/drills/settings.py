@@ -30,7 +30,7 @@ def settings(root: Path, chance: random.Random, seconds: float) -> list[Tally]:
 
 
 def _set(values: dict[str, object], key: str, name: str) -> None:
-    message = refusal(changed(values, key, WRONG[name]))
+    message = refusal(changed(values, key, WRONG[name]), "config")
     if message is None and not may_pass(key, name):
         raise LostError("it is accepted")
     if message is not None and not is_named(key, message):
