@@ -9,6 +9,7 @@ from tests.pipeline.configuration.test_experiment import (
     WRONG,
     changed,
     composed,
+    file_of,
     is_named,
     leaves,
     may_pass,
@@ -19,18 +20,18 @@ from tests.pipeline.configuration.test_experiment import (
 def settings(root: Path, chance: random.Random, seconds: float) -> list[Tally]:
     """Set leaves wrong, in an order drawn anew: refused in one sentence that names the key, or harmless."""
     family = Family("setting of a wrong value", chance, seconds)
-    configurations = [composed(overrides) for overrides in ("", *OTHERS)]
-    cases = [(values, key, name) for values in configurations for key in leaves(values) for name in WRONG]
+    configurations = [(composed(overrides), file_of(overrides)) for overrides in ("", *OTHERS)]
+    cases = [(values, file, key, name) for values, file in configurations for key in leaves(values) for name in WRONG]
     chance.shuffle(cases)
-    for values, key, name in cases:
+    for values, file, key, name in cases:
         if not family.has_time and family.tally.tries:
             break
-        family.attempt(f"{key} {name}", lambda case=(values, key, name): _set(*case))
+        family.attempt(f"{key} {name}", lambda case=(values, file, key, name): _set(*case))
     return [family.tally]
 
 
-def _set(values: dict[str, object], key: str, name: str) -> None:
-    message = refusal(changed(values, key, WRONG[name]), "config")
+def _set(values: dict[str, object], file: str, key: str, name: str) -> None:
+    message = refusal(changed(values, key, WRONG[name]), file)
     if message is None and not may_pass(key, name):
         raise LostError("it is accepted")
     if message is not None and not is_named(key, message):

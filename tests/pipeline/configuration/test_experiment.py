@@ -73,16 +73,21 @@ def composed(overrides: str = "") -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     with hydra.initialize_config_dir(str(CONF), version_base=None):
-        name, chosen = (overrides, []) if overrides in OWN_FILES else ("config", overrides.split())
-        values = OmegaConf.to_container(hydra.compose(name, chosen), resolve=True)
+        chosen = [] if overrides in OWN_FILES else overrides.split()
+        values = OmegaConf.to_container(hydra.compose(file_of(overrides), chosen), resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def file_of(overrides: str) -> str:
+    """The file of conf/ that is composed: a command's own, or the experiments'."""
+    return overrides if overrides in OWN_FILES else "config"
 
 
 @pytest.mark.parametrize("overrides", ["", *OTHERS])
 def test_every_leaf_set_wrong_is_refused_by_name_or_harmless(overrides: str) -> None:
     values = composed(overrides)
-    name_of_file = overrides if overrides in OWN_FILES else "config"
+    name_of_file = file_of(overrides)
     assert refusal(values, name_of_file) is None
     problems = []
     # What the default experiment has too is walked there.
