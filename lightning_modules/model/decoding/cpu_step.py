@@ -9,7 +9,6 @@ D hidden, I intermediate, K chosen experts a token.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -25,10 +24,6 @@ from lightning_modules.model.experts import FeedForward, GroupedExperts, Mixture
 from lightning_modules.model.norm import RMSNorm
 from lightning_modules.model.rotary import rotary_cos_sin, turn
 from lightning_modules.model.router import HierarchicalRouter
-from lightning_modules.model.threads import one_thread
-
-# Products of fewer rows gain nothing by a second thread.
-ROWS_FOR_THREADS = 8
 
 
 class Places(NamedTuple):
@@ -64,10 +59,6 @@ class CpuStep:
 
     def __call__(self, tokens: Tensor, cache: LatentCache) -> Tensor:
         """Append `tokens` [B, T] to what `cache` holds, and return their hidden states [B, T, D]."""
-        with one_thread() if tokens.numel() < ROWS_FOR_THREADS else nullcontext():
-            return self._extend(tokens, cache)
-
-    def _extend(self, tokens: Tensor, cache: LatentCache) -> Tensor:
         places = self._places(cache, tokens.shape[1])
         hidden = F.embedding(tokens.flatten(), self._embedding)
         for layer, (attention, feed_forward) in enumerate(self._layers):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lightning_modules.model.cache import LatentCache
+from lightning_modules.model.counting import count_parameters
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.graph import RecordedSteps
 from lightning_modules.model.decoding.outbox import Outbox
@@ -19,6 +20,7 @@ from lightning_modules.model.decoding.state import RowState
 from lightning_modules.model.decoding.step import row_step
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.sliding import window_start
+from lightning_modules.model.threads import threads_for
 
 
 class Spoken(NamedTuple):
@@ -112,6 +114,7 @@ class Engine:
         self._acceptance = acceptance
         make = NextToken if acceptance is None else Speculation.over
         self._program: Program = make(decoder, source, cache, row_step(decoder))
+        self._n_multiplications = self._program.width * count_parameters(decoder).active_without_embedding
         self._state = RowState.empty(n_rows, capacity, self._program.width, weight.device)
         self._seats: list[Seat | None] = [None] * n_rows
         self._outbox: Outbox[Seat | None] = Outbox()
@@ -186,7 +189,8 @@ class Engine:
             self._recorded.run(n_rows)
         else:
             program, state = _first(self._program, self._state, n_rows)
-            program.step(state, max(map(self._n_seen, seated)))
+            with threads_for(n_rows * self._n_multiplications):
+                program.step(state, max(map(self._n_seen, seated)))
         for seat in seated:
             seat.n_unread += 1
         self._outbox.post(self._state.said[:n_rows], self._seats[:n_rows])
