@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.engine import Engine
-from lightning_modules.model.decoding.generation import N_STEPS_AHEAD, draw_seeds
+from lightning_modules.model.decoding.generation import draw_seeds, steps_ahead
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.tokens.vocabulary import Special, Vocabulary
 
@@ -57,7 +57,7 @@ def generate_codes(
         context=context,
     )
     seeds = draw_seeds(len(prompts), torch.Generator().manual_seed(seed))
-    continued = continue_all(engine, openings, n_new, seeds, N_STEPS_AHEAD if device.type == "cuda" else 0)
+    continued = continue_all(engine, openings, n_new, seeds, steps_ahead(device))
     utterances = [tokens.tolist() + new for tokens, new in zip(openings, continued, strict=True)]
     return [vocabulary.tokens_to_codes(torch.tensor(tokens))[:n_frames] for tokens in utterances]
 

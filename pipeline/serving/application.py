@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from torch import Tensor
 
 from lightning_modules.model.decoding.engine import Engine
-from lightning_modules.model.decoding.generation import N_STEPS_AHEAD
+from lightning_modules.model.decoding.generation import steps_ahead
 from pipeline.configuration.experiment import LARGEST_SEED
 from pipeline.evaluation.synthesis import opening_tokens
 from pipeline.serving.configuration import ServeConfig
@@ -63,9 +63,7 @@ class SpeechServer:
     def __init__(self, export: SpeakingExport, config: ServeConfig) -> None:
         self.export, self.config, self.limits = export, config, config.limits
         device = export.decoder.embed_tokens.weight.device
-        self.engine = EngineThread(
-            self._build_engine, self.limits.waiting, N_STEPS_AHEAD if device.type == "cuda" else 0
-        )
+        self.engine = EngineThread(self._build_engine, self.limits.waiting, steps_ahead(device))
 
     def application(self) -> ASGIApp:
         """All addresses, as an ASGI application; the engine runs as long as it does."""

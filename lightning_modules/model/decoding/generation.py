@@ -1,7 +1,7 @@
 """Streaming generation over the latent cache."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -68,9 +68,7 @@ def generate(
         cache=cache,
         prefill_chunk_size=prefill_chunk_size,
     )
-    prompts = [row[:length] for row, length in zip(prompt, lengths, strict=True)]
-    engine.join(prompts, [max_new_tokens] * len(prompt), draw_seeds(len(prompt), generator))
-    yield from _columns(engine, len(prompt), prompt.device)
+    yield from _columns(engine, prompt, lengths, max_new_tokens, generator)
 
 
 def draw_seeds(n_rows: int, generator: torch.Generator | None = None) -> list[int]:
@@ -79,16 +77,25 @@ def draw_seeds(n_rows: int, generator: torch.Generator | None = None) -> list[in
     return torch.randint(2**62, (n_rows,), generator=generator, device=device).tolist()
 
 
-def _columns(engine: Engine, n_rows: int, device: torch.device) -> Iterator[Tensor]:
-    """What all rows say side by side [B], until all have ended: those that have go on with the token they ended with.
+def steps_ahead(device: torch.device) -> int:
+    """Steps that a device is given before the first of them is read."""
+    return N_STEPS_AHEAD if device.type == "cuda" else 0
 
-    Rows that are ahead of others wait for them.
+
+def _columns(
+    engine: Engine, prompt: Tensor, lengths: Sequence[int], max_new_tokens: int, generator: torch.Generator | None
+) -> Iterator[Tensor]:
+    """What all rows of `prompt` [B, T], `lengths` long, say side by side [B], until all have ended.
+
+    Those that have go on with the token they ended with. Rows that are ahead of others wait for them.
     """
+    n_rows, device = len(prompt), prompt.device
+    prompts = [row[:length] for row, length in zip(prompt, lengths, strict=True)]
+    engine.join(prompts, [max_new_tokens] * n_rows, draw_seeds(n_rows, generator))
     said = [deque[int]() for _ in range(n_rows)]
     column, speaking = [0] * n_rows, set(range(n_rows))
-    n_steps_ahead = N_STEPS_AHEAD if device.type == "cuda" else 0
     while speaking:
-        for _ in range(engine.n_unread, n_steps_ahead + 1):
+        for _ in range(engine.n_unread, steps_ahead(device) + 1):
             engine.step()
         for row, tokens, has_ended in engine.read_step():
             said[row].extend(tokens)
@@ -149,6 +156,4 @@ def generate_speculatively(
         fp8_cache,
         acceptance=Acceptance() if acceptance is None else acceptance,
     )
-    prompts = [row[:length] for row, length in zip(prompt, lengths, strict=True)]
-    engine.join(prompts, [max_new_tokens] * len(prompt), draw_seeds(len(prompt), generator))
-    yield from _columns(engine, len(prompt), prompt.device)
+    yield from _columns(engine, prompt, lengths, max_new_tokens, generator)
