@@ -33,6 +33,7 @@ from typing import Any
 import torch
 
 from benchmarks.clock import StepClock
+from benchmarks.command_line import count, preset_parser
 from benchmarks.decoding.comparison import Agreement, Theirs, take_steps
 from benchmarks.decoding.kernels import N_PROFILED, KernelTimes
 from benchmarks.decoding.ours import N_GREEDY, OurDecoding, OurPrefill
@@ -41,7 +42,6 @@ from benchmarks.decoding.workload import DTYPES, DecodingWorkload, compose_decod
 from benchmarks.rates import copy_bandwidth
 from lightning_modules.model.counting import build_on_meta, count_parameters
 from lightning_modules.model.decoder import Decoder
-from pipeline.configuration.composed import CONF
 
 log = logging.getLogger("benchmarks")
 
@@ -218,33 +218,17 @@ def _free(device: torch.device) -> None:
         log.info("%.2f GiB are still held.", torch.cuda.memory_allocated() / 2**30)
 
 
-def _count(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.decode",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = preset_parser("benchmarks.decode", __doc__)
     add = parser.add_argument
-    presets = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-    add("--preset", choices=presets, default="bench_3b", help="a model of conf/model")
-    add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     add("--precision", choices=DTYPES, help="default: bf16 on a GPU, fp32 on a CPU")
-    add("--batch", type=_count, default=1, help="rows")
-    add("--context", type=_count, default=2048, help="tokens of a row before the first step")
+    add("--batch", type=count, default=1, help="rows")
+    add("--context", type=count, default=2048, help="tokens of a row before the first step")
     add("--fp8-cache", action="store_true", help="keep our latents in FP8")
-    add(
-        "--speculative", nargs="?", type=_count, const=1, default=0, metavar="DEPTH", help="draft so many tokens a step"
-    )
+    add("--speculative", nargs="?", type=count, const=1, default=0, metavar="DEPTH", help="draft so many tokens a step")
     add("--prefill", action="store_true", help="time prompts instead of what follows them")
     add("--profile", action="store_true", help="write a table of a GPU's kernels to stderr")
-    add("--steps", type=_count, help="timed steps, after the first few")
+    add("--steps", type=count, help="timed steps, after the first few")
     add("--peer", choices=PEERS, help="a code base to compare with")
     return parser
 

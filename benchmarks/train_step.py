@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.clock import StepClock
+from benchmarks.command_line import count, preset_parser
 from benchmarks.peers.peer import Opponent, Peer
 from benchmarks.rates import measure_rates
 from benchmarks.training.costs import model_flops, step_costs
@@ -42,7 +43,6 @@ from benchmarks.training.workload import Workload, compose_workload
 from lightning_modules.model.counting import build_on_meta, count_parameters
 from lightning_modules.parallel.configuration import DISPATCH_KINDS
 from lightning_modules.precision.kinds import PRECISIONS
-from pipeline.configuration.composed import CONF
 
 log = logging.getLogger("benchmarks")
 
@@ -262,35 +262,21 @@ def _free(device: torch.device) -> None:
         log.info("%.2f GiB are still held.", torch.cuda.memory_allocated() / 2**30)
 
 
-def _count(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1")
-    return int(text)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.train_step",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = preset_parser("benchmarks.train_step", __doc__)
     add = parser.add_argument
-    presets = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-    add("--preset", choices=presets, default="bench_3b", help="a model of conf/model")
-    add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     add("--precision", choices=PRECISIONS, help="default: bf16 on a GPU, fp32 on a CPU")
-    add("--batch", type=_count, help="rows of a rank's step")
-    add("--length", type=_count, help="tokens of a row")
-    add("--documents", type=_count, help="tokens of every document packed into a row; none: a row is one document")
+    add("--batch", type=count, help="rows of a rank's step")
+    add("--length", type=count, help="tokens of a row")
+    add("--documents", type=count, help="tokens of every document packed into a row; none: a row is one document")
     add("--mtp", type=int, help="depth of multi-token prediction; default: the preset's, and 0 beside a peer")
     add("--moments", choices=("fp32", "bf16"), help="of AdamW")
     add("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
     add("--graph", action=argparse.BooleanOptionalAction, help="launch as CUDA graphs; default: where the trainer does")
     add("--recompute", action="store_true", help="cheap activations")
-    add("--ep", type=_count, default=1, help="ranks that share experts, under torchrun")
+    add("--ep", type=count, default=1, help="ranks that share experts, under torchrun")
     add("--dispatch", choices=DISPATCH_KINDS, default="auto", help="of tokens to experts of other ranks")
-    add("--steps", type=_count, help="timed steps, after the first few")
+    add("--steps", type=count, help="timed steps, after the first few")
     add("--peer", choices=PEERS, help="a code base to compare with")
     add("--profile", nargs="?", const="-", metavar="PATH", help="write the table by part there; default: to stderr")
     return parser
