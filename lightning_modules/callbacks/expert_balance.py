@@ -6,7 +6,7 @@ import lightning as L  # noqa: N812
 import torch
 from torch import Tensor
 
-from lightning_modules.balance import balance_metrics
+from lightning_modules.balance import balance_metrics, load_drift
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.logged_steps import is_logged
 from lightning_modules.model.router import update_biases
@@ -18,10 +18,11 @@ class ExpertBalance(L.Callback):
     def __init__(self) -> None:
         self._load: Tensor | None = None
         self._step = 0
+        self._running_loads: Tensor | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count steps from where training starts or goes on."""
-        self._load, self._step = None, trainer.global_step
+        self._load, self._step, self._running_loads = None, trainer.global_step, None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -46,3 +47,17 @@ class ExpertBalance(L.Callback):
             biases = torch.stack([router.e_score_correction_bias for router in routers.values()]).cpu()
             ranges = biases.max(dim=1).values - biases.min(dim=1).values
             pl_module.log_dict({f"moe/bias_range/layer_{n}": r for n, r in zip(routers, ranges, strict=True)})
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log how much of the load went elsewhere since the last validation, by the routers' running means."""
+        assert isinstance(pl_module, LanguageModel)
+        decoder = pl_module.decoder
+        if trainer.sanity_checking or not decoder.expert_layers():
+            return
+        loads = torch.stack([router.expert_loads for router in decoder.routers()]).cpu()
+        if self._running_loads is not None:
+            drifts = load_drift(self._running_loads, loads)
+            pl_module.log_dict(
+                {f"moe/load_drift/layer_{n}": d for n, d in zip(decoder.expert_layers(), drifts, strict=True)}
+            )
+        self._running_loads = loads

@@ -105,4 +105,12 @@ def test_biases_follow_the_whole_step_and_nothing_but_training(
             counts = load.numpy()
             assert row[f"moe/max_violation/layer_{layer}"] == pytest.approx(counts.max() / counts.mean() - 1, abs=1e-5)
             assert row[f"moe/load_cv/layer_{layer}"] == pytest.approx(counts.std() / counts.mean(), abs=1e-5)
+        # Validations follow steps 1, 2 and 3 where nothing accumulates: the second finds what one step moved.
+        if accumulate == 1:
+            running = torch.full((8,), 1 / 8)
+            for step, load in enumerate(steps):
+                before, running = running, 0.99 * running + 0.01 * load / load.sum()
+                drift = float((running - before).abs().sum() / 2)
+                if step:
+                    assert logger.rows[step][f"moe/load_drift/layer_{layer}"] == pytest.approx(drift, abs=1e-6)
         assert logger.rows[2][f"moe/bias_range/layer_{layer}"] == pytest.approx(float(expected.max() - expected.min()))
