@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from pipeline.plumbing.files import read_json, write_json
 
 # What prepared data may depend on: their own groups, where they lie, and choices that may set any of these.
-PREPARING = ("data", "codec", "seed", "paths", "experiment", "cluster", "debug")
+PREPARING = ("data", "codec", "paths", "experiment", "cluster", "debug")
 
 # In a sweep's folder: the keys of the overrides that all its jobs share.
 SHARED = "shared_overrides.json"

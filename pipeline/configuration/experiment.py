@@ -10,7 +10,7 @@ from lightning_modules.precision.kinds import PRECISIONS
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.audio.codecs.configuration import codec_settings
 from pipeline.configuration.model import check_model
-from pipeline.configuration.settings import near_matches, read_settings
+from pipeline.configuration.settings import check_seed, near_matches, read_settings
 from pipeline.configuration.strategy import read_strategy
 from pipeline.conversion.configuration import read_conversion
 from pipeline.evaluation.configuration import read_evaluation
@@ -23,7 +23,6 @@ from pipeline.tracking.config import TrackingConfig
 # A path that the system takes is shorter.
 LONGEST_PATH = 4000
 MOST_MACHINES = 10**6
-LARGEST_SEED = 2**32 - 1
 PRINTED = ("table", "json")
 
 
@@ -117,9 +116,7 @@ def _check_precision(values: Mapping[str, Any]) -> None:
 
 
 def _check_seed(values: Mapping[str, Any]) -> None:
-    seed = values["seed"]
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
-        raise ValueError(f"seed is {seed!r}; it takes a whole number from 0 to {LARGEST_SEED}.")
+    check_seed("seed", values["seed"])
 
 
 def _path_or_null(key: str) -> Callable[[Mapping[str, Any]], None]:

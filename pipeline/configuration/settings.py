@@ -9,6 +9,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, TypeVar
 
 Settings = TypeVar("Settings")
+LARGEST_SEED = 2**32 - 1
 
 
 def near_matches(name: object, known: Sequence[str]) -> str:
@@ -53,6 +54,17 @@ def read_settings(cls: type[Settings], values: Mapping[str, Any], key: str) -> S
             raise
         # A dataclass that is used elsewhere too does not know where in the configuration it stands.
         raise ValueError(f"{prefix}{error}") from None
+
+
+def check_seed(key: str, seed: object) -> int:
+    """The seed of random choices, once it is one.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"{key} is {seed!r}; it takes a whole number from 0 to {LARGEST_SEED}.")
+    return seed
 
 
 def _check_size(value: Any, name: str, largest: float | None) -> None:

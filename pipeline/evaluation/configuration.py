@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.audio.measures.gate import FlatnessGate
-from pipeline.configuration.settings import read_settings
+from pipeline.configuration.settings import check_seed, read_settings
 from pipeline.plumbing.device import check_device
 
 
@@ -45,8 +45,9 @@ class SpeechConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """The device that computes, how much speech is generated, how its tokens are drawn, and how flat it may be."""
+    """The seed of prompts and draws, the device, how much speech is generated, how it is drawn, how flat it may be."""
 
+    seed: int
     device: str
     speech: SpeechConfig
     sampling: SamplingConfig
@@ -63,12 +64,13 @@ def read_evaluation(evaluate: Mapping[str, Any]) -> EvaluationConfig:
         ValueError: naming the key that cannot be, and the remedy.
     """
     options = dict(evaluate)
-    device = options.pop("device", "auto")
+    seed, device = check_seed("evaluate.seed", options.pop("seed", None)), options.pop("device", "auto")
     gate = read_settings(FlatnessGate, options.pop("flatness_gate", {}), "evaluate.flatness_gate")
     sampling: dict[str, Any] = {
         name: options.pop(name) for name in ("temperature", "top_k", "top_p") if name in options
     }
     return EvaluationConfig(
+        seed,
         device,
         read_settings(SpeechConfig, options, "evaluate"),
         read_settings(SamplingConfig, sampling, "evaluate"),

@@ -46,7 +46,8 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
         values: the composed configuration.
         folders: where the export lies, and where to write.
     """
-    seed, settings = values["seed"], read_evaluation(values["evaluate"])
+    settings = read_evaluation(values["evaluate"])
+    seed = settings.seed
     sweep(folders.outputs)
     export, folder = folders.training / "export", folders.outputs / "evaluate"
     training = identify_export(export, folders.training / "train")
@@ -83,7 +84,7 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
     write_clips(speech.clips, codec.sample_rate, folder / "audio", folder / "audio.json")
     write_tables(folder, score, baseline, comparison)
     write_metrics(folder, metrics, HEADLINE)
-    data, used = read_prepared_identity(prepared), {name: values[name] for name in ("evaluate", "seed")}
+    data, used = read_prepared_identity(prepared), {"evaluate": values["evaluate"]}
     write_yaml(folder / CONFIGURATION, used)
     write_identity(folder / IDENTITY, Identity(training, data=data.digest, configuration=fingerprint(used)))
     log.info(

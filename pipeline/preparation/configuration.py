@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pipeline.audio.configuration import ScreeningConfig, SplitConfig, UtteranceConfig
 from pipeline.audio.corpora.configuration import corpus_settings
-from pipeline.configuration.settings import read_settings
+from pipeline.configuration.settings import check_seed, read_settings
 
 PROCESSING = ("shard_utterances", "reference_utterances", "workers")
 
@@ -36,6 +36,7 @@ class DataConfig:
 
     Attributes:
         kind: of the corpus.
+        seed: of every random choice that data depend on.
         options: the kind's own.
         split: who goes where.
         utterances: how long documents are.
@@ -44,6 +45,7 @@ class DataConfig:
     """
 
     kind: str
+    seed: int
     options: Mapping[str, Any]
     split: SplitConfig
     utterances: UtteranceConfig
@@ -60,7 +62,7 @@ def read_data(data: Mapping[str, Any]) -> DataConfig:
     if "kind" not in data:
         raise ValueError("data.kind is missing; choose one of the files under conf/data, as data=folder.")
     options = dict(data)
-    kind = options.pop("kind")
+    kind, seed = options.pop("kind"), check_seed("data.seed", options.pop("seed", None))
     split = read_settings(SplitConfig, options.pop("split", {}), "data.split")
     utterances = read_settings(UtteranceConfig, options.pop("utterances", {}), "data.utterances")
     screening = read_settings(ScreeningConfig, options.pop("screening", {}), "data.screening")
@@ -68,4 +70,4 @@ def read_data(data: Mapping[str, Any]) -> DataConfig:
         ProcessingConfig, {name: options.pop(name) for name in PROCESSING if name in options}, "data"
     )
     corpus_settings(kind, options)
-    return DataConfig(kind, options, split, utterances, screening, processing)
+    return DataConfig(kind, seed, options, split, utterances, screening, processing)

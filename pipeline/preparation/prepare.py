@@ -51,7 +51,7 @@ def prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str,
     """Write `prepared`, whole or not at all; another process that prepares with the same cache is waited for.
 
     Args:
-        values: the configuration, of which `data`, `codec` and `seed` count.
+        values: the configuration, of which `data` and `codec` count.
         prepared: the folder, which is replaced.
         cache: where an interrupted call leaves what it has done, and the next one finds it.
 
@@ -71,7 +71,7 @@ def prepare_combination(values: Mapping[str, Any], usual: Path, cache: Path) -> 
     """Find data as a job of a sweep asks for, or prepare them: each combination of settings once, whoever asks.
 
     Args:
-        values: the configuration, of which `data`, `codec` and `seed` count.
+        values: the configuration, of which `data` and `codec` count.
         usual: a folder that is looked into first.
         cache: where the folders of other combinations lie.
 
@@ -112,7 +112,7 @@ def _sole_use(cache: Path) -> Iterator[None]:
 
 def _prepare(values: Mapping[str, Any], prepared: Path, cache: Path) -> dict[str, Any]:
     data = read_data(values["data"])
-    corpus = build_corpus(data.kind, data.options, cache, values["seed"])
+    corpus = build_corpus(data.kind, data.options, cache, data.seed)
     recordings = corpus.recordings()
     for remark in corpus.remarks():
         log.warning(remark)
@@ -134,15 +134,15 @@ def _write(
     cache: Path,
 ) -> dict[str, Any]:
     """Make prepared data of a corpus that was inspected."""
-    seed, codec_config, processing = values["seed"], codec_settings(values["codec"]), data.processing
+    codec_config, processing = codec_settings(values["codec"]), data.processing
     usable = [i for i in inspections if not i.reason]
-    splits = assign_splits([i.recording for i in usable], data.split, seed)
+    splits = assign_splits([i.recording for i in usable], data.split, data.seed)
     utterances = plan_utterances(
         {i.recording.id: i.seconds for i in usable},
         {i.recording.id: i.recording.speaker for i in usable},
         splits,
         data.utterances,
-        seed,
+        data.seed,
     )
     by_id = {i.recording.id: i for i in inspections}
     read = UtteranceReader(corpus, by_id, codec_sample_rate(codec_config), data.utterances.gap_seconds)
@@ -150,14 +150,16 @@ def _write(
     # split and the order, so a corpus renamed in between is another one.
     settings = prepared_settings(values)
     work = cache / f"prepared-{fingerprint(settings, [asdict(i) for i in inspections])[:16]}"
-    codec = fit_or_load(codec_config, read, utterances, work / "codec", seed)
+    codec = fit_or_load(codec_config, read, utterances, work / "codec", data.seed)
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
     encode_splits(utterances, read, codec, vocabulary, work, processing.shard_utterances, processing.workers)
     for split in SPLITS:
         n_utterances = sum(utterance.split == split for utterance in utterances)
         finish_split(work / split, math.ceil(n_utterances / processing.shard_utterances))
     tokens = {split: TokenDataset.open(work / split) for split in SPLITS}
-    references = measure_references(utterances, read, codec, processing.reference_utterances, seed, processing.workers)
+    references = measure_references(
+        utterances, read, codec, processing.reference_utterances, data.seed, processing.workers
+    )
     save_references(references, work / "reference")
     save_examples(utterances, read, tokens["test"], work / "examples")
     write_manifest(inspections, splits, work / "manifest.csv")

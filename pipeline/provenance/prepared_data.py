@@ -13,7 +13,7 @@ from pipeline.provenance.digests import digest_of
 
 IDENTITY = "identity.json"
 FORMAT_VERSION = 1
-GROUPS = ("data", "codec", "seed")
+GROUPS = ("data", "codec")
 # Settings that change no byte of what is prepared: how the work is portioned, and what is refused.
 INCIDENTAL = ("data.workers", "data.download", "data.screening.max_rejected_fraction")
 # Folders, which may be written in more than one way.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lightning_modules.model.decoding.engine import Engine
 from lightning_modules.model.decoding.generation import steps_ahead
-from pipeline.configuration.experiment import LARGEST_SEED
+from pipeline.configuration.settings import LARGEST_SEED
 from pipeline.evaluation.synthesis import opening_tokens
 from pipeline.serving.configuration import ServeConfig
 from pipeline.serving.engine_thread import BusyError, EngineThread, Utterance

@@ -9,8 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from pipeline.configuration.experiment import LARGEST_SEED
-from pipeline.configuration.settings import near_matches, read_settings
+from pipeline.configuration.settings import LARGEST_SEED, near_matches, read_settings
 from pipeline.serving.configuration import Limits
 from pipeline.serving.errors import RequestError
 

@@ -116,12 +116,12 @@ def test_the_command_checks_warns_and_writes(
 ) -> None:
     assert run_main(monkeypatch, "--check") == 0
     assert capsys.readouterr() == ("", "")
-    edit(params, "seed: 1", "seed: 5")
+    edit(params, "\nseed: 1", "\nseed: 5")
     assert run_main(monkeypatch, "--check") == 1
     error = capsys.readouterr().err
     assert error.startswith("ERROR: params.yaml is not what conf/ composes to:\n  seed is 5 in params.yaml, 1 in conf/")
     assert "python -m pipeline.compose" in error
-    assert "seed: 5" in params.read_text()
+    assert "\nseed: 5" in params.read_text()
     assert run_main(monkeypatch) == 0
     assert "composed anew" in capsys.readouterr().out
     assert run_main(monkeypatch) == 0
@@ -153,7 +153,7 @@ def test_without_a_corpus_on_a_disk_its_code_is_watched(params: Path) -> None:
 
 
 def test_an_experiment_may_differ(params: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    edit(params, "seed: 1", "seed: 5")
+    edit(params, "\nseed: 1", "\nseed: 5")
     monkeypatch.setenv("DVC_EXP_NAME", "faster")
     assert run_main(monkeypatch, "--check") == 0
 

@@ -75,9 +75,9 @@ def test_each_combination_has_a_folder_of_its_own_and_the_usual_one_serves_where
     n_before, before = len(shards_written), (usual / "identity.json").read_bytes()
     assert prepare_combination(composed(root, "data.workers=2"), usual, cache) == usual
     assert len(shards_written) == n_before
-    other = prepare_combination(composed(root, "seed=2"), usual, cache)
+    other = prepare_combination(composed(root, "data.seed=2"), usual, cache)
     assert other not in (usual, prepare_combination(composed(root, "codec.loudness_db=-20"), usual, cache))
     assert (usual / "identity.json").read_bytes() == before
     n_written = len(shards_written)
-    assert prepare_combination(composed(root, "seed=2"), usual, cache) == other
+    assert prepare_combination(composed(root, "data.seed=2"), usual, cache) == other
     assert len(shards_written) == n_written

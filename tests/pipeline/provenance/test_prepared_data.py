@@ -24,6 +24,7 @@ VALUES: dict[str, Any] = {
     "data": {
         "kind": "folder",
         "root": "speech",
+        "seed": 1,
         "workers": None,
         "screening": {"silence_rms": 1e-4, "max_rejected_fraction": 0.1},
     },
@@ -64,6 +65,7 @@ def prepared(tmp_path: Path) -> Path:
         {"data__screening__max_rejected_fraction": 0.5},
         {"data__root": str(Path("speech").resolve())},
         {"model__hidden_size": 16},
+        {"seed": 2},
     ],
 )
 def test_settings_that_change_no_byte_do_not_matter(prepared: Path, leaves: dict[str, Any]) -> None:
@@ -80,7 +82,7 @@ def test_settings_that_change_no_byte_do_not_matter(prepared: Path, leaves: dict
         ({"data__root": "elsewhere"}, "data.root is speech there and elsewhere in the configuration"),
         ({"data__screening__silence_rms": 0.1}, "data.screening.silence_rms is 0.0001 there and 0.1 in"),
         ({"data__new": 1}, "data.new is absent there and 1 in the configuration"),
-        ({"seed": 2}, "seed is 1 there and 2 in the configuration"),
+        ({"data__seed": 2}, "data.seed is 1 there and 2 in the configuration"),
     ],
 )
 def test_data_of_other_settings_are_refused_by_name_and_remedy(
@@ -95,9 +97,9 @@ def test_data_of_other_settings_are_refused_by_name_and_remedy(
 
 
 def test_of_another_kind_only_the_kind_is_named() -> None:
-    other = prepared_settings(changed(codec={"kind": "mu_law", "rate": 8000}, seed=2))
+    other = prepared_settings(changed(codec={"kind": "mu_law", "rate": 8000}, data__seed=2))
     names = [clause.split(" ")[0] for clause in differences(prepared_settings(VALUES), other)]
-    assert names == ["codec.kind", "seed"]
+    assert names == ["codec.kind", "data.seed"]
 
 
 def test_data_that_do_not_say_what_they_are_are_refused(prepared: Path, tmp_path: Path) -> None:
