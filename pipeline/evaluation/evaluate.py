@@ -1,25 +1,29 @@
-"""The stage `evaluate`: an export to its loss on held-out speech, and the speech it makes up."""
+"""The stage `evaluate`: an export to its loss on held-out speech, the speech it makes up, and what both are worth."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.balance import balance_metrics
 from pipeline.audio.codecs.storage import load_codec
 from pipeline.checkpoints.loading import load_decoder
 from pipeline.configuration.command_line import command, next_command, preparing_command
 from pipeline.configuration.composed import Folders, is_multirun
-from pipeline.evaluation.configuration import read_evaluation
-from pipeline.evaluation.listening import comparison_rows, control_speech, measure_bodies, random_speech, write_clips
-from pipeline.evaluation.metrics import HEADLINE, audio_metrics, loss_metrics, write_tables
+from pipeline.evaluation.balance import balance
+from pipeline.evaluation.clip import CODEC, GENERATED, REAL
+from pipeline.evaluation.configuration import EvaluationConfig, read_evaluation
+from pipeline.evaluation.findings import Findings, merge
+from pipeline.evaluation.listening import control_speech, random_speech, write_clips
+from pipeline.evaluation.losses import losses
 from pipeline.evaluation.scoring import score_documents
+from pipeline.evaluation.sound import sound
 from pipeline.evaluation.speech import speak
+from pipeline.evaluation.subject import Subject
 from pipeline.plumbing.device import device_of
 from pipeline.plumbing.files import sweep, write_metrics, write_yaml
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.stage_runs import child_run
-from pipeline.preparation.reference import load_reference
+from pipeline.preparation.origins import read_origins
 from pipeline.provenance.digests import digest_of
 from pipeline.provenance.identity import (
     IDENTITY,
@@ -38,6 +42,12 @@ from pipeline.tokens.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
+# What is found out about a model. One that needs a package which is not there finds nothing, and says why.
+PARTS: tuple[Callable[[Subject], Findings], ...] = (losses, balance, sound)
+# What experiments are compared by.
+HEADLINE = ("eval/loss", "eval/bits_per_second", "audio/fd", "audio/flatness")
+LISTENED_TO = (REAL, CODEC, *GENERATED)
+
 
 def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
     """Write `evaluate` of the outputs from the `export` of a training and the held-out data.
@@ -47,42 +57,18 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
         folders: where the export lies, and where to write.
     """
     settings = read_evaluation(values["evaluate"])
-    seed = settings.seed
     sweep(folders.outputs)
     export, folder = folders.training / "export", folders.outputs / "evaluate"
     training = identify_export(export, folders.training / "train")
     prepared = find_data(export, training, values["paths"])
-    decoder, codec = load_decoder(export).to(device_of(settings.device)), load_codec(export / "codec")
-    vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
-    train, validation, test = (open_split(prepared / split, vocabulary) for split in ("train", "validation", "test"))
-    baselines = NgramBaselines.fit(train, validation)
-    context = training.context if training else None
-    say_reach(test, context, decoder.config.max_position_embeddings, settings.speech.seconds * codec.frame_rate)
-    score = score_documents(decoder, test, vocabulary.n_codebooks, context=context)
-    baseline = baselines.evaluate(test)
+    subject = examine(export, prepared, training.context if training else None, settings)
+    findings = merge(part(subject) for part in PARTS)
+    metrics = findings.metrics
 
-    reference = load_reference(prepared / "reference", "train_codec").measures
-    undecoded = load_reference(prepared / "reference", "train_real").measures
-    real = load_reference(prepared / "reference", "validation_real").measures
-    speech = speak(decoder, codec, test, prepared / "examples", settings.speech, settings.sampling, seed, context)
-    seconds = settings.speech.seconds - settings.speech.prompt_seconds
-    bodies = {
-        **speech.bodies,
-        **random_speech(baselines, codec, speech.n_frames, seed),
-        **control_speech(len(speech.n_frames), seconds, codec.sample_rate, seed),
-    }
-    measures = {"real": real, **measure_bodies(bodies, codec.sample_rate, reference.statistics)}
-    comparison = comparison_rows(measures, reference.statistics, undecoded.statistics)
-
-    n_frames = sum((length - 2) // vocabulary.n_codebooks for length in test.lengths)
-    metrics = {
-        **loss_metrics(score, baseline, n_frames / codec.frame_rate),
-        **{f"eval/{name}": value for name, value in balance_metrics(score.expert_load).items()},
-        **audio_metrics({row["signal"]: row for row in comparison}, real, settings.flatness_gate),
-    }
     (folder / IDENTITY).unlink(missing_ok=True)
-    write_clips(speech.clips, codec.sample_rate, folder / "audio", folder / "audio.json")
-    write_tables(folder, score, baseline, comparison)
+    listened_to = subject.clips_of(*LISTENED_TO)
+    write_clips(listened_to, subject.codec.sample_rate, folder / "audio", folder / "audio.json")
+    findings.write_files(folder)
     write_metrics(folder, metrics, HEADLINE)
     data, used = read_prepared_identity(prepared), {"evaluate": values["evaluate"]}
     write_yaml(folder / CONFIGURATION, used)
@@ -104,8 +90,47 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
         if not is_multirun() and training is not None and data.digest == training.data:
             run.mirror_to_parent(metrics)
         run.log_artifacts(folder / "audio", "audio")
-        for name in ("comparison.csv", "loss_by_codebook.csv", "expert_load.csv"):
+        for name in (*findings.tables, *findings.documents):
             run.log_artifact(folder / name)
+
+
+def examine(export: Path, prepared: Path, context: int | None, settings: EvaluationConfig) -> Subject:
+    """Load an export, score held-out speech with it, and let it speak.
+
+    Args:
+        export: the export's folder.
+        prepared: the folder of prepared data, in the tokens of the export's codec.
+        context: tokens that the model has learnt to look back over; None: nobody knows.
+        settings: of the evaluation.
+    """
+    decoder, codec = load_decoder(export).to(device_of(settings.device)), load_codec(export / "codec")
+    vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
+    train, validation, test = (open_split(prepared / split, vocabulary) for split in ("train", "validation", "test"))
+    baselines = NgramBaselines.fit(train, validation)
+    speech, seed = settings.speech, settings.seed
+    say_reach(test, context, decoder.config.max_position_embeddings, speech.seconds * codec.frame_rate)
+    score = score_documents(decoder, test, vocabulary.n_codebooks, context=context)
+    spoken = speak(decoder, codec, test, prepared / "examples", speech, settings.sampling, seed, context)
+    lengths = [clip.n_frames for clip in spoken if clip.kind in GENERATED]
+    clips = (
+        *spoken,
+        *random_speech(baselines, codec, lengths, seed),
+        *control_speech(len(lengths), speech.seconds - speech.prompt_seconds, codec.sample_rate, seed),
+    )
+    return Subject(
+        decoder=decoder,
+        codec=codec,
+        train=train,
+        validation=validation,
+        test=test,
+        origins=read_origins(test),
+        prepared=prepared,
+        baselines=baselines,
+        context=context,
+        settings=settings,
+        score=score,
+        clips=clips,
+    )
 
 
 def identify_export(export: Path, latest: Path) -> TrainingIdentity | None:

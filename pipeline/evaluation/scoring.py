@@ -18,19 +18,33 @@ from lightning_modules.packing import Documents
 
 @dataclass(frozen=True)
 class Score:
-    """How well a decoder predicts documents.
+    """How well a decoder predicts documents: every token after the first of its document, the last included.
 
     Attributes:
-        loss: mean cross-entropy in nats a token: every token after the first of its document, the last included.
-        by_codebook: the same for each of the Q positions that come round in turn after the first token.
-        n_tokens: how many tokens were predicted.
+        nats: summed cross-entropy of each document at each of the Q positions that come round in turn after the first
+            token, [D, Q].
+        counts: how many tokens that were, [D, Q].
         expert_load: tokens every expert received, {layer number: [E]}.
     """
 
-    loss: float
-    by_codebook: list[float]
-    n_tokens: int
+    nats: np.ndarray
+    counts: np.ndarray
     expert_load: dict[int, Tensor]
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats a token."""
+        return float(self.nats.sum() / self.counts.sum())
+
+    @property
+    def by_codebook(self) -> list[float]:
+        """The same for each position."""
+        return (self.nats.sum(axis=0) / self.counts.sum(axis=0)).tolist()
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens were predicted."""
+        return int(self.counts.sum())
 
 
 class Window(NamedTuple):
@@ -62,8 +76,8 @@ def score_documents(
     """
     decoder.eval()
     device = decoder.embed_tokens.weight.device
-    sums = torch.zeros(n_codebooks, dtype=torch.float64)
-    counts = torch.zeros(n_codebooks, dtype=torch.float64)
+    nats = torch.zeros(len(documents), n_codebooks, dtype=torch.float64)
+    counts = torch.zeros(len(documents), n_codebooks, dtype=torch.int64)
     layers = [layer for layer in decoder.expert_layers() if layer < decoder.config.num_hidden_layers]
     loads = torch.zeros(len(layers), decoder.config.n_routed_segments)
     windows = [window for document, n in enumerate(documents.lengths) for window in _windows(document, int(n), context)]
@@ -77,17 +91,14 @@ def score_documents(
         real = targets != IGNORED_TARGET
         starts = torch.tensor([window.start for window in batch])
         position = (starts[:, None] + torch.arange(targets.shape[1])) % n_codebooks
-        sums += torch.bincount(position.flatten(), weights=losses.double().cpu(), minlength=n_codebooks)
-        counts += torch.bincount(position[real], minlength=n_codebooks)
+        rows = torch.tensor([window.document for window in batch])[:, None].expand_as(position)
+        place = rows[real], position[real]
+        nats.index_put_(place, losses.double().cpu()[real.flatten()], accumulate=True)
+        counts.index_put_(place, torch.ones_like(place[0]), accumulate=True)
         for load, routing in zip(loads, routings, strict=True):
             chosen = routing.indices.cpu()[real.flatten()]
             load += torch.bincount(chosen.flatten(), minlength=len(load))
-    return Score(
-        loss=float(sums.sum() / counts.sum()),
-        by_codebook=(sums / counts).tolist(),
-        n_tokens=int(counts.sum()),
-        expert_load=dict(zip(layers, loads, strict=True)),
-    )
+    return Score(nats.numpy(), counts.numpy(), dict(zip(layers, loads, strict=True)))
 
 
 def _windows(document: int, length: int, context: int | None) -> Iterator[Window]:

@@ -1,36 +1,23 @@
 """A decoder speaks: continuations of held-out utterances, and speech from nothing."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.decoding.generation import draw_seeds
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.audio.codecs.codec import Codec
 from pipeline.audio.reading import read_audio
+from pipeline.evaluation.clip import CODEC, CONTINUATION, REAL, UNPROMPTED, Clip
 from pipeline.evaluation.configuration import SpeechConfig
-from pipeline.evaluation.listening import Clip, decode_all
-from pipeline.evaluation.prompts import choose_prompts
+from pipeline.evaluation.listening import decode_all
+from pipeline.evaluation.prompts import Prompt, choose_prompts
 from pipeline.evaluation.synthesis import generate_codes
 from pipeline.plumbing.files import read_json
 from pipeline.tokens.shards import TokenDataset
-
-
-@dataclass(frozen=True)
-class Generated:
-    """What a decoder said.
-
-    Attributes:
-        clips: to listen to.
-        bodies: to measure: held-out speech through the codec, all that was generated (continuations without their
-            prompts), and its two kinds.
-        n_frames: generated frames of each utterance.
-    """
-
-    clips: list[Clip]
-    bodies: dict[str, list[np.ndarray]]
-    n_frames: list[int]
 
 
 def speak(
@@ -42,39 +29,75 @@ def speak(
     sampling: SamplingConfig,
     seed: int,
     context: int | None = None,
-) -> Generated:
-    """Continue held-out utterances, and speak from nothing; `context` is as `generate` takes it."""
+) -> list[Clip]:
+    """Continue held-out utterances, and speak from nothing; `context` is as `generate` takes it.
+
+    Returns:
+        The utterances that were continued, as recorded as far as that was kept and through the codec, their
+        continuations, and speech from nothing.
+    """
     frames, prompt_frames = (round(s * codec.frame_rate) for s in (config.seconds, config.prompt_seconds))
     recorded = {row["document"]: row for row in read_json(examples / "examples.json")}
     prompts = choose_prompts(test, list(recorded), config.n_prompted, prompt_frames, seed)
-    vocabulary = test.vocabulary
     starts = [prompt.codes[:prompt_frames] for prompt in prompts]
     starts += [prompts[0].codes[:0]] * config.n_unprompted
-    generated = generate_codes(decoder, vocabulary, starts, frames, sampling, seed, config.batch_size, context)
-    continued, unprompted = generated[: len(prompts)], generated[len(prompts) :]
-    through_codec = decode_all(codec, [prompt.codes for prompt in prompts], "decoding real")
-    continuations = decode_all(codec, continued, "decoding continuations")
-    spoken = decode_all(codec, unprompted, "decoding unprompted")
+    codes = generate_codes(decoder, test.vocabulary, starts, frames, sampling, seed, config.batch_size, context)
+    seeds = draw_seeds(len(starts), torch.Generator().manual_seed(seed))
+    n = len(prompts)
+    return [
+        *_recordings(prompts, recorded, examples),
+        *_through_codec(codec, prompts),
+        *_continuations(codec, prompts, codes[:n], seeds[:n], prompt_frames),
+        *_from_nothing(codec, codes[n:], seeds[n:]),
+    ]
+
+
+def _recordings(prompts: Sequence[Prompt], recorded: dict[int, dict[str, str]], examples: Path) -> list[Clip]:
+    """The prompts' utterances as recorded, each once."""
+    return [
+        Clip(REAL, number, read_audio(examples / row["file"])[0], row["utterance"], document=prompt.document)
+        for number, prompt in enumerate(prompts[: len(recorded)])
+        if (row := recorded.get(prompt.document))
+    ]
+
+
+def _through_codec(codec: Codec, prompts: Sequence[Prompt]) -> list[Clip]:
+    decoded = decode_all(codec, [prompt.codes for prompt in prompts], "decoding real")
+    return [
+        Clip(CODEC, number, audio, _source(prompt), document=prompt.document, n_frames=len(prompt.codes))
+        for number, (prompt, audio) in enumerate(zip(prompts, decoded, strict=True))
+    ]
+
+
+def _continuations(
+    codec: Codec, prompts: Sequence[Prompt], codes: Sequence[Tensor], seeds: Sequence[int], prompt_frames: int
+) -> list[Clip]:
     # Prompts are whole frames: at low frame rates not quite the seconds asked for.
     given_seconds = prompt_frames / codec.frame_rate
-    given = round(given_seconds * codec.sample_rate)
-    clips = []
-    for number, prompt in enumerate(prompts):
-        source = f"test document {prompt.document}"
-        if prompt.document in recorded and number < len(recorded):
-            audio, _ = read_audio(examples / recorded[prompt.document]["file"])
-            clips.append(Clip("real", number, audio, recorded[prompt.document]["utterance"]))
-        clips.append(Clip("codec", number, through_codec[number], source))
-        clips.append(Clip("continuation", number, continuations[number], source, given_seconds))
-    clips += [Clip("unprompted", number, audio) for number, audio in enumerate(spoken)]
-    new_speech = [audio[given:] for audio in continuations]
-    return Generated(
-        clips,
-        {
-            "codec": through_codec,
-            "generated": [*new_speech, *spoken],
-            "continuation": new_speech,
-            "unprompted": spoken,
-        },
-        [max(len(codes) - prompt_frames, 0) for codes in continued] + [len(codes) for codes in unprompted],
-    )
+    decoded = decode_all(codec, codes, "decoding continuations")
+    return [
+        Clip(
+            CONTINUATION,
+            number,
+            decoded[number],
+            _source(prompt),
+            given_seconds,
+            document=prompt.document,
+            seed=seeds[number],
+            n_frames=max(len(codes[number]) - prompt_frames, 0),
+            n_given=round(given_seconds * codec.sample_rate),
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+def _from_nothing(codec: Codec, codes: Sequence[Tensor], seeds: Sequence[int]) -> list[Clip]:
+    decoded = decode_all(codec, codes, "decoding unprompted")
+    return [
+        Clip(UNPROMPTED, number, audio, seed=seeds[number], n_frames=len(codes[number]))
+        for number, audio in enumerate(decoded)
+    ]
+
+
+def _source(prompt: Prompt) -> str:
+    return f"test document {prompt.document}"

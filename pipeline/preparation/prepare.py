@@ -28,6 +28,7 @@ from pipeline.preparation.configuration import DataConfig, read_data
 from pipeline.preparation.data_card import describe, write_card, write_manifest
 from pipeline.preparation.encoding import encode_splits
 from pipeline.preparation.inspection import Inspection, inspect_corpus, require_usable
+from pipeline.preparation.origins import write_origins
 from pipeline.preparation.reference import measure_references, save_references
 from pipeline.preparation.refusal import listed_when_refused
 from pipeline.preparation.utterance_reader import UtteranceReader, by_recording
@@ -153,9 +154,11 @@ def _write(
     codec = fit_or_load(codec_config, read, utterances, work / "codec", data.seed)
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
     encode_splits(utterances, read, codec, vocabulary, work, processing.shard_utterances, processing.workers)
+    transcripts = {i.recording.id: i.recording.transcript or "" for i in usable}
     for split in SPLITS:
-        n_utterances = sum(utterance.split == split for utterance in utterances)
-        finish_split(work / split, math.ceil(n_utterances / processing.shard_utterances))
+        own = [utterance for utterance in utterances if utterance.split == split]
+        finish_split(work / split, math.ceil(len(own) / processing.shard_utterances))
+        write_origins(own, transcripts, work / split)
     tokens = {split: TokenDataset.open(work / split) for split in SPLITS}
     references = measure_references(
         utterances, read, codec, processing.reference_utterances, data.seed, processing.workers

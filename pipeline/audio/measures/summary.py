@@ -1,6 +1,6 @@
 """All measures of a body of speech, and the reference that generated speech is held against."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -14,6 +14,23 @@ from pipeline.audio.measures.modulation import mel_flux, modulation_depth
 from pipeline.plumbing.files import atomic_write, read_json, write_json
 
 FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ClipMeasures:
+    """Measures of one utterance; those that cannot be measured are NaN.
+
+    Attributes:
+        flatness: its spectral flatness.
+        mel_flux_db: its mel flux.
+        modulation_depth: its modulation depth.
+        statistics: its Fréchet moments.
+    """
+
+    flatness: float
+    mel_flux_db: float
+    modulation_depth: float
+    statistics: FrechetStatistics = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -62,13 +79,29 @@ def measure_speech(
     Raises:
         ValueError: an utterance cannot be measured (see `spectra.checked_audio`).
     """
+    return summarise([measure_clip(audio, sample_rate) for audio in utterances], reference)
+
+
+def measure_clip(audio: np.ndarray, sample_rate: int) -> ClipMeasures:
+    """Measure one utterance, mono float audio [S].
+
+    Raises:
+        ValueError: it cannot be measured (see `spectra.checked_audio`).
+    """
+    return ClipMeasures(
+        spectral_flatness(audio, sample_rate),
+        mel_flux(audio, sample_rate),
+        modulation_depth(audio, sample_rate),
+        FrechetStatistics.from_audio([audio], sample_rate),
+    )
+
+
+def summarise(clips: Sequence[ClipMeasures], reference: FrechetStatistics | None) -> SpeechMeasures:
+    """The measures of utterances as one body; `reference` holds moments to measure the Fréchet distance to."""
     statistics = FrechetStatistics()
-    flatness, flux, depth = [], [], []
-    for audio in utterances:
-        statistics.update(audio, sample_rate)
-        flatness.append(spectral_flatness(audio, sample_rate))
-        flux.append(mel_flux(audio, sample_rate))
-        depth.append(modulation_depth(audio, sample_rate))
+    for clip in clips:
+        statistics.merge(clip.statistics)
+    flatness = [clip.flatness for clip in clips]
     low, median, high = (_percentile(flatness, q) for q in (5, 50, 95))
     fd = frechet_distance(statistics, reference) if reference is not None and statistics.count >= 2 else None
     return SpeechMeasures(
@@ -79,8 +112,8 @@ def measure_speech(
         flatness_p95=high,
         flatness_db=float(10 * np.log10(median)),
         fd=fd,
-        mel_flux_db=_percentile(flux, 50),
-        modulation_depth=_percentile(depth, 50),
+        mel_flux_db=_percentile([clip.mel_flux_db for clip in clips], 50),
+        modulation_depth=_percentile([clip.modulation_depth for clip in clips], 50),
         statistics=statistics,
     )
 

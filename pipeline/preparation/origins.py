@@ -1,0 +1,68 @@
+"""Which utterance each document of a split is, who speaks it, and what is said."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.audio.utterances import Utterance
+from pipeline.plumbing.files import read_csv, write_csv
+from pipeline.tokens.shards import TokenDataset
+
+TABLE = "utterances.csv"
+REMEDY = "run prepare-data again"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a document comes from; what is not known is empty.
+
+    Attributes:
+        utterance: its name.
+        speaker: who speaks.
+        transcript: what is said, where whole recordings with transcripts were used.
+    """
+
+    utterance: str
+    speaker: str = ""
+    transcript: str = ""
+
+
+def write_origins(utterances: Sequence[Utterance], transcripts: Mapping[str, str], folder: Path) -> None:
+    """Write the table of a split's documents, utterance i being document i, beside its shards.
+
+    Args:
+        utterances: of the split, in order.
+        transcripts: of recordings, by their id.
+        folder: of the split.
+    """
+    origins = [Origin(u.id, u.speaker, _transcript(u, transcripts)) for u in utterances]
+    write_csv(folder / TABLE, [{"document": i, **asdict(origin)} for i, origin in enumerate(origins)])
+
+
+def read_origins(split: TokenDataset) -> tuple[Origin, ...]:
+    """The origins of a split's documents. Prepared data of earlier versions know none: documents have numbers then.
+
+    Raises:
+        ValueError: the table is of other documents.
+    """
+    path = split.folder / TABLE
+    if not path.exists():
+        return tuple(Origin(f"{split.folder.name} document {document}") for document in range(len(split)))
+    rows = read_csv(path)
+    try:
+        numbers = [int(row["document"]) for row in rows]
+        origins = tuple(Origin(row["utterance"], row["speaker"], row["transcript"]) for row in rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no table of utterances ({error}); {REMEDY}.") from error
+    if numbers != list(range(len(numbers))) or len(numbers) < len(split):
+        raise ValueError(f"{path} lists {len(rows)} documents, {split.folder} holds {len(split)}; {REMEDY}.")
+    # An excerpt holds the first documents alone.
+    return origins[: len(split)]
+
+
+def _transcript(utterance: Utterance, transcripts: Mapping[str, str]) -> str:
+    """What is said in whole recordings, one after another; of a stretch of one nobody knows."""
+    if any(piece.start is not None for piece in utterance.pieces):
+        return ""
+    said = [transcripts.get(piece.recording, "") for piece in utterance.pieces]
+    return " ".join(said) if all(said) else ""
