@@ -49,6 +49,15 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """A second name for a file that nothing changes once it is written, where the file system has such; else a copy."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def sweep(folder: Path | str) -> list[Path]:
     """Remove what killed processes were writing below `folder`, and return it; what a living one writes stays.
 

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,15 @@ def read_prompt(path: Path, codec: Codec, name: str, max_seconds: float = math.i
         raise ValueError(f"{name}: longer than {max_seconds:g} s; give the last seconds of it alone.") from None
     except UnusableRecording as unusable:
         raise ValueError(f"{name}: {unusable.reason}; give a WAV, FLAC, Ogg or MP3 file of speech.") from None
+    return encode_prompt(audio, sample_rate, codec, name)
+
+
+def encode_prompt(audio: np.ndarray, sample_rate: int, codec: Codec, name: str) -> Tensor:
+    """The codes [F, Q] of mono audio [s].
+
+    Raises:
+        ValueError: when nothing is to be heard in it; the message names it, and the remedy.
+    """
     samples = torch.from_numpy(resample(audio, sample_rate, codec.sample_rate))
     if not len(samples) or not torch.isfinite(samples).all() or float(samples.abs().max()) < SILENT_PEAK:
         raise ValueError(f"{name}: nothing is to be heard in it; give a recording of speech.")

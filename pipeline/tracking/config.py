@@ -9,6 +9,9 @@ from urllib.parse import unquote
 from pipeline.plumbing.redaction import redacted, uri_user
 
 KINDS = ("mlflow", "none")
+# What the store keeps of an export: its files, where they lie, or nothing.
+COPY, REFERENCE, NO_MODEL = "copy", "reference", "none"
+LOG_MODEL = (COPY, REFERENCE, NO_MODEL)
 DATABASE = "mlflow.db"
 LONGEST_NAME = 250
 ARTIFACTS = "mlartifacts"
@@ -27,6 +30,8 @@ class TrackingConfig:
         experiment: the MLflow experiment that groups the runs.
         run_name: a name for the training's run; None lets the stage name it after what it trains.
         system_metrics: record CPU, memory, disk, network and GPU use beside the metrics.
+        log_model: what the store keeps of exports: their files (`copy`), where they lie (`reference`), or `none`.
+        registered_model: the model of the registry whose versions are champions; None names it after the experiment.
     """
 
     kind: str = "mlflow"
@@ -34,6 +39,8 @@ class TrackingConfig:
     experiment: str = "melisma"
     run_name: str | None = None
     system_metrics: bool = True
+    log_model: str = REFERENCE
+    registered_model: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -42,7 +49,13 @@ class TrackingConfig:
             raise ValueError("tracking.experiment is empty; name the MLflow experiment that groups the runs.")
         if self.run_name is not None and not self.run_name.strip():
             raise ValueError("tracking.run_name is empty; give a name, or null to have one made.")
-        for name in ("experiment", "run_name"):
+        if self.log_model not in LOG_MODEL:
+            raise ValueError(f"tracking.log_model is {self.log_model!r}; choose one of {', '.join(LOG_MODEL)}.")
+        if self.registered_model is not None and (
+            not self.registered_model.strip() or set(self.registered_model) & set("/:")
+        ):
+            raise ValueError("tracking.registered_model must be a name without / and :, or null.")
+        for name in ("experiment", "run_name", "registered_model"):
             text = getattr(self, name) or ""
             if len(text) > LONGEST_NAME or not text.isprintable():
                 raise ValueError(f"tracking.{name} must be at most {LONGEST_NAME} printable characters.")

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -35,7 +34,7 @@ from pipeline.configuration.strategy import read_strategy
 from pipeline.planning.admission import memory_of_a_rank, refuse_what_cannot_fit
 from pipeline.planning.composed import read_training
 from pipeline.planning.settings import Layout
-from pipeline.plumbing.files import atomic_folder, atomic_write, read_json, sweep, write_metrics
+from pipeline.plumbing.files import atomic_folder, atomic_write, link_or_copy, read_json, sweep, write_metrics
 from pipeline.plumbing.lock import exclusive
 from pipeline.plumbing.stage_runs import training_run
 from pipeline.preparation.prepare import prepare_combination
@@ -280,14 +279,6 @@ def copy_checkpoint(source: Path, target: Path) -> None:
     else:
         with atomic_write(target) as temporary:
             shutil.copyfile(source, temporary)
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """A second name for a shard, which nothing changes once it is written, where the file system has such."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def log_data(run: TrackedRun, prepared: Path, values: Mapping[str, Any], identity: PreparedIdentity) -> None:

@@ -1,0 +1,55 @@
+"""A model as a stage tells the store of it. Light: needs no MLflow."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.tracking.config import REFERENCE
+
+EXPORT, CHECKPOINT = "export", "checkpoint"
+# What MLflow allows in no model's name.
+_FORBIDDEN = re.compile(r"[/:.%\"']")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model that a run has made.
+
+    Attributes:
+        kind: `export` or `checkpoint`.
+        name: what follows the run's name in the model's own.
+        digest: what tells it from others: telling the store twice makes one model.
+        path: where it lies; None: it is no longer kept.
+        keep: what the store keeps of an export: `copy` or `reference`.
+        step: the optimizer steps behind it.
+        tags: further facts.
+        metrics: measured on `dataset`.
+        dataset: name and digest of the data that the metrics are of.
+    """
+
+    kind: str
+    name: str
+    digest: str
+    path: Path | None
+    keep: str = REFERENCE
+    step: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    dataset: tuple[str, str] | None = None
+
+    def to_values(self) -> dict[str, Any]:
+        """As a record holds it: JSON."""
+        return {**asdict(self), "path": None if self.path is None else str(self.path.resolve())}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> "ModelEntry":
+        """Read what `to_values` gave."""
+        path, dataset = values["path"], values["dataset"]
+        return cls(**{**values, "path": path and Path(path), "dataset": dataset and (dataset[0], dataset[1])})
+
+
+def model_name(run_name: str, name: str) -> str:
+    """The name of a model in the store: its run's, whose beginning tells it from others, and its own."""
+    return _FORBIDDEN.sub("_", f"{run_name} · {name}")[:250]
