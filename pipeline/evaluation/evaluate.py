@@ -47,6 +47,8 @@ PARTS: tuple[Callable[[Subject], Findings], ...] = (losses, balance, sound)
 # What experiments are compared by.
 HEADLINE = ("eval/loss", "eval/bits_per_second", "audio/fd", "audio/flatness")
 LISTENED_TO = (REAL, CODEC, *GENERATED)
+# What an evaluation holds beside the findings of its parts, and the folder of its sounds.
+OWN_FILES = ("metrics.json", "audio.json", CONFIGURATION, IDENTITY)
 
 
 def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
@@ -56,23 +58,13 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
         values: the composed configuration.
         folders: where the export lies, and where to write.
     """
-    settings = read_evaluation(values["evaluate"])
     sweep(folders.outputs)
     export, folder = folders.training / "export", folders.outputs / "evaluate"
     training = identify_export(export, folders.training / "train")
     prepared = find_data(export, training, values["paths"])
-    subject = examine(export, prepared, training.context if training else None, settings)
-    findings = merge(part(subject) for part in PARTS)
+    data = read_prepared_identity(prepared)
+    findings = write_evaluation(export, training, prepared, values["evaluate"], folder)
     metrics = findings.metrics
-
-    (folder / IDENTITY).unlink(missing_ok=True)
-    listened_to = subject.clips_of(*LISTENED_TO)
-    write_clips(listened_to, subject.codec.sample_rate, folder / "audio", folder / "audio.json")
-    findings.write_files(folder)
-    write_metrics(folder, metrics, HEADLINE)
-    data, used = read_prepared_identity(prepared), {"evaluate": values["evaluate"]}
-    write_yaml(folder / CONFIGURATION, used)
-    write_identity(folder / IDENTITY, Identity(training, data=data.digest, configuration=fingerprint(used)))
     log.info(
         "Test loss: %.3f nats a token (bigram %.3f, guessing %.3f); Fréchet distance %.0f. See %s.%s",
         metrics["eval/loss"],
@@ -89,9 +81,41 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
         # Of several evaluations none is the training's own, and figures on other data are not either.
         if not is_multirun() and training is not None and data.digest == training.data:
             run.mirror_to_parent(metrics)
+        # The whole evaluation, so that models can be compared from wherever their runs are seen.
         run.log_artifacts(folder / "audio", "audio")
-        for name in (*findings.tables, *findings.documents):
+        for name in (*findings.files, *OWN_FILES):
             run.log_artifact(folder / name)
+
+
+def write_evaluation(
+    export: Path, training: TrainingIdentity | None, prepared: Path, group: Mapping[str, Any], folder: Path
+) -> Findings:
+    """Evaluate an export into a folder, which says last what it is of: one that does not was not finished.
+
+    Args:
+        export: the export's folder.
+        training: that it is from; None: nobody knows.
+        prepared: the folder of prepared data, in the tokens of the export's codec.
+        group: the group `evaluate` of the configuration.
+        folder: where to write.
+
+    Raises:
+        ValueError: naming the setting that cannot be, or what does not fit together.
+    """
+    subject = examine(export, prepared, training.context if training else None, read_evaluation(group))
+    findings = merge(part(subject) for part in PARTS)
+    (folder / IDENTITY).unlink(missing_ok=True)
+    listened_to = subject.clips_of(*LISTENED_TO)
+    write_clips(listened_to, subject.codec.sample_rate, folder / "audio", folder / "audio.json")
+    findings.write_files(folder)
+    write_metrics(folder, findings.metrics, HEADLINE)
+    data, used = read_prepared_identity(prepared), {"evaluate": dict(group)}
+    write_yaml(folder / CONFIGURATION, used)
+    write_identity(
+        folder / IDENTITY,
+        Identity(training, data=data.digest, configuration=fingerprint(used), recordings=data.recordings),
+    )
+    return findings
 
 
 def examine(export: Path, prepared: Path, context: int | None, settings: EvaluationConfig) -> Subject:

@@ -29,6 +29,11 @@ class Findings:
     documents: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of all files."""
+        return (*self.tables, *self.documents, *self.arrays)
+
     def write_files(self, folder: Path) -> None:
         """Write everything but the metrics into `folder`."""
         for name, rows in self.tables.items():

@@ -61,12 +61,14 @@ class Identity:
         follows_training: whether it was made from what the training stage had left, and not from a source by name.
         data: the digest of the data it was measured on, where it was.
         configuration: the digest of the settings it was made with, where they matter.
+        recordings: what was held out of which corpus, as `PreparedIdentity.recordings` says it, where it was measured.
     """
 
     training: TrainingIdentity | None
     follows_training: bool = False
     data: str = ""
     configuration: str = ""
+    recordings: str = ""
 
 
 def write_identity(path: Path, identity: Identity) -> None:

@@ -42,6 +42,11 @@ class PreparedIdentity:
         """A short name for these settings, which folders are called by."""
         return settings_name(self.settings)
 
+    @property
+    def recordings(self) -> str:
+        """A short name for the corpus and its splits, equal where the codec alone is another."""
+        return settings_name({name: value for name, value in self.settings.items() if name.startswith("data.")})
+
 
 def prepared_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a configuration that decide on the bytes of prepared data, {dotted name: value}."""
