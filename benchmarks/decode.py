@@ -4,6 +4,7 @@
     python -m benchmarks.decode --preset bench_3b --batch 64 --context 2048 --peer transformers
     python -m benchmarks.decode --preset bench_3b --batch 64 --context 16384 --fp8-cache
     python -m benchmarks.decode --preset bench_3b --batch 1 --context 16384 --prefill --peer transformers
+    python -m benchmarks.decode --preset bench_3b --batch 1 --context 2048 --weights fp8
 
 Continues rows of random tokens, through the engine, with a preset of conf/model whose weights are random too: greedily
 for eight steps, and then by tokens drawn at temperature 1, for greedy rows of a random model soon say the same few, and
@@ -15,6 +16,9 @@ With --peer another code base takes the same weights, is fed the tokens that our
 goes: the score that it gives its best token exceeds the score that it gives ours by `regret` on average, in standard
 deviations of its scores, where another computation would make 3 or 4. Above 1e-4 in FP32, or 0.1 where weights or cache
 are rounded, there is no ratio, and the status is 2. On a CPU, which others may use meanwhile, the two take turns.
+
+With --weights fp8 the same steps are timed twice: with weights in BF16, and then in FP8, as an export in FP8 has them;
+`ratio` is the latter's tokens a second by the former's.
 
 With --speculative a step is a round: modules draft, and the decoder keeps what it agrees with. Random modules guess
 nothing right: what is timed is a round's cost, which a trained model's accepted tokens divide.
@@ -38,8 +42,10 @@ from benchmarks.decoding.comparison import Agreement, Theirs, take_steps
 from benchmarks.decoding.kernels import N_PROFILED, KernelTimes
 from benchmarks.decoding.ours import N_GREEDY, OurDecoding, OurPrefill
 from benchmarks.decoding.reading import Reading, step_reading
+from benchmarks.decoding.weights import keep_weights_in_fp8
 from benchmarks.decoding.workload import DTYPES, DecodingWorkload, compose_decoding
 from benchmarks.rates import copy_bandwidth
+from lightning_modules.model.block_scaled import fits_blocks
 from lightning_modules.model.counting import build_on_meta, count_parameters
 from lightning_modules.model.decoder import Decoder
 
@@ -85,6 +91,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     workload = _compose(arguments, n_steps + (N_PROFILED if arguments.profile else 0))
     decoder = workload.build(device)
     log.info("The decoder has its weights.")
+    rounded: dict[str, Any] = {}
+    if arguments.weights == "fp8":
+        rounded = _time_before_rounding(arguments, decoder, workload, warm_up, n_steps)
     clock = StepClock(device)
     ours = (OurPrefill if arguments.prefill else OurDecoding)(decoder, workload, clock, arguments.profile)
     meet = None if arguments.peer is None else _opponent(arguments, decoder, workload, device)
@@ -98,6 +107,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if not arguments.prefill and not workload.n_drafts:
         reading = step_reading(decoder, workload, ours.tokens()[:, warm_up:])
         result |= _reading(reading, result["step_ms"], copy_bandwidth(device), ours.kernels)
+    if rounded:
+        result |= {"peer": "weights in BF16", "ratio": _ratio(result, rounded), "bf16_weights": rounded}
     if outcome is None:
         return result
     theirs, agreement = outcome
@@ -113,15 +124,42 @@ def _check(arguments: argparse.Namespace) -> None:
         raise RefusedError("Kernels are those of a GPU; leave out --profile.")
     if arguments.speculative and arguments.prefill:
         raise RefusedError("Prompts are not speculated about; leave out --speculative or --prefill.")
+    if arguments.weights and arguments.peer:
+        raise RefusedError("Weights in FP8 are held against the same in BF16; leave out --peer or --weights.")
 
 
 def _compose(arguments: argparse.Namespace, n_steps: int) -> DecodingWorkload:
     precision = arguments.precision or PRECISION[arguments.device]
     overrides = [f"model={arguments.preset}", f"model.num_nextn_predict_layers={arguments.speculative}"]
     try:
-        return compose_decoding(overrides, precision, arguments.batch, arguments.context, n_steps, arguments.fp8_cache)
+        workload = compose_decoding(
+            overrides, precision, arguments.batch, arguments.context, n_steps, arguments.fp8_cache
+        )
     except ValueError as error:
         raise RefusedError(str(error)) from None
+    if arguments.weights and precision != "bf16":
+        raise RefusedError("Weights in FP8 stand for numbers in BF16; add --precision bf16.")
+    if arguments.weights and not fits_blocks(workload.decoder):
+        raise RefusedError(
+            f"Experts and heads of {arguments.preset} do not end where blocks of 128 numbers do: it keeps no weights "
+            f"in FP8. Leave out --weights, or take another --preset."
+        )
+    return workload
+
+
+def _time_before_rounding(
+    arguments: argparse.Namespace, decoder: Decoder, workload: DecodingWorkload, warm_up: int, n_steps: int
+) -> dict[str, Any]:
+    """The figures of the same steps with weights in BF16, which are kept in FP8 afterwards."""
+    clock = StepClock(torch.device(arguments.device))
+    before = (OurPrefill if arguments.prefill else OurDecoding)(decoder, workload, clock)
+    take_steps(before, None, n_steps, n_steps, N_GREEDY)
+    figures = _summarise(clock, warm_up, before.tokens_per_step())
+    del before
+    keep_weights_in_fp8(decoder)
+    _free(clock.device)
+    log.info("The decoder keeps its weights in FP8.")
+    return figures
 
 
 def _opponent(
@@ -186,10 +224,14 @@ def _compare(
         )
     return {
         "peer": arguments.peer,
-        "ratio": round(ours["tokens_per_second"] / theirs["tokens_per_second"], 3),
+        "ratio": _ratio(ours, theirs),
         arguments.peer: theirs,
         "agreement": {name: round(value, 6) for name, value in asdict(agreement).items()},
     }
+
+
+def _ratio(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
+    return round(ours["tokens_per_second"] / theirs["tokens_per_second"], 3)
 
 
 def _describe(arguments: argparse.Namespace, workload: DecodingWorkload) -> dict[str, Any]:
@@ -201,6 +243,7 @@ def _describe(arguments: argparse.Namespace, workload: DecodingWorkload) -> dict
         "card": torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU",
         "threads": torch.get_num_threads(),
         "precision": workload.precision,
+        "weights": arguments.weights or workload.precision,
         "fp8_cache": workload.fp8_cache,
         "speculative": workload.n_drafts,
         "batch": workload.batch,
@@ -224,6 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=DTYPES, help="default: bf16 on a GPU, fp32 on a CPU")
     add("--batch", type=count, default=1, help="rows")
     add("--context", type=count, default=2048, help="tokens of a row before the first step")
+    add("--weights", choices=("fp8",), help="keep our weights in FP8, and compare with BF16")
     add("--fp8-cache", action="store_true", help="keep our latents in FP8")
     add("--speculative", nargs="?", type=count, const=1, default=0, metavar="DEPTH", help="draft so many tokens a step")
     add("--prefill", action="store_true", help="time prompts instead of what follows them")

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity
 
 N_PROFILED = 8
 # What our kernels over the latent cache are called (lightning_modules/model/kernels).
-OF_ATTENTION = ("_attend", "_merge")
+OF_ATTENTION = ("attend", "_attend", "_merge")
 
 
 @dataclass(frozen=True)

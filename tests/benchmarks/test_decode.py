@@ -37,6 +37,13 @@ def test_other_ways_of_decoding_agree_too(options: tuple[str, ...], capsys: pyte
     assert result["benchmark"] == ("prefill" if "--prefill" in options else "decode")
 
 
+def test_weights_in_fp8_are_held_against_the_same_in_bf16(capsys: pytest.CaptureFixture[str]) -> None:
+    decode.main([*SMALLEST, "--preset", "small", "--precision", "bf16", "--weights", "fp8"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["ratio"] == pytest.approx(result["bf16_weights"]["step_ms"] / result["step_ms"], rel=1e-2)
+    assert result["weights"] == "fp8"
+
+
 def test_no_ratio_where_the_peer_would_say_something_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +72,9 @@ def test_no_ratio_where_the_peer_would_say_something_else(
         (("--preset", "huge"), "invalid choice: 'huge'"),
         (("--profile",), "leave out --profile"),
         (("--speculative", "--prefill"), "leave out --speculative"),
+        (("--weights", "fp8", *PEER), "leave out --peer"),
+        (("--weights", "fp8"), "add --precision bf16"),
+        (("--weights", "fp8", "--precision", "bf16"), "tiny do not end where blocks"),
     ],
 )
 def test_what_cannot_be_timed_is_refused_in_a_sentence(
