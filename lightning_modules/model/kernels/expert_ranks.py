@@ -117,11 +117,13 @@ def _choose(
     advantage = tl.load(bias + number, mask=is_expert, other=0.0)
     wait_for_previous(DEPENDENT)
     logit = tl.load(logits + row * EXPERTS + number, mask=is_expert, other=lowest)
+    # Scores are compared among themselves, in different threads, which may each compute them: divisions that are rounded
+    # as they should be leave nothing to a compiler's choice, that of joining them with the sum below for one.
     if SIGMOID:
-        score = tl.sigmoid(logit)
+        score = tl.div_rn(tl.full(number.shape, 1.0, tl.float32), 1.0 + tl.exp(-logit))
     else:
         score = tl.exp(logit - tl.max(logit, axis=0))
-        score = score / tl.sum(score, axis=0)
+        score = tl.div_rn(score, tl.broadcast_to(tl.sum(score, axis=0), score.shape))
     biased = tl.where(is_expert, score + advantage, lowest)
     if GROUPS > 1:
         biased = tl.where(_is_kept(number, biased, EXPERTS // GROUPS, GROUPS, KEPT), biased, lowest)
