@@ -133,7 +133,7 @@ def examine(export: Path, prepared: Path, context: int | None, settings: Evaluat
     baselines = NgramBaselines.fit(train, validation)
     speech, seed = settings.speech, settings.seed
     say_reach(test, context, decoder.config.max_position_embeddings, speech.seconds * codec.frame_rate)
-    score = score_documents(decoder, test, vocabulary.n_codebooks, context=context)
+    score = score_documents(decoder, test, vocabulary.n_codebooks, context=context, sampling=settings.sampling)
     spoken = speak(decoder, codec, test, prepared / "examples", speech, settings.sampling, seed, context)
     lengths = [clip.n_frames for clip in spoken if clip.kind in GENERATED]
     clips = (

@@ -1,8 +1,6 @@
-"""The loss of a decoder on whole documents."""
+"""The loss of a decoder on whole documents, token by token."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,10 +8,39 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.sliding import window_start
+from lightning_modules.model.decoder import Decoder, DecoderOutput
+from lightning_modules.model.decoding.sampling import token_probabilities
+from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.token_loss import IGNORED_TARGET
 from lightning_modules.packing import Documents
+from pipeline.evaluation.windows import batches
+
+PLAIN = SamplingConfig()
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a decoder made of every token after the first of its document, documents one after another.
+
+    Attributes:
+        document: which one a token is of [N].
+        place: where it stands there, from 1 on [N].
+        nats: its cross-entropy [N].
+        confidence: the probability of what was held most probable in its place [N].
+        is_right: whether that is what stands there [N].
+        ahead_nats: the cross-entropy of what depth k (from 1) predicts from the place before for k tokens further on
+            [D, N]; NaN where the document has ended.
+        acceptance: how probably that prediction, were it drawn from as a draft, would be kept by the decoder [D, N];
+            NaN where the document has ended, or the decoder looks there through another window.
+    """
+
+    document: np.ndarray
+    place: np.ndarray
+    nats: np.ndarray
+    confidence: np.ndarray
+    is_right: np.ndarray
+    ahead_nats: np.ndarray
+    acceptance: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -21,12 +48,14 @@ class Score:
     """How well a decoder predicts documents: every token after the first of its document, the last included.
 
     Attributes:
+        tokens: what it made of each.
         nats: summed cross-entropy of each document at each of the Q positions that come round in turn after the first
             token, [D, Q].
         counts: how many tokens that were, [D, Q].
         expert_load: tokens every expert received, {layer number: [E]}.
     """
 
+    tokens: TokenScores
     nats: np.ndarray
     counts: np.ndarray
     expert_load: dict[int, Tensor]
@@ -47,15 +76,6 @@ class Score:
         return int(self.counts.sum())
 
 
-class Window(NamedTuple):
-    """A stretch of a document that is computed at once: inputs from `start` up to `stop`, scored from `first` on."""
-
-    document: int
-    start: int
-    first: int
-    stop: int
-
-
 @torch.inference_mode()
 def score_documents(
     decoder: Decoder,
@@ -63,6 +83,7 @@ def score_documents(
     n_codebooks: int,
     tokens_per_batch: int = 8192,
     context: int | None = None,
+    sampling: SamplingConfig = PLAIN,
 ) -> Score:
     """Score every document on its own, from its first token to its last.
 
@@ -73,64 +94,106 @@ def score_documents(
         tokens_per_batch: padded tokens computed at a time; a longer window makes a batch of its own.
         context: tokens that the model has learnt to look back over: longer documents are seen through windows of so
             many (see `window_start`). None: tokens look back over everything.
+        sampling: how drafts would be drawn, and judged.
     """
     decoder.eval()
-    device = decoder.embed_tokens.weight.device
-    nats = torch.zeros(len(documents), n_codebooks, dtype=torch.float64)
-    counts = torch.zeros(len(documents), n_codebooks, dtype=torch.int64)
+    device, depth = decoder.embed_tokens.weight.device, len(decoder.mtp)
+    counts = np.maximum(documents.lengths - 1, 0)
+    first = torch.from_numpy(np.cumsum(counts) - counts)
+    judged = torch.full((3 + 2 * depth, int(counts.sum())), torch.nan, dtype=torch.float64)
     layers = [layer for layer in decoder.expert_layers() if layer < decoder.config.num_hidden_layers]
     loads = torch.zeros(len(layers), decoder.config.n_routed_segments)
-    windows = [window for document, n in enumerate(documents.lengths) for window in _windows(document, int(n), context)]
-    batches = list(_batches_by_length(windows, tokens_per_batch))
-    for batch in tqdm(batches, desc="scoring", unit="batch"):
-        tokens, targets = _pad([(documents[window.document], window) for window in batch])
-        logits, routings = decoder.next_token_logits(tokens.to(device))
-        losses = F.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten().to(device), ignore_index=IGNORED_TARGET, reduction="none"
-        )
-        real = targets != IGNORED_TARGET
-        starts = torch.tensor([window.start for window in batch])
-        position = (starts[:, None] + torch.arange(targets.shape[1])) % n_codebooks
-        rows = torch.tensor([window.document for window in batch])[:, None].expand_as(position)
-        place = rows[real], position[real]
-        nats.index_put_(place, losses.double().cpu()[real.flatten()], accumulate=True)
-        counts.index_put_(place, torch.ones_like(place[0]), accumulate=True)
-        for load, routing in zip(loads, routings, strict=True):
-            chosen = routing.indices.cpu()[real.flatten()]
+    for batch in tqdm(list(batches(documents, tokens_per_batch, context, depth)), desc="scoring", unit="batch"):
+        output, is_scored = _predict(decoder, batch.tokens.to(device)), batch.is_scored
+        index = first[batch.documents][:, None] + batch.places - 1
+        judged[:, index[is_scored]] = _judge(output, batch.targets.to(device), sampling).double().cpu()[:, is_scored]
+        for load, routing in zip(loads, output.routings[: len(layers)], strict=True):
+            chosen = routing.indices.cpu()[is_scored.flatten()]
             load += torch.bincount(chosen.flatten(), minlength=len(load))
-    return Score(nats.numpy(), counts.numpy(), dict(zip(layers, loads, strict=True)))
+    tokens = _token_scores(counts, judged.numpy())
+    slot, shape = tokens.document * n_codebooks + (tokens.place - 1) % n_codebooks, (len(documents), n_codebooks)
+    return Score(
+        tokens,
+        np.bincount(slot, tokens.nats, minlength=shape[0] * shape[1]).reshape(shape),
+        np.bincount(slot, minlength=shape[0] * shape[1]).reshape(shape),
+        dict(zip(layers, loads, strict=True)),
+    )
 
 
-def _windows(document: int, length: int, context: int | None) -> Iterator[Window]:
-    """The windows that a document of this length is seen through."""
-    start = first = 0
-    while first < length - 1:
-        stop = length - 1 if context is None else min(start + context, length - 1)
-        yield Window(document, start, first, stop)
-        first = stop
-        start = window_start(first, context) if context is not None else 0
+@torch.inference_mode()
+def token_nats(
+    decoder: Decoder,
+    documents: Documents,
+    tokens_per_batch: int = 8192,
+    context: int | None = None,
+    description: str = "scoring",
+) -> list[np.ndarray]:
+    """The cross-entropy of every token of each document [T], of which the first has none: as `score_documents`."""
+    decoder.eval()
+    device = decoder.embed_tokens.weight.device
+    nats = [np.zeros(length) for length in documents.lengths]
+    for batch in tqdm(list(batches(documents, tokens_per_batch, context)), desc=description, unit="batch"):
+        logits, _ = decoder.next_token_logits(batch.tokens.to(device))
+        losses = _cross_entropy(logits, batch.targets[0].to(device)).double().cpu()
+        for row, (document, places) in enumerate(zip(batch.documents.tolist(), batch.places, strict=True)):
+            is_scored = batch.is_scored[row]
+            nats[document][places[is_scored].numpy()] = losses[row, is_scored].numpy()
+    return nats
 
 
-def _batches_by_length(windows: Sequence[Window], tokens_per_batch: int) -> Iterator[list[Window]]:
-    """Group windows of similar length, so that little of a batch is padding."""
-    batch: list[Window] = []
-    for window in sorted(windows, key=lambda window: window.stop - window.start):
-        # Lengths rise: the newest is the one the whole batch is padded to.
-        if batch and (len(batch) + 1) * (window.stop - window.start + 1) > tokens_per_batch:
-            yield batch
-            batch = []
-        batch.append(window)
-    if batch:
-        yield batch
+def _predict(decoder: Decoder, tokens: Tensor) -> DecoderOutput:
+    if len(decoder.mtp):
+        return decoder(tokens)
+    logits, routings = decoder.next_token_logits(tokens)
+    return DecoderOutput(logits, [], routings)
 
 
-def _pad(pieces: Sequence[tuple[np.ndarray, Window]]) -> tuple[Tensor, Tensor]:
-    """Inputs and targets [B, T], padded at the end, where causal attention does not look."""
-    length = max(window.stop - window.start for _, window in pieces)
-    tokens = torch.zeros(len(pieces), length, dtype=torch.long)
-    targets = torch.full((len(pieces), length), IGNORED_TARGET)
-    for row, (document, (_, start, first, stop)) in enumerate(pieces):
-        values = torch.from_numpy(np.asarray(document[start : stop + 1], dtype=np.int64))
-        tokens[row, : stop - start] = values[:-1]
-        targets[row, first - start : stop - start] = values[first - start + 1 :]
-    return tokens, targets
+def _judge(output: DecoderOutput, targets: Tensor, sampling: SamplingConfig) -> Tensor:
+    """What `TokenScores` tells of each position but its document and place, a row an attribute [3 + 2 D, B, T]."""
+    nats = _cross_entropy(output.logits, targets[0])
+    best, choice = output.logits.float().max(dim=-1)
+    # The target's logit less its log-probability is what the softmax divides by.
+    wanted = output.logits.float().gather(2, targets[0].clamp_min(0)[..., None])[..., 0]
+    confidence = (best - wanted - nats).exp()
+    ahead = [_cross_entropy(logits, wanted) for logits, wanted in zip(output.ahead_logits, targets[1:], strict=True)]
+    kept = [_acceptance(output, targets, k, sampling) for k in range(1, len(targets))]
+    return torch.stack((nats, confidence, (choice == targets[0]).float(), *ahead, *kept))
+
+
+def _acceptance(output: DecoderOutput, targets: Tensor, depth: int, sampling: SamplingConfig) -> Tensor:
+    """How probably a draft of this depth at each position would be kept [B, T]; NaN where nothing judges it.
+
+    Token x drawn from q is kept with probability min(1, p(x) / q(x)): over all x that is the sum of min(p, q).
+    """
+    draft, own = output.ahead_logits[depth - 1][:, :-depth], output.logits[:, depth:]
+    kept = torch.full(targets.shape[1:], torch.nan, device=targets.device)
+    # Row by row: distributions of a whole batch over a large vocabulary would take gigabytes.
+    for row, (q, p) in enumerate(zip(draft, own, strict=True)):
+        probabilities = token_probabilities(q, sampling), token_probabilities(p, sampling)
+        kept[row, : len(q)] = torch.minimum(*probabilities).sum(dim=-1)
+    is_judged = targets[0, :, depth:] != IGNORED_TARGET
+    return kept.masked_fill(~F.pad(is_judged, (0, depth)), torch.nan)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of logits [B, T, V] and targets [B, T]; NaN where there is none."""
+    losses = F.cross_entropy(
+        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED_TARGET, reduction="none"
+    )
+    return losses.view_as(targets).masked_fill(targets == IGNORED_TARGET, torch.nan)
+
+
+def _token_scores(counts: np.ndarray, judged: np.ndarray) -> TokenScores:
+    """The scores of documents with so many tokens to predict, from rows as `_judge` makes them."""
+    n, depth = judged.shape[1], (len(judged) - 3) // 2
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    nats, confidence, is_right = judged[:3]
+    return TokenScores(
+        document=np.repeat(np.arange(len(counts)), counts),
+        place=np.arange(n) - first + 1,
+        nats=nats,
+        confidence=confidence,
+        is_right=is_right == 1,
+        ahead_nats=judged[3 : 3 + depth],
+        acceptance=judged[3 + depth :],
+    )

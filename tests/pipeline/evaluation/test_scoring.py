@@ -9,8 +9,9 @@ from torch import Tensor
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.router import Routing
+from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.sliding import window_start
-from pipeline.evaluation.scoring import score_documents
+from pipeline.evaluation.scoring import score_documents, token_nats
 from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Special, Vocabulary
@@ -86,6 +87,61 @@ def test_a_decoder_without_experts_has_no_loads(build_decoder, random_split) -> 
     score = score_documents(decoder, random_split("test", FRAMES), 2)
     assert score.expert_load == {}
     assert score.loss > 0
+
+
+@pytest.mark.parametrize("context", [None, 7])
+def test_every_token_is_judged_where_it_stands(build_decoder, random_split, context: int | None) -> None:
+    decoder, documents = build_decoder(), random_split("test", FRAMES)
+    tokens = score_documents(decoder, documents, 2, tokens_per_batch=50, context=context).tokens
+    wanted = []
+    with torch.no_grad():
+        for index in range(len(documents)):
+            document = torch.from_numpy(documents[index])
+            for place in range(1, len(document)):
+                start = window_start(place - 1, context) if context else 0
+                p = decoder.next_token_logits(document[None, start:place])[0][0, -1].double().softmax(-1)
+                truth = float(-p[document[place]].log()), float(p.max()), int(p.argmax()) == int(document[place])
+                wanted.append((index, place, *truth))
+    found = zip(tokens.document, tokens.place, tokens.nats, tokens.confidence, tokens.is_right, strict=True)
+    for one, other in zip(found, wanted, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_predictions_further_ahead_are_scored_and_held_against_the_decoders_own(build_decoder, random_split) -> None:
+    decoder, documents = build_decoder(num_nextn_predict_layers=2), random_split("test", FRAMES)
+    sampling = SamplingConfig(temperature=0.7)
+    tokens = score_documents(decoder, documents, 2, tokens_per_batch=50, sampling=sampling).tokens
+    for index in range(len(documents)):
+        document, own = torch.from_numpy(documents[index]), tokens.document == index
+        with torch.no_grad():
+            # Behind the end stands anything: nothing that is scored has read it.
+            output = decoder(torch.cat((document, torch.zeros(2, dtype=torch.long)))[None])
+        for k, logits in enumerate(output.ahead_logits, start=1):
+            n = max(len(document) - 1 - k, 0)
+            nats = F.cross_entropy(logits[0, :n].double(), document[k + 1 :], reduction="none")
+            q, p = ((values[0] / 0.7).double().softmax(-1) for values in (logits[:, :n], output.logits[:, k : n + k]))
+            for found, wanted in ((tokens.ahead_nats, nats), (tokens.acceptance, torch.minimum(p, q).sum(-1))):
+                padded = F.pad(wanted, (0, len(document) - 1 - n), value=torch.nan)
+                assert found[k - 1, own] == pytest.approx(padded.tolist(), abs=1e-5, nan_ok=True)
+
+
+def test_drafts_equal_to_the_decoders_own_predictions_are_always_kept(build_decoder, random_split) -> None:
+    decoder = build_decoder(num_nextn_predict_layers=1)
+    torch.nn.init.zeros_(decoder.lm_head.weight)
+    tokens = score_documents(decoder, random_split("test", FRAMES), 2).tokens
+    kept = tokens.acceptance[0][~torch.from_numpy(tokens.acceptance[0]).isnan().numpy()]
+    assert len(kept) == sum(2 * frames for frames in FRAMES)
+    assert kept == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("context", [None, 7])
+def test_nats_alone_are_the_same(build_decoder, random_split, context: int | None) -> None:
+    decoder, documents = build_decoder(), random_split("test", FRAMES)
+    tokens = score_documents(decoder, documents, 2, context=context).tokens
+    alone = token_nats(decoder, documents, tokens_per_batch=50, context=context)
+    for index, nats in enumerate(alone):
+        assert nats[0] == 0
+        assert nats[1:] == pytest.approx(tokens.nats[tokens.document == index], abs=1e-5)
 
 
 class CountingDecoder(Decoder):
