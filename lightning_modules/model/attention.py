@@ -123,7 +123,7 @@ def cached_inputs(
     if absorb and not config.qk_rope_head_dim:
         raise ValueError("Attention cannot be absorbed with qk_rope_head_dim 0; leave `absorb` to None or False.")
     if absorb is None:
-        absorb = _absorbing_is_cheaper(config, n_tokens)
+        absorb = absorbing_is_cheaper(config, n_tokens)
     positions, extent = cache.positions(n_tokens), cache.extent(n_tokens)
     keys = torch.arange(extent, device=positions.device)
     inputs = AttentionInputs(*rotary_cos_sin(positions, config), mask=None, absorb=absorb)
@@ -214,7 +214,7 @@ class LatentAttention(nn.Module):
         shared_key = rope_key[:, None].expand(-1, self.n_heads, -1, -1)
         if inputs.borders is not None:
             tokens = (_end_to_end(query_nope, query_rope), _end_to_end(key_nope, shared_key), _end_to_end(value))
-            heads = _attend_within_borders(*tokens, inputs.borders, inputs.key_borders or inputs.borders, self.scale)
+            heads = attend_within_borders(*tokens, inputs.borders, inputs.key_borders or inputs.borders, self.scale)
             return heads.unflatten(0, (query_nope.shape[0], -1)).transpose(1, 2)
         query = torch.cat((query_nope, query_rope), dim=-1)
         key = torch.cat((key_nope, shared_key), dim=-1)
@@ -264,7 +264,7 @@ class LatentAttention(nn.Module):
         return torch.einsum("bhtr,hvr->bhtv", context.unflatten(1, query_nope.shape[1:3]), value_up)
 
 
-def _absorbing_is_cheaper(config: DecoderConfig, n_queries: int) -> bool:
+def absorbing_is_cheaper(config: DecoderConfig, n_queries: int) -> bool:
     """Whether attending over the latent costs fewer operations than expanding it first.
 
     Per cached token and head, expanding costs R · (nope + value) once, and (nope + value) a query; absorbing costs
@@ -287,7 +287,7 @@ def _end_to_end(*parts: Tensor) -> Tensor:
     return torch.cat([part.transpose(1, 2) for part in parts], dim=-1).flatten(0, 1)
 
 
-def _attend_within_borders(
+def attend_within_borders(
     query: Tensor,
     key: Tensor,
     value: Tensor,

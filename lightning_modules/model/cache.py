@@ -105,17 +105,22 @@ class LatentCache:
         Lengths move only with `advance`, once every layer has appended.
         """
         n_tokens = latent.shape[1]
-        extent = self.extent(n_tokens)
         rows = torch.arange(latent.shape[0], device=latent.device)[:, None]
         columns = self.positions(n_tokens)
         self.rope_key[layer][rows, columns] = rope_key.to(self.rope_key.dtype)
-        keys = self.rope_key[layer, :, :extent].to(rope_key.dtype)
         if self.latent_scale is None:
             self.latent[layer][rows, columns] = latent.to(self.latent.dtype)
-            return self.latent[layer, :, :extent].to(latent.dtype), keys
-        self.latent[layer][rows, columns], self.latent_scale[layer][rows, columns] = quantise_tiles(latent)
-        latents = dequantise_tiles(self.latent[layer, :, :extent], self.latent_scale[layer, :, :extent])
-        return latents.to(latent.dtype), keys
+        else:
+            self.latent[layer][rows, columns], self.latent_scale[layer][rows, columns] = quantise_tiles(latent)
+        return self.held(layer, n_tokens, latent.dtype)
+
+    def held(self, layer: int, n_new: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Latents [B, S, R] and keys [B, S, P] of a layer as far as the longest row goes with `n_new` tokens more."""
+        extent = self.extent(n_new)
+        latent, keys = self.latent[layer, :, :extent], self.rope_key[layer, :, :extent].to(dtype)
+        if self.latent_scale is None:
+            return latent.to(dtype), keys
+        return dequantise_tiles(latent, self.latent_scale[layer, :, :extent]).to(dtype), keys
 
     def advance(self, n_tokens: int) -> None:
         """Count `n_tokens` more tokens in every row."""

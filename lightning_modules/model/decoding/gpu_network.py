@@ -65,17 +65,10 @@ class GpuMixture:
             activations = chosen_experts.activate(hidden, norm, self.experts, choices)
             return chosen_experts.project_down(activations, hidden, self.experts, choices)
         normalised = self.norm(hidden)
-        choices = choose(self._logits(normalised), self.choice)
+        choices = choose(router_logits(self.router, normalised), self.choice)
         order = grouped_experts.sort_choices(choices.indices, self.choice.n_experts)
         activations = grouped_experts.activate(normalised, self.experts, order, choices.weights)
         return grouped_experts.project_down(activations, hidden, self.experts, order)
-
-    def _logits(self, normalised: Tensor) -> Tensor:
-        """The router's, exact as `Router` has them: a product of BF16 numbers is so in FP32."""
-        weight = self.router.weight
-        if weight.is_cuda and weight.dtype == normalised.dtype == torch.bfloat16:
-            return torch.mm(normalised, weight.mT, out_dtype=torch.float32)
-        return self.router.logits(normalised)
 
 
 def _experts_of(mixture: MixtureOfExperts) -> Experts:
@@ -86,6 +79,14 @@ def _experts_of(mixture: MixtureOfExperts) -> Experts:
         return Experts(None, None, None, *routed, 0, width)
     gate, up, down = map(matrix_of, (shared.gate_proj, shared.up_proj, shared.down_proj))
     return Experts(gate, up, down, *routed, shared.gate_proj.out_features // width, width)
+
+
+def router_logits(router: Router, normalised: Tensor) -> Tensor:
+    """FP32 [N, E], exact as `Router` has them: a product of BF16 numbers is so in FP32."""
+    weight = router.weight
+    if weight.is_cuda and weight.dtype == normalised.dtype == torch.bfloat16:
+        return torch.mm(normalised, weight.mT, out_dtype=torch.float32)
+    return router.logits(normalised)
 
 
 def choice_of(router: Router) -> Choice:

@@ -34,7 +34,7 @@ class GpuStep:
 
     def __call__(self, tokens: Tensor, cache: LatentCache) -> Tensor:
         """Append `tokens` [B, T] to what `cache` holds: hidden states [B, T, D] behind the last norm."""
-        hidden, place = self._begin(tokens, cache)
+        hidden, place = self.begin(tokens, cache)
         for index, (attend, feed_forward) in enumerate(self.layers):
             hidden = feed_forward(attend(hidden, place, index))
         cache.advance(tokens.shape[1])
@@ -43,12 +43,12 @@ class GpuStep:
     def ahead(self, depth: int, hidden: Tensor, tokens: Tensor, cache: LatentCache) -> Tensor:
         """See `RowStep`."""
         module, attend, feed_forward = self.modules[depth - 1]
-        embedded, place = self._begin(tokens, cache)
+        embedded, place = self.begin(tokens, cache)
         both = torch.cat((module.enorm(embedded), module.hnorm(hidden.flatten(0, 1))), dim=-1)
         joined = module.eh_proj(both)
         return module.norm(feed_forward(attend(joined, place, depth - 1))).view_as(hidden)
 
-    def _begin(self, tokens: Tensor, cache: LatentCache) -> tuple[Tensor, Place]:
+    def begin(self, tokens: Tensor, cache: LatentCache) -> tuple[Tensor, Place]:
         """The tokens' embeddings [N, D], and where they sit."""
         embedded, *angles = step_inputs(tokens, self.embedding, cache.lengths, self.frequencies, self.rotary_scale)
         return embedded, Place(cache, tokens.shape[1], *angles)

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.decoding.prompts import prompt_reader
 
 
 def extend_in_chunks(
@@ -19,11 +20,27 @@ def extend_in_chunks(
     Raises:
         ValueError: when chunks are empty.
     """
+    reader = prompt_reader(decoder)
+    for chunk in _chunks(tokens, chunk_size):
+        yield reader.extend(chunk, cache)
+
+
+def remember(decoder: Decoder, tokens: Tensor, cache: LatentCache, chunk_size: int | None = None) -> None:
+    """Append `tokens` [B, T] to `cache`, at most `chunk_size` of a row at a time.
+
+    Raises:
+        ValueError: when chunks are empty.
+    """
+    reader = prompt_reader(decoder)
+    for chunk in _chunks(tokens, chunk_size):
+        reader.remember(chunk, cache)
+
+
+def _chunks(tokens: Tensor, chunk_size: int | None) -> Iterator[Tensor]:
+    """Pieces of `tokens` [B, T], of at most so many a row, none of them empty."""
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1, or None for one chunk.")
-    for chunk in tokens.split(chunk_size or max(tokens.shape[1], 1), dim=1):
-        if chunk.shape[1]:
-            yield decoder.extend_hidden(chunk, cache)
+    yield from (chunk for chunk in tokens.split(chunk_size or max(tokens.shape[1], 1), dim=1) if chunk.shape[1])
 
 
 @contextmanager
@@ -67,18 +84,21 @@ def prefill(
     Raises:
         ValueError: when a prompt is empty or longer than its row, or chunks are empty.
     """
-    lengths = torch.tensor(checked_lengths(prompt, prompt_lengths), device=prompt.device)
-    held = cache.lengths.clone()
-    rows = torch.arange(prompt.shape[0], device=prompt.device)
+    lengths = checked_lengths(prompt, prompt_lengths)
+    held, ends = cache.lengths.clone(), torch.tensor(lengths, device=prompt.device)
+    reader = prompt_reader(decoder)
     last = prompt.new_empty(prompt.shape[0], decoder.config.hidden_size, dtype=decoder.embed_tokens.weight.dtype)
     start = 0
-    for hidden in extend_in_chunks(decoder, prompt, cache, chunk_size):
-        index = lengths - 1 - start
-        ends_here = ((index >= 0) & (index < hidden.shape[1]))[:, None]
-        last = torch.where(ends_here, hidden[rows, index.clamp(0, hidden.shape[1] - 1)], last)
-        start += hidden.shape[1]
+    for chunk in _chunks(prompt, chunk_size):
+        stop = start + chunk.shape[1]
+        if any(start < length <= stop for length in lengths):
+            hidden = reader.extend_to(chunk, cache, (ends - 1 - start).clamp(0, chunk.shape[1] - 1))
+            last = torch.where(((ends > start) & (ends <= stop))[:, None], hidden, last)
+        else:
+            reader.remember(chunk, cache)
+        start = stop
     if prompt_lengths is not None:
-        cache.truncate(held + lengths)
+        cache.truncate(held + ends)
     return decoder.lm_head(last)
 
 

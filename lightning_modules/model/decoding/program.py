@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
-from lightning_modules.model.decoding.prefill import extend_in_chunks, rows_of
+from lightning_modules.model.decoding.prefill import remember, rows_of
 from lightning_modules.model.decoding.sampling import TokenSource
 from lightning_modules.model.decoding.state import DRAWING, RowState
 from lightning_modules.model.decoding.step import RowStep
@@ -86,8 +86,7 @@ class NextToken:
     ) -> None:
         """See `Program`."""
         with rows_of(self.cache, self.decoder.config, rows, n_held, tokens.shape[1]) as cache:
-            for _ in extend_in_chunks(self.decoder, tokens, cache, chunk_size):
-                pass
+            remember(self.decoder, tokens, cache, chunk_size)
 
     def step(self, state: RowState, longest: int) -> None:
         """See `Program`."""
