@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
 from lightning_modules.model.sharded import local
-from lightning_modules.precision.kernels.blockwise import BothLayouts
+from lightning_modules.precision.kernels.blockwise import Copy
 from lightning_modules.precision.working_weights import WorkingWeights
 
 # A master's rounded self: in BF16, or quantised.
-Copy = Tensor | BothLayouts
+Rounded = Tensor | Copy
 
 
 class FusedAdamW(torch.optim.Optimizer):
@@ -42,7 +42,7 @@ class FusedAdamW(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
         self.moments = moments
         self._working_weights = working_weights
-        self._copies: dict[int, Copy] = {id(master): working for master, working in working_weights.pairs}
+        self._copies: dict[int, Rounded] = {id(master): working for master, working in working_weights.pairs}
         self._copies |= working_weights.quantised
         self._gradient_scale: Tensor | None = None
         self._n_steps = torch.tensor(0.0)
@@ -111,19 +111,19 @@ class FusedAdamW(torch.optim.Optimizer):
 
     def _find_kinds(self) -> list["_Kind"]:
         """Parameters that have gradients, apart by what one launch cannot mix."""
-        parts: dict[Hashable, list[tuple[Tensor, Copy, float]]] = {}
+        parts: dict[Hashable, list[tuple[Tensor, Rounded, float]]] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     copy = self._copies[id(parameter)]
                     mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
-                    key = parameter.grad.dtype, None if isinstance(copy, BothLayouts) else copy.dtype, mesh
+                    key = parameter.grad.dtype, None if isinstance(copy, Copy) else copy.dtype, mesh
                     parts.setdefault(key, []).append((parameter, copy, group["weight_decay"]))
         kinds = []
         for part in parts.values():
             parameters = tuple(id(parameter) for parameter, _, _ in part)
             if parameters not in self._kinds:
-                is_quantised = isinstance(part[0][1], BothLayouts)
+                is_quantised = isinstance(part[0][1], Copy)
                 self._kinds[parameters] = (_QuantisedKind if is_quantised else _Kind)(self.state, part)
             kinds.append(self._kinds[parameters])
             kinds[-1].take_gradients()
@@ -143,7 +143,7 @@ class _Kind:
         self._gradients: list[Tensor] = []
         self._masters = [local(parameter.detach()) for parameter in self.parameters]
         copies = (copy for _, copy, _ in parts)
-        self._copies: list[Any] = [c if isinstance(c, BothLayouts) else local(c.detach()) for c in copies]
+        self._copies: list[Any] = [c if isinstance(c, Copy) else local(c.detach()) for c in copies]
         device = self._masters[0].device
         self._decays = [decay for _, _, decay in parts]
         self._decay_table = torch.tensor(self._decays, device=device)

@@ -18,9 +18,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from lightning_modules.precision.blockwise import quantise_rows
 from lightning_modules.precision.emulation import Quantised
 from lightning_modules.precision.loss_scaling import LossScale
+from lightning_modules.precision.quantised import quantise_rows
 from lightning_modules.precision.recipes import RECIPES, convert_to_fp8, pays, report_conversion
 
 PRECISIONS = ("fp32", "bf16", "fp16", *RECIPES)

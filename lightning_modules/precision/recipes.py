@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
 from lightning_modules.model.router import Router
-from lightning_modules.precision.blockwise import (
-    BlockwiseExperts,
-    BlockwiseFeedForward,
-    BlockwiseLinear,
-    BlockwiseMixture,
+from lightning_modules.precision.emulation import BLOCK
+from lightning_modules.precision.quantised import (
+    KeepsCopies,
+    QuantisedExperts,
+    QuantisedFeedForward,
+    QuantisedLinear,
+    QuantisedMixture,
     blockwise_grouped_mm,
     runs_on_kernels,
 )
-from lightning_modules.precision.emulation import BLOCK
-from lightning_modules.precision.scaled_experts import ScaledGroupedMM, Scaling, runs_on_scaled_products
+from lightning_modules.precision.scaled_products import ScaledGroupedMM, runs_on_scaled_products
+from lightning_modules.precision.scaling import Scaling
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +39,44 @@ class Recipe:
     """One way to train in FP8.
 
     Attributes:
-        convert_linears: takes over the linear layers of these names within a module, in place.
-        grouped_mm: what experts multiply their rows with (`GroupedExperts.grouped_mm`).
+        scaling: what shares one scale.
+        grouped_mm: what experts multiply their rows with where they have no kernels (`GroupedExperts.grouped_mm`).
         runs_on: whether products with a weight of this shape run in real FP8 on this device.
+        convert_linears: takes over the linear layers of these names within a module, in place.
         converted: classes that take over other modules, under the very class that these have.
     """
 
-    convert_linears: Callable[[nn.Module, list[str]], None]
+    scaling: Scaling
     grouped_mm: Callable[[Tensor, Tensor, Tensor], Tensor]
     runs_on: Callable[[torch.Size, torch.device], bool]
+    convert_linears: Callable[[nn.Module, list[str]], None]
     converted: Mapping[type[nn.Module], type[nn.Module]] = field(default_factory=dict)
 
+    @property
+    def keeps_copies(self) -> bool:
+        """Whether weights are rounded once an optimizer step, where kernels run."""
+        return bool(self.converted)
 
-def _convert_blockwise(model: nn.Module, names: list[str]) -> None:
-    for name in names:
-        model.get_submodule(name).__class__ = BlockwiseLinear
+
+QUANTISED: Mapping[type[nn.Module], type[nn.Module]] = {
+    FeedForward: QuantisedFeedForward,
+    GroupedExperts: QuantisedExperts,
+    MixtureOfExperts: QuantisedMixture,
+}
+
+
+def _convert_to_quantised(scaling: Scaling) -> Callable[[nn.Module, list[str]], None]:
+    def convert(model: nn.Module, names: list[str]) -> None:
+        for name in names:
+            _take_over(model.get_submodule(name), QuantisedLinear, scaling)
+
+    return convert
+
+
+def _take_over(module: nn.Module, by: type[nn.Module], scaling: Scaling) -> None:
+    module.__class__ = by
+    if isinstance(module, KeepsCopies):
+        module.scaling = scaling
 
 
 def _convert_by_torchao(recipe: str) -> Callable[[nn.Module, list[str]], None]:
@@ -68,20 +93,31 @@ def _convert_by_torchao(recipe: str) -> Callable[[nn.Module, list[str]], None]:
     return convert
 
 
+def _runs_on_either(weight_shape: torch.Size, device: torch.device) -> bool:
+    """Products by rows are torch's own on GPUs that have no kernels of ours."""
+    return runs_on_kernels(weight_shape, device) or runs_on_scaled_products(weight_shape, device)
+
+
 RECIPES = {
     "fp8_deepseek": Recipe(
-        _convert_blockwise,
+        Scaling.BLOCKWISE,
         blockwise_grouped_mm,
         runs_on_kernels,
-        {
-            FeedForward: BlockwiseFeedForward,
-            GroupedExperts: BlockwiseExperts,
-            MixtureOfExperts: BlockwiseMixture,
-        },
+        _convert_to_quantised(Scaling.BLOCKWISE),
+        QUANTISED,
     ),
-    "fp8_rowwise": Recipe(_convert_by_torchao("rowwise"), ScaledGroupedMM(Scaling.ROWWISE), runs_on_scaled_products),
+    "fp8_rowwise": Recipe(
+        Scaling.ROWWISE,
+        ScaledGroupedMM(Scaling.ROWWISE),
+        _runs_on_either,
+        _convert_to_quantised(Scaling.ROWWISE),
+        QUANTISED,
+    ),
     "fp8_tensorwise": Recipe(
-        _convert_by_torchao("tensorwise"), ScaledGroupedMM(Scaling.TENSORWISE), runs_on_scaled_products
+        Scaling.TENSORWISE,
+        ScaledGroupedMM(Scaling.TENSORWISE),
+        runs_on_scaled_products,
+        _convert_by_torchao("tensorwise"),
     ),
 }
 
@@ -125,7 +161,8 @@ def convert_to_fp8(model: nn.Module, recipe: Recipe, takes: Callable[[nn.Module]
         if takes(module):
             if isinstance(module, GroupedExperts):
                 module.grouped_mm = recipe.grouped_mm
-            module.__class__ = recipe.converted.get(type(module), type(module))
+            if by := recipe.converted.get(type(module)):
+                _take_over(module, by, recipe.scaling)
 
 
 def quantised_linears(model: nn.Module, takes: Callable[[nn.Module], bool] = everything) -> list[str]:

@@ -12,8 +12,8 @@ from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 from torchao.float8.float8_linear import Float8Linear
 from torchao.float8.float8_training_tensor import LinearMMConfig
 
-from lightning_modules.precision.blockwise import as_autocast
-from lightning_modules.precision.scaled_experts import runs_on_scaled_products
+from lightning_modules.precision.autocast import as_autocast
+from lightning_modules.precision.scaled_products import runs_on_scaled_products
 
 
 class DeviceAwareFloat8Linear(Float8Linear):

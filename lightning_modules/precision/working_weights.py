@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.router import Router
 from lightning_modules.model.sharded import local
-from lightning_modules.precision.blockwise import BlockwiseExperts, keep_copies
+from lightning_modules.precision.quantised import QuantisedExperts, keep_copies
 
 
 class WorkingWeights:
@@ -51,7 +51,7 @@ class WorkingWeights:
         self.quantised = {
             id(weight): copy
             for keeper, source in self._keepers
-            if isinstance(keeper, BlockwiseExperts)
+            if isinstance(keeper, QuantisedExperts)
             for weight, copy in zip(keeper.weights_of(source), keeper.quantised(), strict=True)
         }
         self.refresh()
@@ -69,7 +69,7 @@ class WorkingWeights:
     def follow_step(self) -> None:
         """Quantise anew what a step of the masters has rounded to BF16 alone."""
         for keeper, source in self._keepers:
-            if not isinstance(keeper, BlockwiseExperts):
+            if not isinstance(keeper, QuantisedExperts):
                 keeper.renew_copies(source)
 
     @torch.no_grad()

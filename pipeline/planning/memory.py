@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lightning_modules.precision.recipes import RECIPES
 from pipeline.planning.depth import kept_activations, whole_step
 from pipeline.planning.rehearsal import Rehearsal
 from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
@@ -86,9 +87,9 @@ def static_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> C
 def _working_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> int:
     """BF16 weights, and the quantised copies that are kept of those that nobody has to gather.
 
-    Experts that are all here are these copies alone (see `lightning_modules.precision.blockwise.KeepsCopies`).
+    Experts that are all here are these copies alone (see `lightning_modules.precision.quantised.KeepsCopies`).
     """
-    keeps_copies = training.precision == "fp8_deepseek" and gpu.has_fp8
+    keeps_copies = training.precision in RECIPES and RECIPES[training.precision].keeps_copies and gpu.has_fp8
     total = 0
     for unit in parameter_units(training.decoder):
         is_whole = unit.n_shards(layout) * layout.dp_replicate == 1

@@ -24,9 +24,9 @@ from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.attention import fits_borders
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.document_borders import FEWEST, DocumentBorders
-from lightning_modules.precision import scaled_experts
-from lightning_modules.precision.blockwise import keep_copies
+from lightning_modules.precision import scaled_products
 from lightning_modules.precision.kernels import blockwise as kernels
+from lightning_modules.precision.quantised import keep_copies
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.planning.fake_ranks import local_shard, sharded_decoder, standing_for_rank_0
 from pipeline.planning.gpu_kernels import SHAPE_ONLY, GpuKernels
@@ -212,7 +212,7 @@ def _substitutions(training: PlannedTraining, gpu: GpuConfig, live: LiveMemory) 
         FSDPParamGroup, "post_backward", _allocating(live, "reduction", FSDPParamGroup.post_backward)
     )
     yield mock.patch.object(kernels, "available", return_value=gpu.has_fp8)
-    yield mock.patch.object(scaled_experts, "runs_on_scaled_products", return_value=gpu.has_fp8)
+    yield mock.patch.object(scaled_products, "runs_on_scaled_products", return_value=gpu.has_fp8)
 
 
 def _allocating(live: LiveMemory, category: str, function: Callable[..., Any]) -> Callable[..., Any]:

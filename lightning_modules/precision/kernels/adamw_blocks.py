@@ -13,12 +13,12 @@ from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from lightning_modules.precision.emulation import E4M3_MAX, SMALLEST_AMAX
-from lightning_modules.precision.kernels.blockwise import BothLayouts
+from lightning_modules.precision.kernels.blockwise import Copy
 from lightning_modules.precision.kernels.rounding import (
     NUM_WARPS,
     factor_for,
     larger,
+    rounding_to,
     store_block_scale,
     store_both_ways,
 )
@@ -42,35 +42,34 @@ def step_and_quantise(
     gradient: Tensor,
     mean: Tensor,
     square: Tensor,
-    copies: BothLayouts,
+    copy: Copy,
     decay: float,
     scale: Tensor,
     *numbers: float,
 ) -> None:
-    """One step of a stack of matrices [(E,) N, K], whose copies follow.
+    """One step of a stack of matrices [(E,) N, K], whose copy follows.
 
     Args:
         master: FP32, like all that follow contiguous.
         gradient: of any type.
         mean: the first moment.
         square: the second moment.
-        copies: what is filled with the new weight.
+        copy: what is filled with the new weight.
         decay: of the weight.
         scale: of the gradient, a scalar on the GPU.
         numbers: as the kernel names them, from `rate` on.
     """
-    step[(copies.scales.numel(),)](
+    step[(copy.layouts.scales.numel(),)](
         master,
         gradient,
         mean,
         square,
-        *copies,
+        *copy.layouts,
         *master.shape[-2:],
         decay,
         scale,
         *numbers,
-        LARGEST=E4M3_MAX,
-        SMALLEST_AMAX=SMALLEST_AMAX,
+        **rounding_to(copy.scaling),
         num_warps=NUM_WARPS,
         maxnreg=REGISTERS,
     )
@@ -98,6 +97,7 @@ def step(
     root_correction2,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
+    POWER_OF_TWO: gl.constexpr,
 ):
     """One step of a block of FP32 masters, and its quantised copies; arithmetic as in `adamw.step`."""
     row_blocks = gl.cdiv(n_rows, 128)
@@ -114,7 +114,8 @@ def step(
     strip2 = _step(states, numbers, place, 2)
     strip3 = _step(states, numbers, place, 3)
     magnitudes = larger(larger(gl.abs(strip0), gl.abs(strip1)), larger(gl.abs(strip2), gl.abs(strip3)))
-    factor = factor_for(gl.reduce(gl.reduce(magnitudes, 1, larger), 0, larger), LARGEST, SMALLEST_AMAX)
+    amax = gl.reduce(gl.reduce(magnitudes, 1, larger), 0, larger)
+    factor = factor_for(amax, LARGEST, SMALLEST_AMAX, POWER_OF_TWO)
     dtype: gl.constexpr = values.dtype.element_ty
     even = gl.join((strip0 * factor).to(dtype), (strip2 * factor).to(dtype))
     odd = gl.join((strip1 * factor).to(dtype), (strip3 * factor).to(dtype))

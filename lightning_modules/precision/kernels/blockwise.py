@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import ScalingType
 
 from lightning_modules.precision.emulation import BLOCK, E4M3, Quantised
+from lightning_modules.precision.scaling import Scaling
 
 # Operands travel to the tensor cores in lines whose length is a multiple of 16 bytes.
 ALIGNMENT = 16
@@ -42,6 +43,18 @@ class BothLayouts(NamedTuple):
     scales: Tensor
     transposed: Tensor
     transposed_scales: Tensor
+
+
+class Copy(NamedTuple):
+    """A weight as it is multiplied.
+
+    Attributes:
+        layouts: the numbers.
+        scaling: by which they are rounded.
+    """
+
+    layouts: BothLayouts
+    scaling: Scaling
 
 
 class Plan(NamedTuple):
@@ -93,14 +106,14 @@ def plan_rows(offsets: Tensor, n_rows: int) -> Plan:
     return Plan(*torch.ops.melisma_fp8.plan_rows(offsets, n_rows))
 
 
-def quantise(x: Tensor) -> BothLayouts:
+def quantise(x: Tensor, scaling: Scaling = Scaling.BLOCKWISE) -> BothLayouts:
     """Quantise `x` [M, K]; rows from M to P are zeros."""
-    return BothLayouts(*torch.ops.melisma_fp8.quantise_rows(x, None, 1))
+    return BothLayouts(*torch.ops.melisma_fp8.quantise_rows(x, None, 1, scaling.value))
 
 
-def quantise_routed(tokens: Tensor, plan: Plan, n_chosen: int) -> BothLayouts:
+def quantise_routed(tokens: Tensor, plan: Plan, n_chosen: int, scaling: Scaling = Scaling.BLOCKWISE) -> BothLayouts:
     """Gather the tokens [N, K] of every choice, number c being token c // n_chosen's, and quantise them as planned."""
-    return BothLayouts(*torch.ops.melisma_fp8.quantise_rows(tokens, plan.choices, n_chosen))
+    return BothLayouts(*torch.ops.melisma_fp8.quantise_rows(tokens, plan.choices, n_chosen, scaling.value))
 
 
 def quantise_1x128(x: Tensor) -> Quantised:
@@ -108,14 +121,14 @@ def quantise_1x128(x: Tensor) -> Quantised:
     return Quantised(*torch.ops.melisma_fp8.quantise_1x128(x))
 
 
-def quantise_weight(weight: Tensor) -> BothLayouts:
+def quantise_weight(weight: Tensor, scaling: Scaling = Scaling.BLOCKWISE) -> BothLayouts:
     """Quantise `weight` [(E,) N, K] in square blocks."""
-    return BothLayouts(*torch.ops.melisma_fp8.quantise_weight(weight))
+    return BothLayouts(*torch.ops.melisma_fp8.quantise_weight(weight, scaling.value))
 
 
-def quantise_weight_into(weight: Tensor, quantised: BothLayouts) -> None:
+def quantise_weight_into(weight: Tensor, copy: Copy) -> None:
     """`quantise_weight`, where there is room already."""
-    _launch().quantise_blocks(weight, *quantised)
+    _launch().quantise_blocks(weight, *copy.layouts, copy.scaling)
 
 
 def multiply_rows(
@@ -165,24 +178,34 @@ def multiply_plain_tokens(
     return torch.ops.melisma_fp8.multiply_plain_tokens(*operands, output_dtype)
 
 
-def swiglu(gate_up: Tensor, gates: Tensor | None = None, plan: Plan | None = None) -> BothLayouts:
+def swiglu(
+    gate_up: Tensor,
+    gates: Tensor | None = None,
+    plan: Plan | None = None,
+    scaling: Scaling = Scaling.BLOCKWISE,
+) -> BothLayouts:
     """Quantise silu(gate) · up [P, I], times what each row counts; I is a multiple of 128.
 
     Args:
         gate_up: [P, 2I], or [M, 2I] without a plan: the gates' half first.
         gates: [R] FP32, what every choice counts; None: all once.
         plan: of the rows; none where there are no gates.
+        scaling: what shares one scale.
     """
     choices = None if plan is None else plan.choices
-    return BothLayouts(*torch.ops.melisma_fp8.swiglu(gate_up, gates, choices))
+    return BothLayouts(*torch.ops.melisma_fp8.swiglu(gate_up, gates, choices, scaling.value))
 
 
 def swiglu_backward(
-    gradient: Tensor, gate_up: Tensor, gates: Tensor | None = None, plan: Plan | None = None
+    gradient: Tensor,
+    gate_up: Tensor,
+    gates: Tensor | None = None,
+    plan: Plan | None = None,
+    scaling: Scaling = Scaling.BLOCKWISE,
 ) -> tuple[BothLayouts, Tensor]:
     """The gradient of `gate_up`, quantised, and that of `gates`, if there are any, from `gradient` [P, I]."""
     choices = None if plan is None else plan.choices
-    *quantised, of_rows = torch.ops.melisma_fp8.swiglu_backward(gradient, gate_up, gates, choices)
+    *quantised, of_rows = torch.ops.melisma_fp8.swiglu_backward(gradient, gate_up, gates, choices, scaling.value)
     of_gates = of_rows if gates is None or plan is None else of_choices(of_rows.sum(dim=0), plan).view_as(gates)
     return BothLayouts(*quantised), of_gates
 
@@ -217,14 +240,18 @@ def _(offsets: Tensor, n_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 @torch.library.custom_op("melisma_fp8::quantise_rows", mutates_args=())
-def _quantise_rows(x: Tensor, choices: Tensor | None, n_chosen: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    quantised = _room_for_rows(x, choices, n_chosen)
-    _launch().quantise_rows(x, choices, n_chosen, *quantised)
+def _quantise_rows(
+    x: Tensor, choices: Tensor | None, n_chosen: int, scaling: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    quantised = _room_for_rows(x, choices, n_chosen, scaling)
+    _launch().quantise_rows(x, choices, n_chosen, *quantised, Scaling(scaling))
     return quantised
 
 
 @_quantise_rows.register_fake
-def _room_for_rows(x: Tensor, choices: Tensor | None, n_chosen: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _room_for_rows(
+    x: Tensor, choices: Tensor | None, n_chosen: int, scaling: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n_rows = x.shape[0] if choices is None else choices.shape[0]
     return _room_for_both(x, n_rows, x.shape[1], is_routed=choices is not None)
 
@@ -232,7 +259,7 @@ def _room_for_rows(x: Tensor, choices: Tensor | None, n_chosen: int) -> tuple[Te
 @torch.library.custom_op("melisma_fp8::quantise_1x128", mutates_args=())
 def _quantise_1x128(x: Tensor) -> tuple[Tensor, Tensor]:
     values, scales = _room_for_tiles(x, *x.shape)
-    _launch().quantise_rows(x, None, 1, values, scales, None, None)
+    _launch().quantise_rows(x, None, 1, values, scales, None, None, Scaling.BLOCKWISE)
     return values[: x.shape[0]].clone(), scales[:, : x.shape[0]].mT.clone()
 
 
@@ -242,14 +269,14 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("melisma_fp8::quantise_weight", mutates_args=())
-def _quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _quantise_weight(weight: Tensor, scaling: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     quantised = room_for_weight(weight.shape, weight.device)
-    quantise_weight_into(weight, quantised)
+    quantise_weight_into(weight, Copy(quantised, Scaling(scaling)))
     return quantised.values, quantised.scales, quantised.transposed, quantised.transposed_scales
 
 
 @_quantise_weight.register_fake
-def _(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(weight: Tensor, scaling: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     room = room_for_weight(weight.shape, weight.device)
     return room.values, room.scales, room.transposed, room.transposed_scales
 
@@ -329,31 +356,33 @@ def _(gradient: Tensor, gradient_scales: Tensor, rows: Tensor, row_scales: Tenso
 
 
 @torch.library.custom_op("melisma_fp8::swiglu", mutates_args=())
-def _swiglu(gate_up: Tensor, gates: Tensor | None, choices: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    quantised = _room_for_swiglu(gate_up, gates, choices)
-    _launch().swiglu(gate_up, gates, choices, *quantised)
+def _swiglu(
+    gate_up: Tensor, gates: Tensor | None, choices: Tensor | None, scaling: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    quantised = _room_for_swiglu(gate_up, gates, choices, scaling)
+    _launch().swiglu(gate_up, gates, choices, *quantised, Scaling(scaling))
     return quantised
 
 
 @_swiglu.register_fake
 def _room_for_swiglu(
-    gate_up: Tensor, gates: Tensor | None, choices: Tensor | None
+    gate_up: Tensor, gates: Tensor | None, choices: Tensor | None, scaling: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _room_for_both(gate_up, gate_up.shape[0], gate_up.shape[1] // 2, is_routed=choices is not None)
 
 
 @torch.library.custom_op("melisma_fp8::swiglu_backward", mutates_args=())
 def _swiglu_backward(
-    gradient: Tensor, gate_up: Tensor, gates: Tensor | None, choices: Tensor | None
+    gradient: Tensor, gate_up: Tensor, gates: Tensor | None, choices: Tensor | None, scaling: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    outputs = _room_for_swiglu_backward(gradient, gate_up, gates, choices)
-    _launch().swiglu_backward(gradient, gate_up, gates, choices, *outputs)
+    outputs = _room_for_swiglu_backward(gradient, gate_up, gates, choices, scaling)
+    _launch().swiglu_backward(gradient, gate_up, gates, choices, *outputs, Scaling(scaling))
     return outputs
 
 
 @_swiglu_backward.register_fake
 def _room_for_swiglu_backward(
-    gradient: Tensor, gate_up: Tensor, gates: Tensor | None, choices: Tensor | None
+    gradient: Tensor, gate_up: Tensor, gates: Tensor | None, choices: Tensor | None, scaling: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     n_parts = 0 if gates is None else gradient.shape[1] // BLOCK
     of_rows = gate_up.new_empty(n_parts, gate_up.shape[0], dtype=torch.float32)

@@ -11,12 +11,12 @@ from torch import Tensor
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from lightning_modules.precision.emulation import BLOCK, E4M3_MAX, SMALLEST_AMAX
+from lightning_modules.precision.emulation import BLOCK
 from lightning_modules.precision.kernels import plans, row_products, tiles, token_products
 from lightning_modules.precision.kernels import swiglu as activation
-from lightning_modules.precision.kernels.rounding import NUM_WARPS
+from lightning_modules.precision.kernels.rounding import NUM_WARPS, rounding_to
+from lightning_modules.precision.scaling import Scaling
 
-RANGE = {"LARGEST": E4M3_MAX, "SMALLEST_AMAX": SMALLEST_AMAX}
 # Choices of experts that one program counts and lays out.
 COUNTED_CHOICES = 256
 # Registers of a thread when a product begins; its groups then share them out among themselves.
@@ -77,6 +77,7 @@ def quantise_rows(
     scales: Tensor,
     transposed: Tensor | None,
     transposed_scales: Tensor | None,
+    scaling: Scaling,
 ) -> None:
     """Fill the four of `blockwise.BothLayouts`, or the first two, from rows or tokens."""
     x = x if x.stride(1) == 1 else x.contiguous()
@@ -94,14 +95,19 @@ def quantise_rows(
             *_strides(transposed, transposed_scales),
             x.stride(0),
             n_chosen,
-            **RANGE,
+            **rounding_to(scaling),
             num_warps=NUM_WARPS,
             maxnreg=None if choices is None else GATHERING_REGISTERS,
         )
 
 
 def quantise_blocks(
-    weight: Tensor, values: Tensor, scales: Tensor, transposed: Tensor, transposed_scales: Tensor
+    weight: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    transposed: Tensor,
+    transposed_scales: Tensor,
+    scaling: Scaling,
 ) -> None:
     """Fill the four of `blockwise.BothLayouts` from a weight [(E,) N, K]."""
     n_matrices = 1 if weight.dim() == 2 else weight.shape[0]
@@ -113,7 +119,7 @@ def quantise_blocks(
         transposed,
         transposed_scales,
         *weight.shape[-2:],
-        **RANGE,
+        **rounding_to(scaling),
         num_warps=NUM_WARPS,
     )
 
@@ -126,6 +132,7 @@ def swiglu(
     scales: Tensor,
     transposed: Tensor,
     transposed_scales: Tensor,
+    scaling: Scaling,
 ) -> None:
     """Fill the four of `blockwise.BothLayouts` with what enters the second product."""
     n_stored, width = values.shape
@@ -141,7 +148,7 @@ def swiglu(
         n_stored,
         width,
         *_strides(transposed, transposed_scales),
-        **RANGE,
+        **rounding_to(scaling),
         num_warps=NUM_WARPS,
     )
 
@@ -156,6 +163,7 @@ def swiglu_backward(
     transposed: Tensor,
     transposed_scales: Tensor,
     of_rows: Tensor,
+    scaling: Scaling,
 ) -> None:
     """Fill the four of `blockwise.BothLayouts` with the first product's gradient, and that of rows' gates by column."""
     n_stored, width = values.shape[0], gradient.shape[1]
@@ -173,7 +181,7 @@ def swiglu_backward(
         n_stored,
         width,
         *_strides(transposed, transposed_scales),
-        **RANGE,
+        **rounding_to(scaling),
         num_warps=NUM_WARPS,
     )
 

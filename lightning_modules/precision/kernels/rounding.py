@@ -10,12 +10,28 @@ threads all of it.
 # mypy: allow-untyped-defs
 # ruff: noqa: N803
 
+from typing import Any
+
 import triton.language as tl
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from lightning_modules.precision.emulation import E4M3_MAX, SMALLEST_AMAX
+from lightning_modules.precision.scaling import Scaling
+
 TILE = 128
 NUM_WARPS = 8
+
+
+def rounding_to(scaling: Scaling) -> dict[str, Any]:
+    """The constants of `factor_for`."""
+    return {
+        "LARGEST": E4M3_MAX,
+        "SMALLEST_AMAX": SMALLEST_AMAX,
+        "POWER_OF_TWO": scaling is Scaling.ROWWISE,
+    }
+
+
 # As numbers of two or four bytes are read: eight of a row by a thread.
 BY_ROWS = gl.constexpr(
     gl.DistributedLinearLayout(
@@ -74,9 +90,13 @@ def largest_magnitude(numbers, axis: gl.constexpr):
 
 
 @gluon.jit
-def factor_for(amax, LARGEST: gl.constexpr, SMALLEST_AMAX: gl.constexpr):
-    """What brings `amax` to the largest E4M3 number."""
-    return gl.div_rn(gl.to_tensor(LARGEST), larger(amax, gl.to_tensor(SMALLEST_AMAX)))
+def factor_for(amax, LARGEST: gl.constexpr, SMALLEST_AMAX: gl.constexpr, POWER_OF_TWO: gl.constexpr):
+    """What brings `amax` to the largest E4M3 number, or as near as a power of two does without passing it."""
+    factor = gl.div_rn(gl.to_tensor(LARGEST), larger(amax, gl.to_tensor(SMALLEST_AMAX)))
+    if POWER_OF_TWO:
+        power = (factor.to(gl.int32, bitcast=True) & 0x7F800000).to(gl.float32, bitcast=True)
+        factor = gl.where(factor == factor, power, factor)
+    return factor
 
 
 @gluon.jit
@@ -86,12 +106,20 @@ def reciprocal(factor):
 
 
 @gluon.jit
-def factors_for(amax, places, n_places, layout: gl.constexpr, LARGEST: gl.constexpr, SMALLEST_AMAX: gl.constexpr):
+def factors_for(
+    amax,
+    places,
+    n_places,
+    layout: gl.constexpr,
+    LARGEST: gl.constexpr,
+    SMALLEST_AMAX: gl.constexpr,
+    POWER_OF_TWO: gl.constexpr,
+):
     """Factors of 128 maxima, in `layout`; the reciprocals of the first `n_places` are stored from `places` on.
 
     Each is computed by two threads, and not by all that hold numbers of its tile.
     """
-    factor = factor_for(gl.convert_layout(amax, ONE_EACH), LARGEST, SMALLEST_AMAX)
+    factor = factor_for(gl.convert_layout(amax, ONE_EACH), LARGEST, SMALLEST_AMAX, POWER_OF_TWO)
     numbers = gl.arange(0, 128, ONE_EACH)
     gl.store(places + numbers, reciprocal(factor), numbers < n_places)
     return gl.convert_layout(factor, layout)
@@ -129,11 +157,13 @@ def store_tiles(
     scale_stride,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
+    POWER_OF_TWO: gl.constexpr,
 ):
     """Round `numbers` twice: by rows of 128 columns, and by columns of 128 rows, which are written transposed."""
     amax = largest_magnitude(numbers, 1)
     places = scales + column_tile * stored_rows + tile * 128
-    of_rows = factors_for(amax, places, 128, gl.SliceLayout(1, BY_ROWS), LARGEST, SMALLEST_AMAX)
+    layout: gl.constexpr = gl.SliceLayout(1, BY_ROWS)
+    of_rows = factors_for(amax, places, 128, layout, LARGEST, SMALLEST_AMAX, POWER_OF_TWO)
     rounded = (numbers.to(gl.float32) * of_rows[:, None]).to(values.dtype.element_ty)
     rows, columns = rows_and_columns(tile * 128, column_tile * 128, ROWS_OUT)
     targets = values + rows[:, None].to(gl.int64) * n_columns + columns[None, :]
@@ -143,7 +173,8 @@ def store_tiles(
         amax = largest_magnitude(numbers, 0)
         places = transposed_scales + tile * scale_stride + column_tile * 128
         n_places = scale_stride - column_tile * 128
-        of_columns = factors_for(amax, places, n_places, gl.SliceLayout(0, COLUMNS_OUT), LARGEST, SMALLEST_AMAX)
+        along: gl.constexpr = gl.SliceLayout(0, COLUMNS_OUT)
+        of_columns = factors_for(amax, places, n_places, along, LARGEST, SMALLEST_AMAX, POWER_OF_TWO)
         rounded = (numbers.to(gl.float32) * of_columns[None, :]).to(values.dtype.element_ty)
         rows, columns = rows_and_columns(0, column_tile * 128, COLUMNS_OUT)
         targets = transposed + tile.to(gl.int64) * tile_stride + columns[None, :].to(gl.int64) * column_stride

@@ -52,6 +52,7 @@ def forward(
     scale_stride,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
+    POWER_OF_TWO: gl.constexpr,
 ):
     """Quantise silu(gate) · up, times what a row counts; `width` is a multiple of 128."""
     tile = gl.program_id(1)
@@ -77,6 +78,7 @@ def forward(
             scale_stride,
             LARGEST,
             SMALLEST_AMAX,
+            POWER_OF_TWO,
         )
 
 
@@ -99,6 +101,7 @@ def backward(
     scale_stride,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
+    POWER_OF_TWO: gl.constexpr,
 ):
     """Quantise the gradient of `gate_up`, and sum up that of each row's gate over 128 columns.
 
@@ -140,4 +143,5 @@ def backward(
             scale_stride,
             LARGEST,
             SMALLEST_AMAX,
+            POWER_OF_TWO,
         )

@@ -37,6 +37,7 @@ def quantise_rows(
     N_CHOSEN: gl.constexpr,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
+    POWER_OF_TWO: gl.constexpr,
 ):
     """Gather rows from tokens, and quantise them; rows that stand for none are zeros, whole tiles of these are left."""
     tile = gl.program_id(1)
@@ -67,6 +68,7 @@ def quantise_rows(
             scale_stride,
             LARGEST,
             SMALLEST_AMAX,
+            POWER_OF_TWO,
         )
 
 
@@ -81,6 +83,7 @@ def quantise_blocks(
     n_columns,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
+    POWER_OF_TWO: gl.constexpr,
 ):
     """Quantise every matrix of `weight` in square blocks, by one factor each, which serves the transpose as well."""
     row_blocks = gl.cdiv(n_rows, 128)
@@ -93,7 +96,7 @@ def quantise_blocks(
     sources = weight + first + rows[:, None] * n_columns + columns[None, :]
     numbers = gl.load(sources, inside, other=0.0).to(gl.float32)
     amax = gl.reduce(gl.reduce(gl.abs(numbers), 1, larger), 0, larger)
-    factor = factor_for(amax, LARGEST, SMALLEST_AMAX)
+    factor = factor_for(amax, LARGEST, SMALLEST_AMAX, POWER_OF_TWO)
     rounded = (numbers * factor).to(values.dtype.element_ty)
     store_both_ways(rounded, row_block * 128, column_block * 128, values + first, transposed + first, n_rows, n_columns)
     column_blocks = gl.cdiv(n_columns, 128)

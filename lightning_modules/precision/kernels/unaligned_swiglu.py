@@ -9,22 +9,25 @@ from torch import Tensor
 
 from lightning_modules.precision.kernels import blockwise
 from lightning_modules.precision.kernels.blockwise import BothLayouts, Plan
+from lightning_modules.precision.scaling import Scaling
 
 
-def swiglu(gate_up: Tensor, gates: Tensor, plan: Plan) -> BothLayouts:
+def swiglu(gate_up: Tensor, gates: Tensor, plan: Plan, scaling: Scaling) -> BothLayouts:
     """As `blockwise.swiglu`."""
     gate, up = gate_up.float().chunk(2, dim=-1)
-    return _quantised(F.silu(gate) * up * _weights(gates, plan), plan)
+    return _quantised(F.silu(gate) * up * _weights(gates, plan), plan, scaling)
 
 
-def swiglu_backward(gradient: Tensor, gate_up: Tensor, gates: Tensor, plan: Plan) -> tuple[BothLayouts, Tensor]:
+def swiglu_backward(
+    gradient: Tensor, gate_up: Tensor, gates: Tensor, plan: Plan, scaling: Scaling
+) -> tuple[BothLayouts, Tensor]:
     """As `blockwise.swiglu_backward`."""
     gate, up = gate_up.float().chunk(2, dim=-1)
     share, outer = gate.sigmoid(), gradient.float()
     of_rows = (outer * gate * share * up).sum(dim=-1)
     outer = outer * _weights(gates, plan)
     of_gate_up = torch.cat((outer * up * share * (1 + gate * (1 - share)), outer * gate * share), dim=-1)
-    return _quantised(of_gate_up, plan), blockwise.of_choices(of_rows, plan).view_as(gates)
+    return _quantised(of_gate_up, plan, scaling), blockwise.of_choices(of_rows, plan).view_as(gates)
 
 
 def _weights(gates: Tensor, plan: Plan) -> Tensor:
@@ -32,8 +35,8 @@ def _weights(gates: Tensor, plan: Plan) -> Tensor:
     return gates.flatten()[plan.choices.clamp_min(0)][:, None]
 
 
-def _quantised(rows: Tensor, plan: Plan) -> BothLayouts:
+def _quantised(rows: Tensor, plan: Plan, scaling: Scaling) -> BothLayouts:
     """Rows that lie as planned already."""
     numbers = torch.arange(rows.shape[0], dtype=torch.int32, device=rows.device)
     in_place = plan._replace(choices=torch.where(plan.choices >= 0, numbers, -1))
-    return blockwise.quantise_routed(rows, in_place, 1)
+    return blockwise.quantise_routed(rows, in_place, 1, scaling)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.model.experts import MixtureOfExperts
-from lightning_modules.precision.blockwise import BlockwiseLinear, blockwise_grouped_mm, keep_copies
 from lightning_modules.precision.kernels.blockwise import available
-from lightning_modules.precision.recipes import RECIPES, convert_to_fp8
+from lightning_modules.precision.quantised import QuantisedLinear, blockwise_grouped_mm, keep_copies
+from lightning_modules.precision.recipes import RECIPES, Recipe, convert_to_fp8
 from tests.conftest import TINY
 
 needs_hopper = pytest.mark.skipif(
@@ -26,7 +26,7 @@ def blockwise(in_features: int, out_features: int) -> nn.Linear:
     linear = nn.Linear(in_features, out_features, bias=False)
     with torch.no_grad():
         linear.weight.copy_(random(out_features, in_features, seed=3))
-    linear.__class__ = BlockwiseLinear
+    linear.__class__ = QuantisedLinear
     return linear
 
 
@@ -124,14 +124,20 @@ def test_a_layer_keeps_one_byte_a_number_of_its_input() -> None:
     assert sum(t.numel() * t.element_size() for t in activations) == x.numel() + 4 * x.numel() // 128
 
 
+@pytest.fixture(params=["fp8_deepseek", "fp8_rowwise"])
+def recipe(request: pytest.FixtureRequest) -> Recipe:
+    """One that has kernels."""
+    return RECIPES[request.param]
+
+
 @pytest.fixture(params=[128, 208])
-def mixture(request: pytest.FixtureRequest) -> MixtureOfExperts:
-    """A mixture in blockwise FP8, whose experts are as wide as a tile, or not a multiple of it."""
+def mixture(request: pytest.FixtureRequest, recipe: Recipe) -> MixtureOfExperts:
+    """A mixture in FP8, whose experts are as wide as a tile, or not a multiple of it."""
     torch.manual_seed(0)
     mixture = MixtureOfExperts(replace(TINY, hidden_size=256, moe_intermediate_size=request.param))
     for parameter in mixture.parameters():
         nn.init.normal_(parameter, std=0.05)
-    convert_to_fp8(mixture, RECIPES["fp8_deepseek"])
+    convert_to_fp8(mixture, recipe)
     return mixture
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts, grouped_linear
-from lightning_modules.precision.blockwise import BlockwiseLinear
+from lightning_modules.precision.quantised import QuantisedLinear
 from lightning_modules.precision.recipes import (
     RECIPES,
     convert_to_fp8,
@@ -29,7 +29,7 @@ TOKENS = torch.randint(0, 40, (2, 33), generator=torch.Generator().manual_seed(0
 
 @pytest.fixture(params=RECIPES)
 def kind(request: pytest.FixtureRequest) -> str:
-    if request.param != "fp8_deepseek":
+    if request.param == "fp8_tensorwise":
         pytest.importorskip("torchao")
     return request.param
 
@@ -126,8 +126,8 @@ def test_a_missing_torchao_is_named_with_the_remedy(build_decoder, monkeypatch: 
     monkeypatch.setitem(sys.modules, "torchao", None)
     monkeypatch.delitem(sys.modules, "lightning_modules.precision.torchao_linear", raising=False)
     monkeypatch.setitem(sys.modules, "torchao.float8", None)
-    with pytest.raises(ImportError, match=r"precision=fp8_rowwise needs torchao.*pip install torchao==0.18.0"):
-        convert_to_fp8(build_decoder(), RECIPES["fp8_rowwise"])
+    with pytest.raises(ImportError, match=r"precision=fp8_tensorwise needs torchao.*pip install torchao==0.18.0"):
+        convert_to_fp8(build_decoder(), RECIPES["fp8_tensorwise"])
 
 
 def test_emulation_says_so_in_one_line(build_decoder, kind: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -143,10 +143,10 @@ def test_emulation_says_so_in_one_line(build_decoder, kind: str, caplog: pytest.
 def test_nothing_is_said_where_kernels_run(
     build_decoder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightning_modules.precision import blockwise
+    from lightning_modules.precision import quantised
 
-    monkeypatch.setattr(blockwise.kernels, "available", lambda device: True)
-    monkeypatch.setattr(blockwise.kernels, "fits", lambda out_features, in_features: True)
+    monkeypatch.setattr(quantised.kernels, "available", lambda device: True)
+    monkeypatch.setattr(quantised.kernels, "fits", lambda out_features, in_features: True)
     decoder = build_decoder()
     report_conversion(decoder, "fp8_deepseek", torch.device("cpu"))
     assert not caplog.records
@@ -158,6 +158,6 @@ def test_blockwise_layers_are_plain_layers_but_for_their_products(build_decoder)
     weight = before.weight
     convert_to_fp8(decoder, RECIPES["fp8_deepseek"])
     after = decoder.layers[0].mlp.down_proj
-    assert isinstance(after, BlockwiseLinear)
+    assert isinstance(after, QuantisedLinear)
     assert after is before
     assert after.weight is weight

@@ -19,9 +19,9 @@ from lightning_modules.model import by_hand
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
-from lightning_modules.precision.blockwise import keep_copies
 from lightning_modules.precision.kernels import blockwise as kernels
 from lightning_modules.precision.plugins import build_precision, working_policy
+from lightning_modules.precision.quantised import keep_copies
 from lightning_modules.precision.working_weights import WorkingWeights
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.planning import rehearsal

@@ -1,20 +1,20 @@
-"""Grouped experts in FP8 with one scale a row, or one a tensor: what torchao's recipes do to linear layers.
+"""Products in FP8 with one scale a row, or one a tensor, by torch's own: what torchao's recipes do to linear layers.
 
-torchao has a grouped product by rows of E4M3 for Hopper, which takes groups of 16 rows or multiples thereof, and none
-by tensors. Dropless routing gives any number, so both are computed here, through torch's own scaled grouped product.
-It knows scales by row alone: one scale a tensor is repeated for every row. Experts' gradients are E4M3 in both recipes,
-because that product has no other type; torchao's linear layers by tensor round gradients to E5M2.
+By row they are the reference of the kernels, and what takes their place where these are not; by tensor they are the
+experts'. torch's grouped product takes groups of 16 rows or multiples thereof, where dropless routing gives any number,
+and knows scales by row alone: one scale a tensor is repeated for every row. Experts' gradients are E4M3 in both
+recipes, because that product has no other type; torchao's linear layers by tensor round gradients to E5M2.
 """
 
-from enum import Enum
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.precision.blockwise import as_autocast
+from lightning_modules.precision.autocast import as_autocast
 from lightning_modules.precision.emulation import E4M3, E4M3_MAX, grouped_product
+from lightning_modules.precision.scaling import Scaling
 
 # torchao's, so that both parts of a model round alike.
 SMALLEST_AMAX = 1e-12
@@ -22,15 +22,10 @@ SMALLEST_AMAX = 1e-12
 ALIGNMENT = 16
 
 
-class Scaling(Enum):
-    """What shares one scale.
-
-    ROWWISE: a row of either operand, along the inner dimension of the product; scales are powers of two.
-    TENSORWISE: all rows, and each expert's matrix.
-    """
-
-    ROWWISE = "rowwise"
-    TENSORWISE = "tensorwise"
+def scaled_linear(x: Tensor, weight: Tensor, scaling: Scaling) -> Tensor:
+    """Map [M, K] by [N, K] to [M, N], all three products in FP8: a linear layer is a single expert."""
+    end = torch.full((1,), x.shape[0], dtype=torch.int32, device=x.device)
+    return _ScaledGroupedMM.apply(x, weight[None], end, scaling)
 
 
 class ScaledGroupedMM:

@@ -1,4 +1,4 @@
-"""Grouped experts scaled by row and by tensor, against torchao's linear layers and float64."""
+"""Layers and experts scaled by row and by tensor, against torchao's linear layers and float64."""
 
 from dataclasses import replace
 
@@ -8,7 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_modules.precision.scaled_experts import ScaledGroupedMM, Scaling, runs_on_scaled_products
+from lightning_modules.precision.recipes import RECIPES, convert_to_fp8
+from lightning_modules.precision.scaled_products import ScaledGroupedMM, runs_on_scaled_products
+from lightning_modules.precision.scaling import Scaling
+
+TORCHAO_S = (Scaling.ROWWISE, Scaling.TENSORWISE)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -44,7 +48,23 @@ def torchao_layer(weight: Tensor, scaling: Scaling) -> nn.Module:
     return torchao.convert_to_float8_training(layer, config=config)[0]
 
 
-@pytest.mark.parametrize("scaling", Scaling)
+def test_a_layer_by_rows_computes_what_torchao_s_does() -> None:
+    x, weight, gradient = random(40, 96), random(48, 96, seed=1), random(40, 48, seed=2)
+    layers = nn.Linear(96, 48, bias=False), torchao_layer(weight, Scaling.ROWWISE)
+    convert_to_fp8(nn.Sequential(layers[0]), RECIPES["fp8_rowwise"])
+    with torch.no_grad():
+        layers[0].weight.copy_(weight)
+    results = []
+    for layer in layers:
+        inputs = x.clone().requires_grad_()
+        y = layer(inputs)
+        y.backward(gradient)
+        results.append((y.detach(), inputs.grad, layer.weight.grad))
+    for mine, reference in zip(*results, strict=True):
+        assert relative(mine, reference) < 1e-6
+
+
+@pytest.mark.parametrize("scaling", TORCHAO_S)
 def test_an_expert_computes_what_torchao_s_layer_does(scaling: Scaling) -> None:
     # One expert, for a tensor's scale is that of all experts' rows.
     (rows, weight, gradient), (y, grad_rows, grad_weight) = run(scaling, [40], 96, 48)
@@ -100,7 +120,7 @@ def test_rows_do_not_share_a_scale_and_tensors_do() -> None:
     not torch.cuda.is_available() or not runs_on_scaled_products(torch.Size((16, 16)), torch.device("cuda")),
     reason="needs a GPU that multiplies FP8 by groups",
 )
-@pytest.mark.parametrize("scaling", Scaling)
+@pytest.mark.parametrize("scaling", TORCHAO_S)
 @pytest.mark.parametrize("counts", [[130, 0, 11, 159], [16, 32, 48, 64], [1, 1, 1, 1]])
 def test_the_gpu_computes_what_is_emulated(scaling: Scaling, counts: list[int]) -> None:
     _, on_cpu = run(scaling, counts, 256, 128, dtype=torch.bfloat16)

@@ -1,10 +1,11 @@
-"""Linear layers, SwiGLU networks and experts in blockwise FP8 (arXiv 2412.19437, sections 3.3.1 and 3.3.2).
+"""Linear layers, SwiGLU networks and experts in FP8, by blocks (arXiv 2412.19437, sections 3.3.1 and 3.3.2) or by rows.
 
-Activations and gradients are quantised in tiles of 1×128, weights in blocks of 128×128. The product for the weight's
-gradient sums over rows, so both of its operands are quantised in tiles of 128×1. Everything is E4M3, and every scale
-comes from the very numbers it is for. On a GPU with the kernels they run; elsewhere the emulation computes the same.
+By blocks, activations and gradients are quantised in tiles of 1×128, weights in blocks of 128×128. The product for the
+weight's gradient sums over rows, so both of its operands are quantised in tiles of 128×1. Everything is E4M3, and every
+scale comes from the very numbers it is for. On a GPU with the kernels they run; elsewhere the emulation computes the
+same.
 
-The modules take over plain ones' class, not their weights.
+The modules take over plain ones' class, not their weights, and are told their `scaling`.
 """
 
 from typing import Any, TypeGuard
@@ -16,11 +17,14 @@ from lightning_modules.model.dispatch import Choice, LocalDispatcher
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
 from lightning_modules.model.sharded import is_sharded, local
 from lightning_modules.precision import emulation
+from lightning_modules.precision.autocast import as_autocast
 from lightning_modules.precision.emulated_products import EmulatedGroupedMM, EmulatedLinear
 from lightning_modules.precision.emulation import BLOCK, Quantised
 from lightning_modules.precision.kernel_products import KernelExperts, KernelFeedForward, KernelLinear
 from lightning_modules.precision.kernels import blockwise as kernels
-from lightning_modules.precision.kernels.blockwise import BothLayouts, Plan
+from lightning_modules.precision.kernels.blockwise import BothLayouts, Copy, Plan
+from lightning_modules.precision.scaled_products import scaled_linear
+from lightning_modules.precision.scaling import Scaling
 
 
 class KeepsCopies(nn.Module):
@@ -29,9 +33,11 @@ class KeepsCopies(nn.Module):
 
     Attributes:
         copies: quantised weights, as BothLayouts names them, one's after the other's; empty where none are kept.
+        scaling: what of them, and of all that they are multiplied with, shares one scale.
     """
 
     copies: tuple[Tensor, ...] = ()
+    scaling = Scaling.BLOCKWISE
 
     @staticmethod
     def weights_of(module: Any) -> tuple[Tensor, ...]:
@@ -64,9 +70,10 @@ class KeepsCopies(nn.Module):
         for weight, copy in zip(self.weights_of(source), self.quantised(), strict=True):
             kernels.quantise_weight_into(local(weight), copy)
 
-    def quantised(self) -> list[BothLayouts]:
+    def quantised(self) -> list[Copy]:
         """The copies, weight by weight."""
-        return [BothLayouts(*self.copies[first : first + 4]) for first in range(0, len(self.copies), 4)]
+        firsts = range(0, len(self.copies), 4)
+        return [Copy(BothLayouts(*self.copies[first : first + 4]), self.scaling) for first in firsts]
 
 
 def keep_copies(module: nn.Module) -> list[KeepsCopies]:
@@ -76,8 +83,8 @@ def keep_copies(module: nn.Module) -> list[KeepsCopies]:
     return [keeper for child in module.children() for keeper in keep_copies(child)]
 
 
-class BlockwiseLinear(KeepsCopies, nn.Linear):
-    """A linear layer whose three products run in blockwise FP8."""
+class QuantisedLinear(KeepsCopies, nn.Linear):
+    """A linear layer whose three products run in FP8."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., K] to [..., N], in the type autocast asks for, or else that of `x`."""
@@ -92,12 +99,14 @@ class BlockwiseLinear(KeepsCopies, nn.Linear):
 
     def _multiply(self, x: Tensor) -> Tensor:
         if runs_on_kernels(self.weight.shape, self.weight.device):
-            return KernelLinear.apply(x, self.weight, *self.copies)
-        return EmulatedLinear.apply(x, self.weight)
+            return KernelLinear.apply(self.scaling, x, self.weight, *self.copies)
+        if self.scaling is Scaling.BLOCKWISE:
+            return EmulatedLinear.apply(x, self.weight)
+        return scaled_linear(x, self.weight, self.scaling)
 
 
-class BlockwiseFeedForward(KeepsCopies, FeedForward):
-    """SwiGLU whose products run in blockwise FP8, and whose activation is quantised where it is computed."""
+class QuantisedFeedForward(KeepsCopies, FeedForward):
+    """SwiGLU whose products run in FP8, and whose activation is quantised where it is computed."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., D] to [..., D]."""
@@ -105,7 +114,7 @@ class BlockwiseFeedForward(KeepsCopies, FeedForward):
             return super().forward(x)
         x = as_autocast(x)
         weights = self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight
-        y = KernelFeedForward.apply(x.flatten(0, -2), *weights, *self.copies)
+        y = KernelFeedForward.apply(self.scaling, x.flatten(0, -2), *weights, *self.copies)
         return y.unflatten(0, x.shape[:-1])
 
     @staticmethod
@@ -123,8 +132,8 @@ class BlockwiseFeedForward(KeepsCopies, FeedForward):
         return runs_on_kernels(weight.shape, weight.device) and weight.shape[-1] % BLOCK == 0
 
 
-class BlockwiseExperts(KeepsCopies, GroupedExperts):
-    """Experts whose products run in blockwise FP8, and whose activations are quantised where they are computed."""
+class QuantisedExperts(KeepsCopies, GroupedExperts):
+    """Experts whose products run in FP8, and whose activations are quantised where they are computed."""
 
     def forward(self, rows: Tensor, gates: Tensor, rows_per_expert: Tensor) -> Tensor:
         """Apply expert e to its `rows_per_expert[e]` rows of `rows` [R, D], each of which counts `gates` [R] times."""
@@ -159,10 +168,10 @@ class BlockwiseExperts(KeepsCopies, GroupedExperts):
 
     def _compute(self, tokens: Tensor, gates: Tensor, plan: Plan) -> Tensor:
         weights = local(self.gate_up_proj), local(self.down_proj)
-        return KernelExperts.apply(as_autocast(tokens), gates, *weights, *plan, *self.copies)
+        return KernelExperts.apply(self.scaling, as_autocast(tokens), gates, *weights, *plan, *self.copies)
 
 
-class BlockwiseMixture(MixtureOfExperts):
+class QuantisedMixture(MixtureOfExperts):
     """A mixture that quantises tokens before it copies them to experts that live here."""
 
     def apply_routed(self, plan: Any) -> Tensor:
@@ -196,14 +205,7 @@ def runs_on_kernels(weight_shape: torch.Size, device: torch.device) -> bool:
     return kernels.available(device) and kernels.fits(weight_shape[-2], weight_shape[-1])
 
 
-def as_autocast(x: Tensor) -> Tensor:
-    """`x` in the type autocast asks for, where it is on: it knows nothing of products outside torch's own."""
-    if torch.is_autocast_enabled(x.device.type):
-        return x.to(torch.get_autocast_dtype(x.device.type))
-    return x
-
-
-def _runs_on_kernels(experts: nn.Module) -> TypeGuard[BlockwiseExperts]:
-    return isinstance(experts, BlockwiseExperts) and all(
+def _runs_on_kernels(experts: nn.Module) -> TypeGuard[QuantisedExperts]:
+    return isinstance(experts, QuantisedExperts) and all(
         runs_on_kernels(weight.shape, weight.device) for weight in experts.weights_of(experts)
     )
