@@ -8,7 +8,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 FLOOR_2 = {
     "architecture", "audio", "tokens", "checkpoints", "conversion", "tracking", "reporting", "evaluation", "planning",
-    "preparation", "provenance", "training", "streaming", "serving", "mlflow_model",
+    "preparation", "provenance", "statistics", "training", "streaming", "serving", "mlflow_model",
 }  # fmt: skip
 STAGES = {"prepare_data", "train", "convert_checkpoint", "evaluate", "report"}
 COMMANDS = STAGES | {"compose", "compliance", "plan", "ui", "stream", "serve"}

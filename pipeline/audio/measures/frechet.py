@@ -61,7 +61,7 @@ class FrechetStatistics:
                 f"A covariance takes at least two active frames, and there are {self.count}; "
                 "the utterances are silent, too short or missing."
             )
-        return self.scatter / (self.count - 1) + RIDGE * np.eye(N_FEATURES)
+        return self.scatter / (self.count - 1) + RIDGE * np.eye(len(self.mean))
 
     def update(self, audio: np.ndarray, sample_rate: int) -> None:
         """Take in one utterance, audio [S]; silent or very short ones add nothing."""
@@ -118,12 +118,13 @@ def frechet_distance(a: FrechetStatistics, b: FrechetStatistics) -> float:
         ValueError: either side has fewer than two frames.
     """
     covariance_a, covariance_b = a.covariance, b.covariance
-    roots = _symmetric_root(covariance_a) @ _symmetric_root(covariance_b)
+    roots = symmetric_root(covariance_a) @ symmetric_root(covariance_b)
     cross = np.linalg.svd(roots, compute_uv=False).sum()
     spread = np.trace(covariance_a) + np.trace(covariance_b) - 2 * cross
     return max(0.0, float(np.sum((a.mean - b.mean) ** 2) + spread))
 
 
-def _symmetric_root(covariance: np.ndarray) -> np.ndarray:
+def symmetric_root(covariance: np.ndarray) -> np.ndarray:
+    """The symmetric root of a covariance [F, F]."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

@@ -1,0 +1,1 @@
+"""How far a figure can be trusted: intervals by resampling, and paired comparisons."""
