@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import mutual_info_score
+
+from lightning_modules.model.router import Routing
+from pipeline.evaluation.specialisation import RoutingCounts, association, speaker_association
+
+
+def routing(indices: torch.Tensor, n_experts: int) -> Routing:
+    return Routing(indices, torch.ones(indices.shape), torch.zeros(len(indices), n_experts))
+
+
+def test_choices_are_counted_by_codebook_document_and_pair() -> None:
+    counts = RoutingCounts(n_codebooks=2, n_documents=2, n_experts=3)
+    chosen = torch.tensor([[0, 1], [0, 2], [1, 2], [0, 1]])
+    counts.add(
+        routing(chosen, 3),
+        torch.tensor([0, 1, 0, 1]),
+        torch.tensor([0, 0, 1, 1]),
+        torch.tensor([True, True, True, False]),
+    )
+    assert counts.by_codebook.tolist() == [[1, 2, 1], [1, 0, 1]]
+    assert counts.by_document.tolist() == [[2, 1, 1], [0, 1, 1]]
+    assert counts.together.tolist() == [[2, 1, 1], [1, 2, 1], [1, 1, 2]]
+    assert counts.load.tolist() == [2, 2, 2]
+    names, by_speaker = counts.by_speaker(["b", "a"])
+    assert (names, by_speaker.tolist()) == (["a", "b"], [[0, 1, 1], [2, 1, 1]])
+
+
+def test_pairs_that_go_together_have_a_lift_above_one() -> None:
+    counts = RoutingCounts(1, 1, 4)
+    chosen = torch.tensor([[0, 1]] * 30 + [[2, 3]] * 30 + [[0, 2]] * 5)
+    zeros = torch.zeros(len(chosen), dtype=torch.long)
+    counts.add(routing(chosen, 4), zeros, zeros, torch.ones(len(chosen), dtype=torch.bool))
+    lift = counts.lift()
+    assert lift.diagonal().isnan().all()
+    assert min(lift[0, 1], lift[2, 3]) > 2
+    assert max(lift[0, 2], lift[1, 3]) < 1
+    torch.testing.assert_close(lift, lift.T, equal_nan=True)
+
+
+def test_independent_choices_have_a_lift_of_one() -> None:
+    counts = RoutingCounts(1, 1, 6)
+    chosen = torch.rand(40_000, 6, generator=torch.Generator().manual_seed(0)).topk(2).indices
+    zeros = torch.zeros(len(chosen), dtype=torch.long)
+    counts.add(routing(chosen, 6), zeros, zeros, torch.ones(len(chosen), dtype=torch.bool))
+    assert float(counts.lift()[0, 1:].sub(1).abs().max()) < 0.06
+
+
+def test_association_is_mutual_information_by_the_groups_entropy() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 3, 5000)
+    experts = (groups + rng.integers(0, 3, 5000) * (rng.random(5000) < 0.5)) % 4
+    table = np.zeros((3, 4))
+    np.add.at(table, (groups, experts), 1)
+    shares = table.sum(1) / table.sum()
+    expected = mutual_info_score(groups, experts) / -(shares * np.log(shares)).sum()
+    assert association(torch.from_numpy(table)) == pytest.approx(expected, rel=1e-9)
+    assert association(torch.eye(4)) == pytest.approx(1)
+    assert association(torch.ones(1, 4)) == 0
+
+
+@pytest.mark.parametrize("matters", [False, True])
+def test_speakers_tell_only_where_they_matter(matters: bool) -> None:
+    """Documents differ in their experts by themselves: that alone must not look like speakers."""
+    rng = np.random.default_rng(1)
+    speakers = [f"speaker {number % 4}" for number in range(40)]
+    counts = RoutingCounts(1, 40, 8)
+    for document in range(40):
+        shares = rng.dirichlet(np.full(8, 0.5))
+        if matters:
+            shares = 0.5 * shares + 0.5 * np.eye(8)[document % 4]
+        counts.by_document[document] = torch.from_numpy(rng.multinomial(500, shares).astype(float))
+    found = speaker_association(counts, speakers)
+    assert (found.share > found.chance) == matters
