@@ -4,7 +4,7 @@ Shapes: N tokens, K chosen experts a token, E experts, Q codebooks, D documents,
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from lightning_modules.model.router import Routing
 
 N_PERMUTATIONS = 200
+# All pairs of 64 experts; of more, the strongest.
+MAX_PAIRS = 2016
 
 
 class RoutingCounts:
@@ -105,3 +107,32 @@ def speaker_association(counts: RoutingCounts, speakers: Sequence[str], seed: in
     rng = np.random.default_rng(seed)
     dealt = [association(counts.by_speaker(rng.permutation(speakers).tolist())[1]) for _ in range(N_PERMUTATIONS)]
     return Association(association(found), float(np.quantile(dealt, 0.95)))
+
+
+def preference_rows(layer: int, kind: str, groups: Sequence[str], counts: Tensor) -> list[dict[str, Any]]:
+    """Rows for a table: how much oftener each group's tokens go to an expert than all tokens do.
+
+    Args:
+        layer: the router's.
+        kind: what the groups are: `codebook` or `speaker`.
+        groups: their names.
+        counts: choices of each expert for tokens of each group [G, E].
+    """
+    share = counts / counts.sum(dim=1, keepdim=True)
+    preference = share / (counts.sum(dim=0) / counts.sum())
+    return [
+        {"layer": layer, "kind": kind, "group": group, "expert": expert, "preference": value}
+        for group, row in zip(groups, preference.tolist(), strict=True)
+        for expert, value in enumerate(row)
+    ]
+
+
+def pair_rows(layer: int, counts: RoutingCounts, n_at_most: int = MAX_PAIRS) -> list[dict[str, Any]]:
+    """Rows for a table: how much oftener than by chance two experts go together, the strongest first."""
+    first, second = torch.triu_indices(*counts.together.shape, offset=1)
+    lift = counts.lift()[first, second].nan_to_num(0.0)
+    order = lift.argsort(descending=True, stable=True)[:n_at_most]
+    return [
+        {"layer": layer, "expert": int(first[pair]), "other": int(second[pair]), "lift": float(lift[pair])}
+        for pair in order
+    ]
