@@ -129,7 +129,8 @@ def preference_rows(layer: int, kind: str, groups: Sequence[str], counts: Tensor
 
 def pair_rows(layer: int, counts: RoutingCounts, n_at_most: int = MAX_PAIRS) -> list[dict[str, Any]]:
     """Rows for a table: how much oftener than by chance two experts go together, the strongest first."""
-    first, second = torch.triu_indices(*counts.together.shape, offset=1)
+    n_experts = len(counts.together)
+    first, second = torch.triu_indices(n_experts, n_experts, offset=1)
     lift = counts.lift()[first, second].nan_to_num(0.0)
     order = lift.argsort(descending=True, stable=True)[:n_at_most]
     return [
