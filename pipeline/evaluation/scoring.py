@@ -13,6 +13,7 @@ from lightning_modules.model.decoding.sampling import token_probabilities
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.token_loss import IGNORED_TARGET
 from lightning_modules.packing import Documents
+from pipeline.evaluation.routing_counts import RoutingCounts
 from pipeline.evaluation.windows import batches
 
 PLAIN = SamplingConfig()
@@ -52,13 +53,13 @@ class Score:
         nats: summed cross-entropy of each document at each of the Q positions that come round in turn after the first
             token, [D, Q].
         counts: how many tokens that were, [D, Q].
-        expert_load: tokens every expert received, {layer number: [E]}.
+        choices: of the experts of every layer, {layer number: counts}.
     """
 
     tokens: TokenScores
     nats: np.ndarray
     counts: np.ndarray
-    expert_load: dict[int, Tensor]
+    choices: dict[int, RoutingCounts]
 
     @property
     def loss(self) -> float:
@@ -101,22 +102,26 @@ def score_documents(
     counts = np.maximum(documents.lengths - 1, 0)
     first = torch.from_numpy(np.cumsum(counts) - counts)
     judged = torch.full((3 + 2 * depth, int(counts.sum())), torch.nan, dtype=torch.float64)
-    layers = [layer for layer in decoder.expert_layers() if layer < decoder.config.num_hidden_layers]
-    loads = torch.zeros(len(layers), decoder.config.n_routed_segments)
+    choices = {
+        layer: RoutingCounts(n_codebooks, len(documents), decoder.config.n_routed_segments)
+        for layer in decoder.expert_layers()
+        if layer < decoder.config.num_hidden_layers
+    }
     for batch in tqdm(list(batches(documents, tokens_per_batch, context, depth)), desc="scoring", unit="batch"):
         output, is_scored = _predict(decoder, batch.tokens.to(device)), batch.is_scored
         index = first[batch.documents][:, None] + batch.places - 1
         judged[:, index[is_scored]] = _judge(output, batch.targets.to(device), sampling).double().cpu()[:, is_scored]
-        for load, routing in zip(loads, output.routings[: len(layers)], strict=True):
-            chosen = routing.indices.cpu()[is_scored.flatten()]
-            load += torch.bincount(chosen.flatten(), minlength=len(load))
+        codebook, document = (batch.places - 1) % n_codebooks, batch.documents[:, None].expand_as(is_scored)
+        # After the main model's routings come those of its prediction modules.
+        for counted, routing in zip(choices.values(), output.routings, strict=False):
+            counted.add(routing, codebook.flatten(), document.flatten(), is_scored.flatten())
     tokens = _token_scores(counts, judged.numpy())
     slot, shape = tokens.document * n_codebooks + (tokens.place - 1) % n_codebooks, (len(documents), n_codebooks)
     return Score(
         tokens,
         np.bincount(slot, tokens.nats, minlength=shape[0] * shape[1]).reshape(shape),
         np.bincount(slot, minlength=shape[0] * shape[1]).reshape(shape),
-        dict(zip(layers, loads, strict=True)),
+        choices,
     )
 
 

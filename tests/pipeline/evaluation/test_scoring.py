@@ -42,9 +42,9 @@ def test_every_document_is_scored_as_if_it_were_alone(build_decoder, random_spli
     assert score.n_tokens == sum(2 * frames + 1 for frames in FRAMES) == sum(len(position) for position in losses)
     assert score.loss == pytest.approx(float(torch.cat(losses).mean()), abs=1e-5)
     assert score.by_codebook == pytest.approx([float(position.mean()) for position in losses], abs=1e-5)
-    assert list(score.expert_load) == [1, 2]
-    for load, counter in zip(score.expert_load.values(), chosen, strict=True):
-        assert load.tolist() == [counter[expert] for expert in range(8)]
+    assert list(score.choices) == [1, 2]
+    for choices, counter in zip(score.choices.values(), chosen, strict=True):
+        assert choices.load.tolist() == [counter[expert] for expert in range(8)]
 
 
 @pytest.mark.parametrize("context", [4, 7, 1000])
@@ -66,8 +66,8 @@ def test_long_documents_are_seen_through_windows_and_every_token_counts_once(
     score = score_documents(decoder, documents, 2, tokens_per_batch=50, context=context)
     assert score.n_tokens == len(losses[0]) + len(losses[1])
     assert score.by_codebook == pytest.approx([sum(losses[q]) / len(losses[q]) for q in (0, 1)], abs=1e-5)
-    for load, counter in zip(score.expert_load.values(), chosen, strict=True):
-        assert load.tolist() == [counter[expert] for expert in range(8)]
+    for choices, counter in zip(score.choices.values(), chosen, strict=True):
+        assert choices.load.tolist() == [counter[expert] for expert in range(8)]
 
 
 @pytest.mark.parametrize("tokens_per_batch", [1, 40, 70])
@@ -85,7 +85,7 @@ def test_batches_keep_within_their_tokens_as_far_as_documents_allow(
 def test_a_decoder_without_experts_has_no_loads(build_decoder, random_split) -> None:
     decoder = build_decoder(first_k_dense_replace=3, num_nextn_predict_layers=0)
     score = score_documents(decoder, random_split("test", FRAMES), 2)
-    assert score.expert_load == {}
+    assert score.choices == {}
     assert score.loss > 0
 
 
@@ -187,5 +187,5 @@ def test_a_gpu_scores_as_a_cpu_does(build_decoder, random_split) -> None:
     expected = score_documents(decoder, test, 2)
     score = score_documents(decoder.to("cuda"), test, 2)
     assert score.loss == pytest.approx(expected.loss, abs=1e-5)
-    for layer, load in expected.expert_load.items():
-        assert score.expert_load[layer].tolist() == load.tolist()
+    for layer, choices in expected.choices.items():
+        assert score.choices[layer].load.tolist() == choices.load.tolist()
