@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.plumbing.files import read_csv, read_json
+from pipeline.plumbing.files import read_json
 from pipeline.reporting.clips import Clip, load_clips
+from pipeline.reporting.specialisation import Preferences, read_pairs, read_preferences
+from pipeline.reporting.tables import read_number, read_rows
 
 # The parts of a report that the evaluation itself does not write.
 CURVES, CONVERSION, DATA = "curves", "conversion", "data"
@@ -44,8 +46,9 @@ class ReportData:
     """What the sections of the page are made from; whatever a run did not write is empty.
 
     `metrics` are the evaluation's flat keys. `history` holds one curve a column of the training history,
-    `throughput` how fast it went. `expert_load` maps a layer to the load [E] of its experts; `comparison` maps a
-    signal to its measures; `loss_by_codebook` has one row a codebook position. `data_card`, `conversion`, `run`,
+    `throughput` how fast it went. `expert_load` maps a layer to the load [E] of its experts, `expert_preferences` a
+    kind of tokens, `codebook` or `speaker`, to those of its groups in every layer; `comparison` maps a signal to its
+    measures; `loss_by_codebook` has one row a codebook position. `data_card`, `conversion`, `run`,
     `lineage`, `environment` and `compliance` are shown as they were written.
     `foreign` says of each part, `CURVES`, `CONVERSION` or `DATA`, that is from another training than the evaluation,
     from which it is.
@@ -60,6 +63,8 @@ class ReportData:
     history: Mapping[str, Curve] = field(default_factory=dict)
     throughput: Mapping[str, Curve] = field(default_factory=dict)
     expert_load: Mapping[str, np.ndarray] = field(default_factory=dict)
+    expert_preferences: Mapping[str, Preferences] = field(default_factory=dict)
+    expert_pairs: Mapping[str, np.ndarray] = field(default_factory=dict)
     loss_by_codebook: tuple[Mapping[str, float], ...] = ()
     comparison: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     clips: tuple[Clip, ...] = ()
@@ -114,6 +119,8 @@ def collect(
         history=_history(paths.train / "history.csv") | _history(paths.train / "validation.csv"),
         throughput=_history(paths.train / "throughput.csv"),
         expert_load=_expert_load(paths.evaluate / "expert_load.csv"),
+        expert_preferences=read_preferences(paths.evaluate / "expert_preferences.csv"),
+        expert_pairs=read_pairs(paths.evaluate / "expert_pairs.csv"),
         loss_by_codebook=_numeric_rows(paths.evaluate / "loss_by_codebook.csv"),
         comparison=_comparison(paths.evaluate / "comparison.csv"),
         clips=load_clips(paths.evaluate, n_examples),
@@ -147,37 +154,14 @@ def _optional_mapping(path: Path) -> dict[str, Any]:
     return value
 
 
-def _optional_rows(path: Path, required: tuple[str, ...] = ()) -> list[dict[str, str]]:
-    rows = read_csv(path) if path.exists() else []
-    for i, row in enumerate(rows):
-        if None in row:
-            raise ValueError(f"{path}, row {i + 1} has more cells than the header; run the stage that writes it again.")
-    missing = [column for column in required if rows and column not in rows[0]]
-    if missing:
-        raise ValueError(f"{path} has no column {missing[0]!r}; run the stage that writes it again.")
-    return rows
-
-
-def _number(path: Path, row: int, column: str, cell: str | None) -> float:
-    """Read one CSV cell; blank is NaN."""
-    if not cell:
-        return float("nan")
-    try:
-        return float(cell)
-    except ValueError:
-        raise ValueError(
-            f"{path}, row {row + 1}, column {column!r}: {cell!r} is not a number; run the stage that writes it again."
-        ) from None
-
-
 def _numeric_rows(path: Path) -> tuple[dict[str, float], ...]:
-    rows = _optional_rows(path)
-    return tuple({key: _number(path, i, key, cell) for key, cell in row.items()} for i, row in enumerate(rows))
+    rows = read_rows(path)
+    return tuple({key: read_number(path, i, key, cell) for key, cell in row.items()} for i, row in enumerate(rows))
 
 
 def _history(path: Path) -> dict[str, Curve]:
     """Split the wide history into one curve a column, without the steps at which the column was not logged."""
-    _optional_rows(path, required=("step",))
+    read_rows(path, required=("step",))
     rows = _numeric_rows(path)
     if not rows:
         return {}
@@ -193,15 +177,15 @@ def _history(path: Path) -> dict[str, Curve]:
 
 def _expert_load(path: Path) -> dict[str, np.ndarray]:
     layers: dict[str, dict[float, float]] = {}
-    for i, row in enumerate(_optional_rows(path, required=("layer", "expert", "load"))):
-        expert = _number(path, i, "expert", row["expert"])
-        layers.setdefault(row["layer"], {})[expert] = _number(path, i, "load", row["load"])
+    for i, row in enumerate(read_rows(path, required=("layer", "expert", "load"))):
+        expert = read_number(path, i, "expert", row["expert"])
+        layers.setdefault(row["layer"], {})[expert] = read_number(path, i, "load", row["load"])
     return {layer: np.array([load[expert] for expert in sorted(load)]) for layer, load in layers.items()}
 
 
 def _comparison(path: Path) -> dict[str, dict[str, float]]:
-    rows = _optional_rows(path, required=("signal",))
+    rows = read_rows(path, required=("signal",))
     return {
-        row["signal"]: {key: _number(path, i, key, cell) for key, cell in row.items() if key != "signal"}
+        row["signal"]: {key: read_number(path, i, key, cell) for key, cell in row.items() if key != "signal"}
         for i, row in enumerate(rows)
     }

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.reporting.data import CURVES, ReportData
 from pipeline.reporting.figures.balance import load_heat_map, relative_load
 from pipeline.reporting.figures.curves import training_curves
+from pipeline.reporting.figures.specialisation import chosen_layers, preference_heat_maps
 from pipeline.reporting.sections.section import Section, absent, render_template
 
 EVOLUTIONS = (
@@ -31,7 +32,23 @@ EVOLUTIONS = (
         "range of biases",
         "How far apart the corrections of a layer's routing scores lie; levelling off means that balance is reached.",
     ),
+    (
+        "Drift of the load",
+        r"moe/load_drift.*",
+        "share of the load",
+        "How much of a layer's load went to other experts since the validation before; it falls as routing settles.",
+    ),
 )
+PREFERENCES = {
+    "codebook": "How much oftener each codebook's tokens go to an expert than all tokens do. Pale: the expert takes "
+    "all alike; warm: it is that codebook's own.",
+    "speaker": "The same for each speaker of the test split.",
+}
+TOGETHER = (
+    "How much oftener two experts are chosen for one token than by chance: warm pairs work together, blue ones stand "
+    "in for each other."
+)
+MAX_DRAWN_EXPERTS = 64
 
 
 def expert_balance(report: ReportData) -> Section:
@@ -42,7 +59,13 @@ def expert_balance(report: ReportData) -> Section:
     if not layers and not evolutions:
         return absent(title, "No expert load was found: the model routes no tokens, or the evaluation did not count.")
     heat_map = load_heat_map(report.expert_load) if report.expert_load else None
-    context = {"heat_map": heat_map, "layers": layers, "figures": evolutions}
+    context = {
+        "heat_map": heat_map,
+        "layers": layers,
+        "specialisation": _specialisation(report),
+        "told": _told(report.metrics, [layer["name"] for layer in layers]),
+        "figures": evolutions,
+    }
     return Section(title, render_template("experts.html.jinja", context), report.foreign.get(CURVES, ""))
 
 
@@ -73,6 +96,40 @@ def _layer(name: str, metrics: Mapping[str, float], load: np.ndarray | None) -> 
     if math.isnan(summary["load_cv"]):
         summary["load_cv"] = float(np.nanstd(relative))
     return summary
+
+
+def _specialisation(report: ReportData) -> list[dict[str, Any]]:
+    """Maps of what each codebook and each speaker prefers, and of which experts go together."""
+    maps = []
+    for kind, caption in PREFERENCES.items():
+        preferences = report.expert_preferences.get(kind)
+        if preferences is None:
+            continue
+        names = [f"codebook {group}" if kind == "codebook" else group or "unknown" for group in preferences.groups]
+        layers = {layer: preferences.layers[layer] for layer in chosen_layers(list(preferences.layers))}
+        title = f"Experts by {kind}"
+        svg = preference_heat_maps(layers, names, f"experts-by-{kind}", title)
+        maps.append({"title": title, "figure": svg, "caption": caption})
+    pairs = {layer: lifts for layer, lifts in report.expert_pairs.items() if len(lifts) <= MAX_DRAWN_EXPERTS}
+    if pairs:
+        layers = {layer: pairs[layer] for layer in chosen_layers(list(pairs))}
+        names = [str(expert) for expert in range(max(len(lifts) for lifts in layers.values()))]
+        svg = preference_heat_maps(layers, names, "experts-together", "Experts chosen together")
+        maps.append({"title": "Experts chosen together", "figure": svg, "caption": TOGETHER})
+    return maps
+
+
+def _told(metrics: Mapping[str, float], layers: list[str]) -> list[dict[str, Any]]:
+    """What a token's expert tells of it, by layer; nothing where the evaluation did not measure it."""
+    rows = []
+    for layer in layers:
+        codebook, speaker, chance = (
+            metrics.get(f"eval/moe/{name}/layer_{layer}", math.nan)
+            for name in ("codebook_information", "speaker_information", "speaker_information_by_chance")
+        )
+        if not math.isnan(codebook):
+            rows.append({"name": layer, "codebook": codebook, "speaker": speaker, "chance": chance})
+    return rows
 
 
 def _evolutions(report: ReportData) -> list[dict[str, Any]]:
