@@ -28,11 +28,29 @@ def bootstrap(
     design = design or Design(statistic.n_units)
     if statistic.n_units == 0:
         return Interval.unknown()
-    value = float(statistic(np.ones((1, statistic.n_units)))[0]) - statistic.bias
+    bias = bias_of(statistic, design)
+    value = value_of(statistic) - bias
     if design.degrees_of_freedom < 1 or not np.isfinite(value):
         return Interval.unknown(value)
     values = statistic(design.resample(n_resamples, seed))
-    values = values[np.isfinite(values)] - 2 * statistic.bias
+    values = values[np.isfinite(values)] - 2 * bias
     reach = t.ppf((1 + LEVEL) / 2, design.degrees_of_freedom)
     low, high = np.quantile(values, norm.cdf([-reach, reach]))
     return Interval(value, float(low), float(high))
+
+
+def value_of(statistic: Statistic) -> float:
+    """The figure over all units."""
+    return float(statistic(np.ones((1, statistic.n_units)))[0])
+
+
+def bias_of(statistic: Statistic, design: Design) -> float:
+    """How far the figure lies above what it would be over endlessly many units: the jackknife's estimate.
+
+    It is of the form c / N, and found from how the figure changes when one of its units, or clusters, is left out
+    (Quenouille, 1956; within strata: Jones, 1974).
+    """
+    if not statistic.is_biased or design.degrees_of_freedom < 1:
+        return 0.0
+    weights, shares = design.leave_one_out()
+    return float(np.nansum(shares * (statistic(weights) - value_of(statistic))))

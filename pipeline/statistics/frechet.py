@@ -54,14 +54,14 @@ class ClipMoments:
 class FrechetDistance:
     """The squared Fréchet distance in dB² of clips together to a reference, which is taken as it is.
 
-    The covariance of few clips is too narrow in some directions and too wide in others, which adds to the distance
-    about c / N for N clips. The jackknife finds c (Quenouille, 1956): how far the distances without one clip each lie
-    above that of all. So distances over few and many clips compare. What the reference's own sample adds remains, and
-    is the same for all that are held against it.
+    Mean and covariance of few clips miss those of many by chance, which adds to the distance about c / N for N clips:
+    `bootstrap.bias_of` takes that off, so that distances over few and over many clips compare. What the reference's own
+    sample adds remains, and is the same for all that are held against it.
     """
 
     moments: ClipMoments
     reference: FrechetStatistics
+    is_biased = True
 
     @property
     def n_units(self) -> int:
@@ -72,15 +72,6 @@ class FrechetDistance:
         """The distance [B] under weights [B, N]; NaN where fewer than two frames count."""
         parts = [self._distances(weights[start : start + CHUNK]) for start in range(0, len(weights), CHUNK)]
         return np.concatenate(parts) if parts else np.zeros(0)
-
-    @cached_property
-    def bias(self) -> float:
-        """The jackknife's estimate of what the small number of clips adds."""
-        n = self.n_units
-        if n < 2:
-            return 0.0
-        without_one = self(1.0 - np.eye(n))
-        return float((n - 1) * (without_one.mean() - self(np.ones((1, n)))[0]))
 
     def take(self, units: Sequence[int]) -> "FrechetDistance":
         """The distance of these clips alone."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 from scipy.stats import norm, t
 
-from pipeline.statistics.bootstrap import N_RESAMPLES
+from pipeline.statistics.bootstrap import N_RESAMPLES, bias_of, value_of
 from pipeline.statistics.interval import LEVEL, Interval
 from pipeline.statistics.resampling import Design
 from pipeline.statistics.statistic import Statistic
@@ -86,8 +86,8 @@ def _compare(pair: Pair, error: float, n_resamples: int, seed: int) -> PairedDif
     freedom = pair.design.degrees_of_freedom
     if n == 0 or freedom < 1:
         return PairedDifference(Interval.unknown(), Verdict.CANNOT_TELL, n, None)
-    everything = np.ones((1, n))
-    value = float((pair.second(everything) - pair.first(everything))[0]) - (pair.second.bias - pair.first.bias)
+    first, second = (value_of(side) - bias_of(side, pair.design) for side in (pair.first, pair.second))
+    value = second - first
     weights = pair.design.resample(n_resamples, seed)
     sampling = float(np.nanstd(pair.second(weights) - pair.first(weights)))
     training = math.sqrt(2) * pair.training_noise

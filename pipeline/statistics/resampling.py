@@ -17,8 +17,9 @@ class Design:
         n_units: how many there are.
         strata: of each unit: there would be as many of each stratum in any other sample, as of the speakers whom the
             model has learnt from. None: all are of one.
-        clusters: of each unit: another sample would have other clusters, as speakers whom the model has never heard.
-            None, or fewer than `FEWEST_CLUSTERS`: units are independent. Strata do not count beside clusters.
+        clusters: of each unit: what comes and goes together, within one stratum, as the clips of one prompt, or all
+            utterances of a speaker whom the model has never heard. None, or fewer than `FEWEST_CLUSTERS`: units are
+            independent.
     """
 
     n_units: int
@@ -36,7 +37,7 @@ class Design:
     @property
     def degrees_of_freedom(self) -> int:
         """Of the variance between what is drawn."""
-        members, strata = self._drawn()
+        _, strata = self._drawn()
         return len(strata) - (int(strata.max()) + 1 if len(strata) else 0)
 
     def resample(self, n_resamples: int, seed: int) -> np.ndarray:
@@ -48,22 +49,38 @@ class Design:
         members, strata = self._drawn()
         generator = np.random.default_rng(seed)
         drawn = np.ones((n_resamples, len(strata)))
-        for stratum in range(int(strata.max(initial=-1)) + 1):
-            inside = np.flatnonzero(strata == stratum)
+        for inside in _positions(strata):
             n = len(inside)
             if n > 1:
                 drawn[:, inside] = generator.multinomial(n - 1, np.full(n, 1 / n), size=n_resamples) * (n / (n - 1))
         return drawn[:, members]
 
+    def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of units [D, N] without one of the things that are drawn, for which the others of its stratum stand
+        in; and the share (n − 1) / n of each such thing, by which the jackknife counts it [D]."""
+        members, strata = self._drawn()
+        weights, shares = np.ones((len(strata), len(strata))), np.zeros(len(strata))
+        for inside in _positions(strata):
+            n = len(inside)
+            if n > 1:
+                weights[np.ix_(inside, inside)] = n / (n - 1)
+                shares[inside] = (n - 1) / n
+        np.fill_diagonal(weights, 0.0)
+        return weights[:, members], shares
+
     def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
         """Which of the things that are drawn each unit belongs to [N], and the stratum of each such thing [D]."""
-        if self.clusters is not None:
-            clusters = numbered(self.clusters)
-            n_clusters = int(clusters.max(initial=-1)) + 1
-            if n_clusters >= FEWEST_CLUSTERS:
-                return clusters, np.zeros(n_clusters, dtype=int)
+        members = np.arange(self.n_units)
+        if self.clusters is not None and len(set(self.clusters)) >= FEWEST_CLUSTERS:
+            members = numbered(self.clusters)
         strata = np.zeros(self.n_units, dtype=int) if self.strata is None else numbered(self.strata)
-        return np.arange(self.n_units), _without_single(strata)
+        _, first = np.unique(members, return_index=True)
+        return members, _without_single(strata[first])
+
+
+def _positions(strata: np.ndarray) -> list[np.ndarray]:
+    """Where each stratum's things stand."""
+    return [np.flatnonzero(strata == stratum) for stratum in range(int(strata.max(initial=-1)) + 1)]
 
 
 def numbered(labels: Sequence[Hashable]) -> np.ndarray:

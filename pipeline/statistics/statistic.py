@@ -16,8 +16,8 @@ class Statistic(Protocol):
         ...
 
     @property
-    def bias(self) -> float:
-        """How far the figure lies above what it would be over endlessly many units, on average."""
+    def is_biased(self) -> bool:
+        """Whether few units make the figure larger, or smaller, than endlessly many would."""
         ...
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ class RatioOfSums:
 
     numerators: np.ndarray
     denominators: np.ndarray
-    bias = 0.0  # of the order of 1 / N² of the value, where units are of similar size
+    is_biased = False
 
     @classmethod
     def mean(cls, values: np.ndarray) -> "RatioOfSums":
@@ -69,7 +69,7 @@ class Median:
     """The median of values [N], of which those that are NaN do not count."""
 
     values: np.ndarray
-    bias = 0.0
+    is_biased = False
 
     @property
     def n_units(self) -> int:
@@ -99,7 +99,7 @@ class Deviation:
 
     statistic: Statistic
     target: float
-    bias = 0.0
+    is_biased = False
 
     @property
     def n_units(self) -> int:

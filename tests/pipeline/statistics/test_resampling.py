@@ -29,9 +29,26 @@ def test_the_variance_of_small_strata_is_not_too_small() -> None:
 
 def test_clusters_come_and_go_as_wholes() -> None:
     clusters = list("aabbccddee")
-    weights = Design(10, strata=["x"] * 10, clusters=clusters).resample(100, seed=0)
+    weights = Design(10, clusters=clusters).resample(100, seed=0)
     np.testing.assert_array_equal(weights[:, ::2], weights[:, 1::2])
     assert Design(10, clusters=clusters).degrees_of_freedom == 4
+
+
+def test_clusters_stay_within_their_stratum() -> None:
+    design = Design(12, strata=list("xxxxxxyyyyyy"), clusters=list("aabbccddeeff"))
+    weights = design.resample(100, seed=0)
+    np.testing.assert_array_equal(weights[:, ::2], weights[:, 1::2])
+    np.testing.assert_allclose(weights[:, :6].sum(axis=1), 6)
+    assert design.degrees_of_freedom == 4
+
+
+def test_others_stand_in_for_what_is_left_out() -> None:
+    weights, shares = Design(5, strata=list("xxyyy")).leave_one_out()
+    np.testing.assert_allclose(weights[0], [0, 2, 1, 1, 1])
+    np.testing.assert_allclose(weights[4], [1, 1, 1.5, 1.5, 0])
+    np.testing.assert_allclose(shares, [1 / 2, 1 / 2, 2 / 3, 2 / 3, 2 / 3])
+    weights, _ = Design(10, clusters=list("aabbccddee")).leave_one_out()
+    np.testing.assert_allclose(weights[1], [1.25, 1.25, 0, 0, 1.25, 1.25, 1.25, 1.25, 1.25, 1.25])
 
 
 def test_units_are_independent_where_clusters_are_few() -> None:
