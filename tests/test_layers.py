@@ -8,10 +8,10 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 FLOOR_2 = {
     "architecture", "audio", "tokens", "checkpoints", "conversion", "tracking", "reporting", "evaluation", "planning",
-    "preparation", "provenance", "statistics", "training", "streaming", "serving", "mlflow_model",
+    "preparation", "provenance", "statistics", "training", "streaming", "serving", "mlflow_model", "comparison",
 }  # fmt: skip
 STAGES = {"prepare_data", "train", "convert_checkpoint", "evaluate", "report"}
-COMMANDS = STAGES | {"compose", "compliance", "plan", "ui", "stream", "serve"}
+COMMANDS = STAGES | {"compose", "compliance", "plan", "ui", "stream", "serve", "compare"}
 MODULES = sorted(
     path.relative_to(REPOSITORY)
     for package in ("pipeline", "lightning_modules")

@@ -9,6 +9,7 @@ from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.precision.kinds import PRECISIONS
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.audio.codecs.configuration import codec_settings
+from pipeline.comparison.configuration import COMPARE_KEYS, ComparisonConfig, read_compare
 from pipeline.configuration.model import check_model
 from pipeline.configuration.settings import check_seed, near_matches, read_settings
 from pipeline.configuration.strategy import read_strategy
@@ -158,6 +159,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "conversion": read_conversion,
     "evaluate": lambda values: read_evaluation(values["evaluate"]),
     "report": _settings(ReportConfig, "report"),
+    "comparison": _settings(ComparisonConfig, "comparison"),
     "seed": _check_seed,
     "paths": _settings(PathsConfig, "paths"),
     "source": _path_or_null("source"),
@@ -167,7 +169,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 # Those of them that are chosen by a file's name.
 GROUPS = (
     "data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking", "conversion",
-    "evaluate", "report", "gpu",
+    "evaluate", "report", "comparison", "gpu",
 )  # fmt: skip
 # What some commands add.
 OWN_KEYS: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
@@ -181,4 +183,5 @@ OWN_KEYS: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
     "ui": {"port": _count("port")},
     "stream": dict.fromkeys(STREAM_KEYS, read_stream),
     "serve": dict.fromkeys(SERVE_KEYS, read_serve),
+    "compare": dict.fromkeys(COMPARE_KEYS, read_compare),
 }

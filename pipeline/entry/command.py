@@ -18,6 +18,7 @@ from pipeline.entry.composition import refuse_parts
 from pipeline.entry.ending import Ending
 from pipeline.entry.help import help_text
 from pipeline.entry.places import require_writable
+from pipeline.entry.positional import gathered
 from pipeline.entry.quiet import quieten
 
 Work = Callable[[dict[str, Any], Folders], Any]
@@ -26,7 +27,7 @@ TRACEBACK = "--traceback"
 
 
 def command(
-    groups: tuple[str, ...], config_name: str = "config", writes: tuple[str, ...] = ()
+    groups: tuple[str, ...], config_name: str = "config", writes: tuple[str, ...] = (), names: str | None = None
 ) -> Callable[[Work], Callable[..., Any]]:
     """Make a command of a function that takes the checked configuration, and the folders to read and write.
 
@@ -37,6 +38,7 @@ def command(
         groups: those of conf/ that the command goes by, for its help.
         config_name: the file of conf/ that it composes.
         writes: the folders of `paths` that it writes to.
+        names: the key of its configuration that takes the words of the command line which set nothing.
     """
 
     def decorate(work: Work) -> Callable[..., Any]:
@@ -74,6 +76,8 @@ def command(
             if TRACEBACK in sys.argv:
                 sys.argv.remove(TRACEBACK)
                 ending.show_traceback = True
+            if names is not None:
+                sys.argv[1:] = gathered(sys.argv[1:], names)
             # Hydra would print the error itself, and end with 1.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             with ending.of_command():

@@ -8,7 +8,7 @@ from pipeline.configuration.composed import CONF
 from pipeline.entry.help import choices_of, groups_of_conf
 
 # Commands that compose a file of conf/ of their own name.
-OWN_CONFIGURATIONS = ("plan", "compliance", "ui", "stream", "serve")
+OWN_CONFIGURATIONS = ("plan", "compliance", "ui", "stream", "serve", "compare")
 FLAGS = ("--help", "--multirun", "--cfg", "--traceback")
 
 

@@ -35,6 +35,7 @@ def utterance_rows(subject: Subject) -> list[dict[str, Any]]:
             "document": document,
             "utterance": origin.utterance,
             "speaker": origin.speaker,
+            "seconds": (int(counts.sum()) - 1) // counts.size / subject.codec.frame_rate,
             "n_tokens": int(counts.sum()),
             "nats": float(nats.sum()),
             **{f"nats_{q}": float(value) for q, value in enumerate(nats)},

@@ -3,7 +3,7 @@
 The first holds what follows from data, settings and code; the second when, where and by which run it was made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ def render(report: ReportData) -> str:
 
     Equal results give equal pages, whenever and wherever they were reached.
     """
-    return _render(report, report.title, _facts(report), SECTIONS)
+    return render_page(report.title, _facts(report), [section(report) for section in SECTIONS])
 
 
 def render_circumstances(report: ReportData) -> str:
     """Render what two equal results differ in: time, machine, commit, tracked run and speed."""
     created = report.created.strftime("%d %B %Y, %H:%M %Z").strip()
-    return _render(report, f"{report.title}: circumstances", [("Rendered", created)], CIRCUMSTANCES)
+    sections = [section(report) for section in CIRCUMSTANCES]
+    return render_page(f"{report.title}: circumstances", [("Rendered", created)], sections)
 
 
 def write_report(report: ReportData, folder: Path | str) -> Path:
@@ -42,19 +43,16 @@ def write_report(report: ReportData, folder: Path | str) -> Path:
     return folder / PAGE
 
 
-def _render(
-    report: ReportData,
-    title: str,
-    facts: Sequence[tuple[str, str]],
-    sections: Sequence[Callable[[ReportData], Section]],
-) -> str:
+def render_page(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
+    """Render a document with everything inside it.
+
+    Args:
+        title: of the page.
+        facts: what stands below it, name and value.
+        sections: in order.
+    """
     style = files("pipeline.reporting").joinpath("templates", "page.css").read_text(encoding="utf-8")
-    context = {
-        "title": title,
-        "facts": facts,
-        "style": Markup(style),
-        "sections": [section(report) for section in sections],
-    }
+    context = {"title": title, "facts": facts, "style": Markup(style), "sections": sections}
     return str(render_template("page.html.jinja", context))
 
 

@@ -88,6 +88,8 @@ def _compare(pair: Pair, error: float, n_resamples: int, seed: int) -> PairedDif
         return PairedDifference(Interval.unknown(), Verdict.CANNOT_TELL, n, None)
     first, second = (value_of(side) - bias_of(side, pair.design) for side in (pair.first, pair.second))
     value = second - first
+    if not math.isfinite(value):
+        return PairedDifference(Interval.unknown(value), Verdict.CANNOT_TELL, n, None)
     weights = pair.design.resample(n_resamples, seed)
     sampling = float(np.nanstd(pair.second(weights) - pair.first(weights)))
     training = math.sqrt(2) * pair.training_noise

@@ -1,0 +1,1 @@
+"""Whether one model is better than another: the same utterances, prompts and seeds, and a test before the word."""

@@ -1,0 +1,126 @@
+"""Models that were not evaluated yet, or otherwise than the others, are: on the same utterances, prompts and seeds."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.comparison.evaluated import Evaluated, missing_tables, read_evaluated
+from pipeline.comparison.finding.found import Found
+from pipeline.comparison.pairing import on_the_same_recordings, require_comparable
+from pipeline.evaluation.evaluate import find_data, write_evaluation
+from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.provenance.digests import digest_of
+from pipeline.provenance.exports import export_digest
+from pipeline.provenance.identity import IDENTITY, SHORT, TrainingIdentity, identity_path, read_identity
+from pipeline.provenance.prepared_data import find_prepared, read_prepared_identity
+
+EVALUATIONS = "evaluations"
+
+log = logging.getLogger(__name__)
+
+# What decides on prompts, seeds and lengths. How tokens are drawn may differ: that is part of what is compared.
+SHARED_SETTINGS = ("seed", "n_prompted", "n_unprompted", "prompt_seconds", "seconds")
+
+
+def evaluate_all(found: Sequence[Found], values: Mapping[str, Any], cache: Path) -> list[Evaluated]:
+    """The evaluations of all models, those that are missing made anew in `cache`.
+
+    The first evaluation that has its tables says on which data, prompts and seeds; with none, the configuration does.
+
+    Args:
+        found: the models.
+        values: the composed configuration.
+        cache: where evaluations that are made here are kept.
+
+    Raises:
+        FileNotFoundError, ValueError: when a model has no evaluation that can be compared, and none can be made.
+    """
+    at_hand = [_read(one) for one in found]
+    leader = next((own for own in at_hand if own), None)
+    return [
+        own if own and leader and _pairs(own, leader) else _evaluate(one, own, leader, values, cache)
+        for one, own in zip(found, at_hand, strict=True)
+    ]
+
+
+def _read(found: Found) -> Evaluated | None:
+    """The evaluation of a model, where it has one with all its tables."""
+    if found.evaluation is None or missing_tables(found.evaluation):
+        return None
+    return read_evaluated(found, found.evaluation)
+
+
+def _pairs(own: Evaluated, leader: Evaluated) -> bool:
+    """Whether two evaluations can be paired as they are."""
+    return _other_setting(own, leader) is None and on_the_same_recordings(own, leader)
+
+
+def _other_setting(own: Evaluated, leader: Evaluated) -> str | None:
+    """The first setting that keeps clips from being pairs."""
+    return next((name for name in SHARED_SETTINGS if own.settings.get(name) != leader.settings.get(name)), None)
+
+
+def _evaluate(
+    found: Found, own: Evaluated | None, leader: Evaluated | None, values: Mapping[str, Any], cache: Path
+) -> Evaluated:
+    """Evaluate a model on the data, prompts and seeds of `leader`, unless that was done before.
+
+    Raises:
+        FileNotFoundError: when its export is not at hand.
+        ValueError: when it speaks the tokens of no data that are at hand.
+    """
+    if found.export is None:
+        if own and leader and not on_the_same_recordings(own, leader):
+            require_comparable(leader, own)
+        raise FileNotFoundError(_why_not(found, own, leader))
+    identity = read_identity(identity_path(found.export))
+    training = identity.training if identity else None
+    prepared = _data(found.export, training, leader, values["paths"])
+    group = _settings(own, leader, values["evaluate"])
+    key = fingerprint(export_digest(found.export), group, read_prepared_identity(prepared).digest)
+    folder = cache / EVALUATIONS / key[:SHORT]
+    if not (folder / IDENTITY).exists():
+        log.info("Evaluating %s%s.", found.label, f" on the prompts and seeds of {leader.label}" if leader else "")
+        write_evaluation(found.export, training, prepared, group, folder)
+    return read_evaluated(found, folder)
+
+
+def _settings(own: Evaluated | None, leader: Evaluated | None, group: Mapping[str, Any]) -> dict[str, Any]:
+    """The leader's settings, but for how this model's tokens were drawn where it has an evaluation of its own."""
+    if leader is None:
+        return dict(group)
+    shared = {name: leader.settings[name] for name in SHARED_SETTINGS if name in leader.settings}
+    return {**group, **(own or leader).settings, **shared, "device": group["device"]}
+
+
+def _data(export: Path, training: TrainingIdentity | None, leader: Evaluated | None, paths: Mapping[str, str]) -> Path:
+    """The prepared data to evaluate on: the leader's, or, where the codec is another, the model's own.
+
+    Raises:
+        FileNotFoundError, ValueError: when they are not at hand; the message says how to prepare them.
+    """
+    if leader is not None:
+        name = leader.identity.training.settings if leader.identity.training else ""
+        prepared = find_prepared(leader.identity.data, name, Path(paths["prepared"]), Path(paths["cache"]))
+        if prepared and read_prepared_identity(prepared).codec == digest_of(export / "codec"):
+            return prepared
+    return find_data(export, training, paths)
+
+
+def _why_not(found: Found, own: Evaluated | None, leader: Evaluated | None) -> str:
+    """Why a model cannot be compared, and what would help."""
+    if own and leader and (name := _other_setting(own, leader)):
+        theirs = leader.settings.get(name)
+        return (
+            f"{found.label} was evaluated with evaluate.{name}={own.settings.get(name)} and {leader.label} with "
+            f"{theirs}: their clips are no pairs, and the export to evaluate anew is not at hand. Name the export, or "
+            f"evaluate it with evaluate.{name}={theirs}."
+        )
+    if found.evaluation is not None:
+        return (
+            f"The evaluation of {found.label} in {found.evaluation} is of an earlier version, without "
+            f"{missing_tables(found.evaluation)[0]}, and its export is not beside it; evaluate it again (python -m "
+            "pipeline.evaluate), or name its export."
+        )
+    return found.remedy
