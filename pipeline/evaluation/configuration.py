@@ -44,6 +44,36 @@ class SpeechConfig:
 
 
 @dataclass(frozen=True)
+class PairsConfig:
+    """What minimal pairs are made of (see `pair_tasks`).
+
+    Attributes:
+        n: pairs of each task at most.
+        seconds: of the parts that are exchanged or turned round, and at least of what goes before.
+        margin_seconds: after a join, which are not scored.
+        voices: of espeak-ng, which speak words and non-words; null: those of the corpus, or else American English.
+    """
+
+    LARGEST: ClassVar[Mapping[str, float]] = {"n": 10_000, "seconds": 60}
+
+    n: int
+    seconds: float
+    margin_seconds: float
+    voices: tuple[str, ...] | None
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"evaluate.pairs.n is {self.n}; it must be at least 1.")
+        if not 0 <= 2 * self.margin_seconds < self.seconds:
+            raise ValueError(
+                f"evaluate.pairs.margin_seconds is {self.margin_seconds}; it must not be negative, and below half of "
+                f"evaluate.pairs.seconds ({self.seconds})."
+            )
+        if self.voices is not None and not self.voices:
+            raise ValueError("evaluate.pairs.voices is empty; name voices of espeak-ng, or set it to null.")
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """The seed of prompts and draws, the device, how much speech is generated, how it is drawn, how flat it may be."""
 
@@ -52,6 +82,7 @@ class EvaluationConfig:
     speech: SpeechConfig
     sampling: SamplingConfig
     flatness_gate: FlatnessGate
+    pairs: PairsConfig
 
     def __post_init__(self) -> None:
         check_device("evaluate.device", self.device)
@@ -66,6 +97,7 @@ def read_evaluation(evaluate: Mapping[str, Any]) -> EvaluationConfig:
     options = dict(evaluate)
     seed, device = check_seed("evaluate.seed", options.pop("seed", None)), options.pop("device", "auto")
     gate = read_settings(FlatnessGate, options.pop("flatness_gate", {}), "evaluate.flatness_gate")
+    pairs = read_settings(PairsConfig, options.pop("pairs", {}), "evaluate.pairs")
     sampling: dict[str, Any] = {
         name: options.pop(name) for name in ("temperature", "top_k", "top_p") if name in options
     }
@@ -75,4 +107,5 @@ def read_evaluation(evaluate: Mapping[str, Any]) -> EvaluationConfig:
         read_settings(SpeechConfig, options, "evaluate"),
         read_settings(SamplingConfig, sampling, "evaluate"),
         gate,
+        pairs,
     )

@@ -43,6 +43,9 @@ class TokenScores:
     ahead_nats: np.ndarray
     acceptance: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.nats)
+
 
 @dataclass(frozen=True)
 class Score:

@@ -153,6 +153,14 @@ class NgramBaselines:
         overall = _mean_losses(np.sum(sums, axis=0), sum(sizes))
         return BaselineLosses(overall.uniform, overall.unigram, overall.bigram, overall.n_targets, by_codebook)
 
+    def bigram_nats(self, document: np.ndarray) -> np.ndarray:
+        """The bigram's cross-entropy for every token of a document, or of its beginning [T]; the first has none."""
+        size, n_codebooks = self.vocabulary.codebook_size, self.vocabulary.n_codebooks
+        # A special's place is the last: BOS among contexts, EOS among targets.
+        codes = np.where(document < len(Special), size, (document - len(Special)) % size)
+        positions = np.arange(len(document) - 1) % n_codebooks
+        return np.concatenate([[0.0], -np.log(self.bigram[positions, codes[:-1], codes[1:]])])
+
     def sample_unigram(self, n_frames: int, generator: torch.Generator) -> Tensor:
         """Draw int64 codes [n_frames, Q] from the unigram of each codebook position, EOS left out."""
         probabilities = torch.from_numpy(self.unigram[:, :-1])
