@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -31,6 +30,7 @@ class Reliability:
     counts: np.ndarray
     confidence: np.ndarray
     right: np.ndarray
+    is_biased = True  # in few guesses, confidence and accuracy lie apart by chance alone
 
     @classmethod
     def of(cls, tokens: TokenScores, n_documents: int) -> "Reliability":
@@ -47,14 +47,6 @@ class Reliability:
     def n_units(self) -> int:
         """How many documents there are."""
         return len(self.counts)
-
-    @cached_property
-    def bias(self) -> float:
-        """The jackknife's estimate of what chance adds: in few guesses, accuracy and confidence differ by it alone."""
-        n = self.n_units
-        if n < 2:
-            return 0.0
-        return float((n - 1) * (self(1.0 - np.eye(n)).mean() - self(np.ones((1, n)))[0]))
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         """The error [B] where each document counts as often as its weight [B, D] says; NaN where nothing counts."""

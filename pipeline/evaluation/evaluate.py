@@ -10,11 +10,15 @@ from pipeline.checkpoints.loading import load_decoder
 from pipeline.configuration.command_line import command, next_command, preparing_command
 from pipeline.configuration.composed import Folders, is_multirun
 from pipeline.evaluation.balance import balance
+from pipeline.evaluation.calibration import calibration
 from pipeline.evaluation.clip import CODEC, GENERATED, REAL
 from pipeline.evaluation.configuration import EvaluationConfig, read_evaluation
 from pipeline.evaluation.findings import Findings, merge
 from pipeline.evaluation.listening import control_speech, random_speech, write_clips
+from pipeline.evaluation.loss_breakdown import loss_breakdown
 from pipeline.evaluation.losses import losses
+from pipeline.evaluation.minimal_pairs import minimal_pairs
+from pipeline.evaluation.prediction_ahead import prediction_ahead
 from pipeline.evaluation.scoring import score_documents
 from pipeline.evaluation.sound import sound
 from pipeline.evaluation.speech import speak
@@ -43,7 +47,15 @@ from pipeline.tokens.vocabulary import Vocabulary
 log = logging.getLogger(__name__)
 
 # What is found out about a model. One that needs a package which is not there finds nothing, and says why.
-PARTS: tuple[Callable[[Subject], Findings], ...] = (losses, balance, sound)
+PARTS: tuple[Callable[[Subject], Findings], ...] = (
+    losses,
+    loss_breakdown,
+    prediction_ahead,
+    calibration,
+    minimal_pairs,
+    balance,
+    sound,
+)
 # What experiments are compared by.
 HEADLINE = ("eval/loss", "eval/bits_per_second", "audio/fd", "audio/flatness")
 LISTENED_TO = (REAL, CODEC, *GENERATED)

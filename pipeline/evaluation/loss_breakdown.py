@@ -18,10 +18,12 @@ FIRST_SECONDS = 0.125
 def loss_breakdown(subject: Subject) -> Findings:
     """The loss by the place in the utterance, and by speaker; by codebook it is in `losses`."""
     seconds_per_token = 1 / (subject.vocabulary.n_codebooks * subject.codec.frame_rate)
-    tables = {"loss_by_position.csv": position_rows(subject.score.tokens, len(subject.test), seconds_per_token)}
-    if any(origin.speaker for origin in subject.origins):
-        tables["loss_by_speaker.csv"] = speaker_rows(subject.score, subject.origins)
-    return Findings(tables=tables)
+    return Findings(
+        tables={
+            "loss_by_position.csv": position_rows(subject.score.tokens, len(subject.test), seconds_per_token),
+            "loss_by_speaker.csv": speaker_rows(subject.score, subject.origins),
+        }
+    )
 
 
 def position_rows(tokens: TokenScores, n_documents: int, seconds_per_token: float) -> Rows:
@@ -53,11 +55,11 @@ def position_rows(tokens: TokenScores, n_documents: int, seconds_per_token: floa
 
 
 def speaker_rows(score: Score, origins: Sequence[Origin]) -> Rows:
-    """One row a speaker, the worst predicted first; intervals are over the speaker's utterances."""
+    """One row a known speaker, the worst predicted first; intervals are over the speaker's utterances."""
     speakers = np.array([origin.speaker for origin in origins])
     nats, counts = score.nats.sum(axis=1), score.counts.sum(axis=1)
     rows = []
-    for speaker in sorted(set(speakers.tolist())):
+    for speaker in sorted(set(speakers.tolist()) - {""}):
         own = speakers == speaker
         loss = bootstrap(RatioOfSums(nats[own], counts[own].astype(float)))
         rows.append(

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from pipeline.evaluation.findings import Findings
+from pipeline.evaluation.prediction_ahead import ahead_columns
 from pipeline.evaluation.subject import Subject
 from pipeline.tokens.rate import bits_per_second
 
@@ -29,7 +30,8 @@ def losses(subject: Subject) -> Findings:
 
 
 def utterance_rows(subject: Subject) -> list[dict[str, Any]]:
-    """One row a test document: the nats that its tokens cost, together and at each codebook position."""
+    """One row a test document: what its tokens cost in nats, at each codebook position, and predicted further ahead."""
+    score = subject.score
     return [
         {
             "document": document,
@@ -40,8 +42,9 @@ def utterance_rows(subject: Subject) -> list[dict[str, Any]]:
             "nats": float(nats.sum()),
             **{f"nats_{q}": float(value) for q, value in enumerate(nats)},
             **{f"n_tokens_{q}": int(value) for q, value in enumerate(counts)},
+            **ahead,
         }
-        for document, (origin, nats, counts) in enumerate(
-            zip(subject.origins, subject.score.nats, subject.score.counts, strict=True)
+        for document, (origin, nats, counts, ahead) in enumerate(
+            zip(subject.origins, score.nats, score.counts, ahead_columns(score.tokens, len(score.nats)), strict=True)
         )
     ]

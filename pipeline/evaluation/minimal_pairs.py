@@ -5,7 +5,6 @@ No judge and no ear is asked, and chance is 50 %. `pair_tasks` and `spoken_words
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,16 +21,12 @@ log = logging.getLogger(__name__)
 ROUNDING = 1e-6
 
 
-@dataclass(frozen=True)
 class SpeechList:
     """Speech in memory, as `Documents`."""
 
-    documents: Sequence[np.ndarray]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each."""
-        return np.array([len(document) for document in self.documents], dtype=np.int64)
+    def __init__(self, documents: Sequence[np.ndarray]) -> None:
+        self.documents = documents
+        self.lengths = np.array([len(document) for document in documents], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.documents)

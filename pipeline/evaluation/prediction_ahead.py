@@ -13,7 +13,7 @@ from pipeline.statistics.statistic import RatioOfSums
 
 
 def prediction_ahead(subject: Subject) -> Findings:
-    """Loss and acceptance of each depth, and tokens a round of drafting yields; nothing where there are no modules."""
+    """Loss and acceptance of each depth, and how many tokens a round of drafting would yield."""
     tokens, n_documents = subject.score.tokens, len(subject.test)
     metrics: dict[str, float] = {}
     rows = []
@@ -22,10 +22,10 @@ def prediction_ahead(subject: Subject) -> Findings:
         metrics |= loss.metrics(f"eval/mtp/loss_{k}") | acceptance.metrics(f"eval/mtp/acceptance_{k}")
         rows.append({"depth": k, "n_tokens": int(np.isfinite(nats).sum()), **_columns("nats", loss)})
         rows[-1] |= _columns("acceptance", acceptance)
-    if not rows:
-        return Findings()
-    per_round = mean_over_tokens(tokens_per_round(tokens.acceptance), tokens.document, n_documents)
-    return Findings(metrics | per_round.metrics("eval/mtp/tokens_per_round"), {"prediction_ahead.csv": rows})
+    if rows:
+        per_round = mean_over_tokens(tokens_per_round(tokens.acceptance), tokens.document, n_documents)
+        metrics |= per_round.metrics("eval/mtp/tokens_per_round")
+    return Findings(metrics, {"prediction_ahead.csv": rows})
 
 
 def mean_over_tokens(values: np.ndarray, document: np.ndarray, n_documents: int) -> Interval:
