@@ -9,9 +9,14 @@ import torch
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.logged_steps import is_logged
 
+RATE = "throughput/tokens_per_second"
+
 
 class Throughput(L.Callback):
-    """Logs the tokens trained on per second since speed was last logged, over all ranks; padding is none."""
+    """Logs the tokens trained on per second since speed was last logged, over all ranks and of each; padding is none.
+
+    Ranks wait for each other at every step: a slow one shows in all lines, and one with fewer tokens in its own.
+    """
 
     def __init__(self) -> None:
         self._tokens = torch.zeros((), dtype=torch.int64)
@@ -30,13 +35,17 @@ class Throughput(L.Callback):
         assert isinstance(pl_module, LanguageModel)
         # The tokens beyond the window are targets alone, and inputs of another one.
         n_positions = batch.tokens.shape[1] - 1 - pl_module.decoder.config.num_nextn_predict_layers
-        self._tokens += (batch.document_ids[:, :n_positions] >= 0).sum() * trainer.world_size
+        self._tokens += (batch.document_ids[:, :n_positions] >= 0).sum()
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
         if is_logged(trainer, self._step):
             n_tokens, now = int(self._tokens), time.perf_counter()
-            pl_module.log("throughput/tokens_per_second", torch.tensor(n_tokens / (now - self._since)))
+            own = torch.tensor(n_tokens / (now - self._since), device=pl_module.device)
+            rates = trainer.strategy.all_gather(own).flatten()
+            pl_module.log(RATE, rates.sum())
+            if trainer.world_size > 1:
+                pl_module.log_dict({f"{RATE}/rank_{rank}": rate for rank, rate in enumerate(rates)})
             self._since = now
             self._tokens.zero_()
 

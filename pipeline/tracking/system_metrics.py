@@ -1,6 +1,5 @@
-"""How busy the machine is, beside the metrics of a run."""
+"""How busy a machine is, beside the metrics of a run."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -10,11 +9,30 @@ from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
+from pipeline.tracking.repeating import Repeating
+
 INTERVAL = 10.0
+LogMetrics = Callable[[Mapping[str, float], int], None]
+
+
+class Monitors:
+    """MLflow's monitors of this machine: processor, memory, disk, network and GPUs."""
+
+    def __init__(self) -> None:
+        self._monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor(), *_gpus()]
+
+    def sample(self) -> dict[str, float]:
+        """How busy everything is now, `cpu_utilization_percentage` and so on."""
+        sample: dict[str, float] = {}
+        for monitor in self._monitors:
+            monitor.collect_metrics()
+            sample |= monitor.aggregate_metrics()
+            monitor.clear_metrics()
+        return sample
 
 
 class SystemMetrics:
-    """Samples MLflow's monitors in a thread of its own.
+    """Samples this machine in a thread of its own.
 
     MLflow's own thread asks the store for the run at every sample: it stops for good when the store is away, and
     holds up the end of a run. This one only hands its samples on.
@@ -25,31 +43,20 @@ class SystemMetrics:
         interval: seconds between samples.
     """
 
-    def __init__(
-        self, log_metrics: Callable[[Mapping[str, float], int], None], began: float, interval: float = INTERVAL
-    ) -> None:
+    def __init__(self, log_metrics: LogMetrics, began: float, interval: float = INTERVAL) -> None:
         self._log_metrics = log_metrics
         self._began = began
-        self._interval = interval
-        self._monitors: list[BaseMetricsMonitor] = [CPUMonitor(), DiskMonitor(), NetworkMonitor(), *_gpus()]
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="system metrics", daemon=True)
-        self._thread.start()
+        self._monitors = Monitors()
+        self._repeating = Repeating("system metrics", interval, self._work)
 
     def stop(self) -> None:
         """Stop sampling."""
-        self._stopping.set()
-        self._thread.join(timeout=1.0)
+        self._repeating.stop()
 
     def _work(self) -> None:
-        while not self._stopping.wait(self._interval):
-            sample: dict[str, float] = {}
-            for monitor in self._monitors:
-                monitor.collect_metrics()
-                sample |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
-                monitor.clear_metrics()
-            if not self._stopping.is_set():
-                self._log_metrics(sample, int(time.time() - self._began))
+        sample = {f"system/{name}": value for name, value in self._monitors.sample().items()}
+        if not self._repeating.is_stopping:
+            self._log_metrics(sample, int(time.time() - self._began))
 
 
 def _gpus() -> list[BaseMetricsMonitor]:

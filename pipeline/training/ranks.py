@@ -26,12 +26,13 @@ class Ranks:
 
     Attributes:
         rank: this process's.
+        store: what connects the processes; None where there is one, or the first starts the rest.
     """
 
     def __init__(self) -> None:
         self.rank = rank_of_this_process()
         # Kept, because the first rank may be the server that the others ask.
-        self._store, self._world_size = _store()
+        self.store, self._world_size = _store()
 
     @property
     def is_first(self) -> bool:
@@ -52,11 +53,11 @@ class Ranks:
         """
         key = "first rank"
         if not self.is_first:
-            if self._store is None:
+            if self.store is None:
                 return os.environ[ANSWER_VARIABLE]
-            self._store.set(_claimed(self.rank), claim)
-            said = self._store.get(key).decode()
-            self._store.set(_heard(self.rank), "")
+            self.store.set(_claimed(self.rank), claim)
+            said = self.store.get(key).decode()
+            self.store.set(_heard(self.rank), "")
             if said.startswith(FAILED):
                 raise RuntimeError(f"Rank 0 could not begin: {said.removeprefix(FAILED)}")
             return said.removeprefix(ANSWERED)
@@ -73,15 +74,15 @@ class Ranks:
 
     def _claims(self) -> dict[int, str]:
         """What the other ranks say of themselves, once all have."""
-        if self._store is None:
+        if self.store is None:
             return {}
-        return {rank: self._store.get(_claimed(rank)).decode() for rank in range(1, self._world_size)}
+        return {rank: self.store.get(_claimed(rank)).decode() for rank in range(1, self._world_size)}
 
     def _tell(self, key: str, answer: str, patience: timedelta) -> None:
         """Give the others the answer, and stay until all have it: the store they ask may end with this process."""
-        if self._store is not None:
-            self._store.set(key, answer)
-            self._store.wait([_heard(rank) for rank in range(1, self._world_size)], patience)
+        if self.store is not None:
+            self.store.set(key, answer)
+            self.store.wait([_heard(rank) for rank in range(1, self._world_size)], patience)
 
 
 def require_alike(first: Mapping[str, Any], other: Mapping[str, Any], rank: int) -> None:

@@ -26,7 +26,12 @@ class Clock:
         self.now = 100.0
         self.rates: list[float] = []
         self.depth = depth
-        self.trainer = SimpleNamespace(global_step=0, world_size=world_size, log_every_n_steps=log_every)
+        # Every rank has as many tokens more than the one before as the first has.
+        strategy = SimpleNamespace(all_gather=lambda rate: torch.stack([rate * n for n in range(1, world_size + 1)]))
+        self.trainer = SimpleNamespace(
+            global_step=0, world_size=world_size, log_every_n_steps=log_every, strategy=strategy
+        )
+        self.of_ranks: list[dict[str, float]] = []
         self.module = LanguageModel(
             replace(config, num_nextn_predict_layers=depth),
             ObjectiveConfig(1.0, 0.3, 0.001, 0.0),
@@ -36,6 +41,7 @@ class Clock:
             seed=0,
         )
         monkeypatch.setattr(self.module, "log", self.log)
+        monkeypatch.setattr(self.module, "log_dict", self.of_ranks.append)
         monkeypatch.setattr("lightning_modules.callbacks.throughput.time.perf_counter", lambda: self.now)
         self.callback = Throughput()
         self.callback.on_train_start(self.trainer, self.module)
@@ -59,7 +65,20 @@ def test_input_tokens_per_second_over_all_ranks(
     clock = Clock(tiny_config, depth, world_size, monkeypatch)
     clock.batch(seconds=2.0, windows=4, sequence_length=16)
     clock.batch(seconds=0.5, windows=4, sequence_length=16)
-    assert clock.rates == pytest.approx([world_size * 64 / 2.0, world_size * 64 / 0.5])
+    n_shares = world_size * (world_size + 1) / 2
+    assert clock.rates == pytest.approx([n_shares * 64 / 2.0, n_shares * 64 / 0.5])
+
+
+def test_every_rank_has_a_line_of_its_own(tiny_config: DecoderConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = Clock(tiny_config, 0, 1, monkeypatch)
+    alone.batch(seconds=2.0, windows=4, sequence_length=16)
+    assert alone.of_ranks == []
+    three = Clock(tiny_config, 0, 3, monkeypatch)
+    three.batch(seconds=2.0, windows=4, sequence_length=16)
+    (lines,) = three.of_ranks
+    assert {name: float(rate) for name, rate in lines.items()} == {
+        f"throughput/tokens_per_second/rank_{rank}": 32.0 * (rank + 1) for rank in range(3)
+    }
 
 
 def test_micro_batches_count_towards_their_optimizer_step(
