@@ -40,10 +40,15 @@ def write_shared_overrides(hydra: HydraConf | DictConfig) -> None:
 
 
 def swept_overrides(hydra: HydraConf | DictConfig) -> str:
+    """What tells this job of a multirun from the others, in one line."""
+    return ", ".join(own_overrides(hydra))
+
+
+def own_overrides(hydra: HydraConf | DictConfig) -> list[str]:
     """What tells this job of a multirun from the others: its overrides but for those that all jobs share."""
     path = Path(hydra.sweep.dir, SHARED)
     shared = read_json(path) if path.is_file() else []
-    return ", ".join(o for o in hydra.overrides.task if o.partition("=")[0] not in shared)
+    return [o for o in hydra.overrides.task if o.partition("=")[0] not in shared]
 
 
 def next_command(stage: str, outputs: Path) -> str:

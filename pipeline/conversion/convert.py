@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.checkpoints.conversion import convert
 from pipeline.checkpoints.registry import open_checkpoint
 from pipeline.configuration.composed import Folders
+from pipeline.configuration.settings import read_settings
 from pipeline.conversion.check import FAIL
 from pipeline.conversion.configuration import read_conversion
 from pipeline.conversion.options import composed_architecture, conversion_options, open_options
@@ -15,12 +16,17 @@ from pipeline.conversion.progress import progress_bar
 from pipeline.conversion.report import conversion_report, headline_metrics
 from pipeline.conversion.staging import CODEC, Staging, copy_codec
 from pipeline.conversion.verdict import Surroundings, Verdict, examine
+from pipeline.mlflow_model.description import describe_export, is_speaking
 from pipeline.plumbing.files import sweep
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.provenance.digests import digest_of
+from pipeline.provenance.exports import export_digest
 from pipeline.provenance.identity import Identity, TrainingIdentity, identify_checkpoint, identity_path, write_identity
 from pipeline.provenance.prepared_data import find_prepared
 from pipeline.provenance.training import CHECKPOINT
+from pipeline.tracking.config import NO_MODEL, TrackingConfig
+from pipeline.tracking.model_entry import EXPORT, ModelEntry
+from pipeline.tracking.run import TrackedRun
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +59,8 @@ def convert_checkpoint(values: Mapping[str, Any], folders: Folders) -> None:
     notes = [] if identity.training else [f"{path} does not say which training it is from: a stranger's, or older."]
     if layout == SPEAKING_LAYOUT:
         notes += copy_codec(path, staging.path, surroundings, source.config.vocab_size)
+        if is_speaking(staging.path):
+            describe_export(staging.path)
     verdict = examine(source, staging.path, layout, settings, surroundings)
     report = conversion_report(source, conversion, verdict, settings, notes)
     is_accepted = verdict.status != FAIL or settings.accept
@@ -63,7 +71,17 @@ def convert_checkpoint(values: Mapping[str, Any], folders: Folders) -> None:
         run.log_metrics(headline_metrics(verdict, conversion))
         run.set_tags({"conversion.verdict": verdict.status})
         run.log_artifact(written)
+        if is_accepted:
+            log_export(run, staging.target, identity.training, values["tracking"])
         announce(verdict, notes, staging, written, is_accepted)
+
+
+def log_export(run: TrackedRun, export: Path, training: TrainingIdentity | None, tracking: Mapping[str, Any]) -> None:
+    """Log an export that speaks as a model of the training, unless none is asked for."""
+    keep = read_settings(TrackingConfig, tracking, "tracking").log_model
+    if keep != NO_MODEL and is_speaking(export):
+        tags = training.tags() if training else {}
+        run.log_model(ModelEntry(EXPORT, EXPORT, export_digest(export), export, keep, tags=tags))
 
 
 def identify_source(path: Path, inside: Mapping[str, Any] | None, follows_training: bool) -> Identity:

@@ -18,6 +18,7 @@ from pipeline.evaluation.listening import control_speech, random_speech, write_c
 from pipeline.evaluation.loss_breakdown import loss_breakdown
 from pipeline.evaluation.losses import losses
 from pipeline.evaluation.minimal_pairs import minimal_pairs
+from pipeline.evaluation.note import evaluation_note
 from pipeline.evaluation.prediction_ahead import prediction_ahead
 from pipeline.evaluation.scoring import score_documents
 from pipeline.evaluation.sound import sound
@@ -29,6 +30,7 @@ from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.preparation.origins import read_origins
 from pipeline.provenance.digests import digest_of
+from pipeline.provenance.exports import export_digest
 from pipeline.provenance.identity import (
     IDENTITY,
     Identity,
@@ -43,6 +45,7 @@ from pipeline.provenance.training import CONFIGURATION, latest_training
 from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
+from pipeline.tracking.notes import SOUND
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +92,14 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
     )
     with child_run(values, folders, "evaluate", training) as run:
         run.log_parameters({"evaluate": values["evaluate"]})
-        run.log_metrics(metrics)
+        tested_on = f"{values['data']['kind']} test", data.digest
+        run.log_dataset(*tested_on, str(prepared), context="evaluation")
+        run.log_evaluation(metrics, export_digest(export), tested_on)
         # Of several evaluations none is the training's own, and figures on other data are not either.
         if not is_multirun() and training is not None and data.digest == training.data:
             run.mirror_to_parent(metrics)
+            clips = sorted(path.name for path in (folder / "audio").glob("*.wav"))
+            run.describe(SOUND, evaluation_note(metrics, clips, run.link))
         # The whole evaluation, so that models can be compared from wherever their runs are seen.
         run.log_artifacts(folder / "audio", "audio")
         for name in (*findings.files, *OWN_FILES):

@@ -1,6 +1,6 @@
 """Which tracked run a stage belongs to: a training opens one, the other stages open children of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,15 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from pipeline.configuration.command_line import swept_overrides
+from pipeline.configuration.command_line import own_overrides, swept_overrides
 from pipeline.configuration.composed import REPOSITORY, Folders, is_multirun
+from pipeline.configuration.overridden import overridden, shaping
 from pipeline.configuration.settings import read_settings
 from pipeline.plumbing.rank import rank_of_this_process
 from pipeline.provenance.identity import TrainingIdentity
 from pipeline.provenance.training import run_of
 from pipeline.tracking.config import TrackingConfig
+from pipeline.tracking.names import job_title, run_title
 from pipeline.tracking.run import FAILURE_NOTE, TrackedRun
 from pipeline.tracking.start import start_run
 from pipeline.tracking.sweep import sweep_parent
@@ -30,13 +32,30 @@ def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run
         resume_run_id: the run of the interrupted training that this one goes on with.
     """
     config = read_settings(TrackingConfig, values["tracking"], "tracking")
-    hydra = HydraConfig.get()
-    parent = None
-    if hydra.mode == RunMode.MULTIRUN and rank_of_this_process() == 0:
-        sweep_folder = Path(hydra.sweep.dir)
-        parent = sweep_parent(config, REPOSITORY, sweep_folder, f"sweep {sweep_folder.parent.name} {sweep_folder.name}")
-        name = swept_overrides(hydra) or name
-    return start_run(config, REPOSITORY, outputs, name, "train", parent, resume_run_id=resume_run_id)
+    if rank_of_this_process() != 0:
+        return start_run(config, REPOSITORY, outputs, name, "train")
+    hydra, parent = HydraConfig.get(), None
+    if hydra.mode == RunMode.MULTIRUN:
+        own, sweep_folder = own_overrides(hydra), Path(hydra.sweep.dir)
+        parent = sweep_parent(config, REPOSITORY, sweep_folder, sweep_title(own, sweep_folder))
+        overrides = shaping(own)
+        title = job_title(overrides, name)
+    else:
+        overrides = overridden(values)
+        title = run_title(overrides, name)
+    tags = {"overrides": " ".join(overrides)} if overrides else {}
+    return start_run(config, REPOSITORY, outputs, title, "train", parent, tags, resume_run_id=resume_run_id)
+
+
+def sweep_title(overrides: Sequence[str], folder: Path) -> str:
+    """The name of a sweep's run: what its jobs differ in, and when it began.
+
+    Args:
+        overrides: of one of its jobs.
+        folder: of the sweep, which is named after the time.
+    """
+    keys = (override.partition("=")[0].rpartition(".")[2] for override in overrides)
+    return f"sweep {' '.join(keys)} · {folder.parent.name} {folder.name}"
 
 
 def failed_training_run(values: Mapping[str, Any], outputs: Path, error: Exception) -> None:

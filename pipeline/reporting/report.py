@@ -20,6 +20,7 @@ from pipeline.reporting.data import ReportPaths, collect
 from pipeline.reporting.page import write_report
 from pipeline.reporting.sections.headline import report_verdict
 from pipeline.tracking.lineage import environment, source_tags
+from pipeline.tracking.notes import VERDICT
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,10 @@ def report(values: Mapping[str, Any], folders: Folders) -> None:
     log.info("%s: %s Open %s in a browser.", verdict.stamp, verdict.judgements[0].sentence, page.resolve().as_uri())
     with child_run(values, folders, "report", training) as run:
         run.log_artifacts(page.parent, "report")
+        sentences = " ".join(judgement.sentence for judgement in verdict.judgements)
+        # First, for MLflow folds what follows.
+        link = f"[The report, with players]({run.link(f'report/{page.name}')})"
+        run.describe(VERDICT, f"**{verdict.stamp}.** {link}. {sentences}")
 
 
 def find_data(paths: Mapping[str, str], evaluation: Identity | None) -> Path:

@@ -7,12 +7,15 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException, RestException
 
 from pipeline.tracking.journal import Record
+from pipeline.tracking.limits import TAG_LENGTH, shortened
+from pipeline.tracking.model_entry import ModelEntry
+from pipeline.tracking.models import METRICS_AT_ONCE, log_model, log_model_metrics
+from pipeline.tracking.notes import NOTE_TAG, with_section
 from pipeline.tracking.store import Store
 from pipeline.tracking.sweep_summary import update_sweep
 
 # What MLflow's own answer means that asking again will not change.
 FINAL_ERRORS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST")
-METRICS_AT_ONCE = 1000
 
 
 class RejectedError(Exception):
@@ -65,6 +68,12 @@ def _request(store: Store, records: Sequence[Record]) -> None:
             _send_artifact(store, record)
         case "dataset":
             client.log_inputs(record.run_id, [_dataset(record)])
+        case "model":
+            log_model(store, record.run_id, ModelEntry.from_values(record.values), record.time)
+        case "evaluation":
+            _send_evaluation(store, record)
+        case "note":
+            _write_section(store, record)
         case "status":
             client.set_terminated(record.run_id, record.values["status"], end_time=record.time)
         case "sweep":
@@ -97,6 +106,19 @@ def _send_artifact(store: Store, record: Record) -> None:
         raise RejectedError(f"{path} is no longer there")
     send = store.client.log_artifacts if path.is_dir() else store.client.log_artifact
     send(record.run_id, str(path), record.values["folder"])
+
+
+def _send_evaluation(store: Store, record: Record) -> None:
+    name, digest = record.values["dataset"]
+    log_model_metrics(
+        store, record.run_id, record.values["digest"], record.values["metrics"], (name, digest), record.time
+    )
+
+
+def _write_section(store: Store, record: Record) -> None:
+    note = store.client.get_run(record.run_id).data.tags.get(NOTE_TAG, "")
+    note = with_section(note, record.values["title"], record.values["text"])
+    store.client.set_tag(record.run_id, NOTE_TAG, shortened(note, TAG_LENGTH))
 
 
 def _dataset(record: Record) -> DatasetInput:

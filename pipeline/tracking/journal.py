@@ -23,7 +23,8 @@ class Record:
 
     Attributes:
         run_id: the run it belongs to.
-        kind: `metrics`, `parameters`, `tags`, `artifact`, `dataset`, `status` or `sweep`.
+        kind: `metrics`, `parameters`, `tags`, `artifact`, `dataset`, `model`, `evaluation`, `note`, `status` or
+            `sweep`.
         time: when it happened, in milliseconds since the epoch.
         values: what is told.
         step: the training step of metrics.

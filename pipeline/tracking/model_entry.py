@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.tracking.config import REFERENCE
+from pipeline.tracking.names import SEPARATOR
 
 EXPORT, CHECKPOINT = "export", "checkpoint"
 # What MLflow allows in no model's name.
@@ -19,7 +20,7 @@ class ModelEntry:
 
     Attributes:
         kind: `export` or `checkpoint`.
-        name: what follows the run's name in the model's own.
+        name: of the model among those of its run, as in `step 900`.
         digest: what tells it from others: telling the store twice makes one model.
         path: where it lies; None: it is no longer kept.
         keep: what the store keeps of an export: `copy` or `reference`.
@@ -51,5 +52,5 @@ class ModelEntry:
 
 
 def model_name(run_name: str, name: str) -> str:
-    """The name of a model in the store: its run's, whose beginning tells it from others, and its own."""
-    return _FORBIDDEN.sub("_", f"{run_name} · {name}")[:250]
+    """The name of a model in the store: its own, then the beginning of its run's."""
+    return _FORBIDDEN.sub("_", f"{name} {run_name.partition(SEPARATOR)[0]}")

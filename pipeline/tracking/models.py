@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -18,30 +17,39 @@ from pipeline.tracking.limits import DIGEST_LENGTH, valid_tags
 from pipeline.tracking.model_entry import EXPORT, ModelEntry, model_name
 from pipeline.tracking.store import Store
 
+# More MLflow takes in no request.
+METRICS_AT_ONCE = 1000
 DIGEST_TAG = "melisma.digest"
 KEPT_TAG = "melisma.kept"
 PATH_TAG = "melisma.path"
 SIZE_TAG = "melisma.bytes"
 
 
-def log_model(store: Store, run_id: str, entry: ModelEntry) -> LoggedModel:
-    """Tell the store of a model that a run has made; one that it knows by its digest stays one."""
+def log_model(store: Store, run_id: str, entry: ModelEntry, time_ms: int) -> LoggedModel:
+    """Tell the store of a model that a run has made; one that it knows by its digest stays one.
+
+    Args:
+        store: which is told.
+        run_id: of the run.
+        entry: the model.
+        time_ms: when it was made, in milliseconds since the epoch.
+    """
     run = store.client.get_run(run_id)
     model = find_model(store, run.info.experiment_id, entry.digest)
     if model is None:
-        tags = {**entry.tags, DIGEST_TAG: entry.digest, "melisma.step": str(entry.step)}
+        tags = {**entry.tags, DIGEST_TAG: entry.digest}
         model = store.client.create_logged_model(
             run.info.experiment_id,
             name=model_name(run.info.run_name, entry.name),
             source_run_id=run_id,
             tags=valid_tags(tags),
-            params={"kind": entry.kind, "step": str(entry.step)},
+            params={"step": str(entry.step)} if entry.step else {},
             model_type=entry.kind,
         )
         store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, entry.step)])
     _file(store, model, entry)
     if entry.metrics:
-        log_model_metrics(store, run_id, entry.digest, entry.metrics, entry.dataset, _now(), entry.step)
+        log_model_metrics(store, run_id, entry.digest, entry.metrics, entry.dataset, time_ms, entry.step)
     return store.client.finalize_logged_model(model.model_id, "READY")
 
 
@@ -70,7 +78,8 @@ def log_model_metrics(
         Metric(key, value, time_ms, step, model_id, name, data_digest and data_digest[:DIGEST_LENGTH])
         for key, value in metrics.items()
     ]
-    store.client.log_batch(run_id, metrics=logged, synchronous=True)
+    for start in range(0, len(logged), METRICS_AT_ONCE):
+        store.client.log_batch(run_id, metrics=logged[start : start + METRICS_AT_ONCE], synchronous=True)
 
 
 def keep_files(store: Store, model: LoggedModel, export: Path) -> None:
@@ -95,6 +104,7 @@ def _file(store: Store, model: LoggedModel, entry: ModelEntry) -> None:
         return
     store.client.set_logged_model_tags(model.model_id, {PATH_TAG: str(entry.path)})
     if entry.kind != EXPORT or not is_speaking(entry.path):
+        store.client.set_logged_model_tags(model.model_id, {KEPT_TAG: "elsewhere"})
         return
     if entry.keep == COPY:
         keep_files(store, model, entry.path)
@@ -115,7 +125,3 @@ def _local(location: str) -> Path | None:
     """The folder of this machine that a model's files lie in; None where a server or a cloud keeps them."""
     parsed = urlparse(location)
     return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -11,8 +11,10 @@ from pipeline.tracking.config import TrackingConfig, anchor
 from pipeline.tracking.journal import Journal, owner
 from pipeline.tracking.limits import valid_tags
 from pipeline.tracking.lineage import lineage_tags
+from pipeline.tracking.names import SEPARATOR, child_title, numbered
+from pipeline.tracking.repeating import Repeating
 from pipeline.tracking.run import RecordedRun
-from pipeline.tracking.store import PARENT_TAG, STAGE_TAG, Store, asking, connect
+from pipeline.tracking.store import HEARTBEAT, PARENT_TAG, STAGE_TAG, Store, asking, connect, sign_of_life
 from pipeline.tracking.sweep_summary import is_sweep
 from pipeline.tracking.system_metrics import SystemMetrics
 from pipeline.tracking.writer import BackgroundWriter
@@ -27,7 +29,8 @@ TRAINING = "train"
 class RunRequest:
     """The run a stage asks for: its name, its stage, the runs it belongs to or goes on with, and further tags.
 
-    Where the store does not know `parent_run_id`, a training with the tags `parent_tags` takes its place.
+    A name that the user gave (`is_named`) stays as it is. Where the store does not know `parent_run_id`, a training
+    with the tags `parent_tags` takes its place.
     """
 
     name: str
@@ -36,6 +39,7 @@ class RunRequest:
     resume_run_id: str | None
     tags: Mapping[str, str]
     parent_tags: Mapping[str, str] = field(default_factory=dict)
+    is_named: bool = False
 
 
 def open_run(config: TrackingConfig, repository_root: Path, outputs: Path, request: RunRequest) -> RecordedRun:
@@ -46,7 +50,6 @@ def open_run(config: TrackingConfig, repository_root: Path, outputs: Path, reque
     """
     store, experiment = connect(config, repository_root)
     with asking(store.uri):
-        store.close_stale_runs(experiment.experiment_id)
         parent = _parent(store, experiment.experiment_id, request)
         run = _known(store, request.resume_run_id, "a new run begins")
         if run is None:
@@ -56,7 +59,7 @@ def open_run(config: TrackingConfig, repository_root: Path, outputs: Path, reque
                 tags[PARENT_TAG] = parent.info.run_id
             # MLflow nests a child only within the experiment of its parent.
             experiment_id = (parent.info if parent else experiment).experiment_id
-            run = store.create_run(experiment_id, request.name, valid_tags(tags))
+            run = store.create_run(experiment_id, _name(store, experiment_id, request, parent), valid_tags(tags))
         else:
             store.resume_run(run.info.run_id)
     return _record(config, store, run, parent, journal_folder(outputs, repository_root))
@@ -73,11 +76,11 @@ def journal_folder(outputs: Path, repository_root: Path) -> Path:
 def _record(config: TrackingConfig, store: Store, run: Run, parent: Run | None, folder: Path) -> RecordedRun:
     run_id = run.info.run_id
     writer = BackgroundWriter(_open_journal(folder, store.name, run_id), store)
-    monitors: list[SystemMetrics] = []
+    beside: list[SystemMetrics | Repeating] = []
 
     def close() -> None:
-        for monitor in monitors:
-            monitor.stop()
+        for work in beside:
+            work.stop()
         writer.close()
 
     recorded = RecordedRun(
@@ -86,10 +89,23 @@ def _record(config: TrackingConfig, store: Store, run: Run, parent: Run | None, 
         close,
         parent_run_id=parent.info.run_id if parent else None,
         sweep=parent is not None and is_sweep(parent),
+        experiment_id=run.info.experiment_id,
     )
+    beside.append(Repeating("sign of life", HEARTBEAT, lambda: recorded.set_tags(sign_of_life())))
     if config.system_metrics:
-        monitors.append(SystemMetrics(recorded.log_metrics, run.info.start_time / 1000))
+        beside.append(SystemMetrics(recorded.log_metrics, run.info.start_time / 1000))
     return recorded
+
+
+def _name(store: Store, experiment_id: str, request: RunRequest, parent: Run | None) -> str:
+    """A name by whose beginning the run is told from others of the experiment."""
+    if request.is_named:
+        return request.name
+    if parent is None:
+        beginning = request.name.partition(SEPARATOR)[0]
+        return numbered(request.name, store.names(experiment_id, beginning))
+    # The jobs of a sweep are told apart by what they override.
+    return request.name if is_sweep(parent) else child_title(request.name, parent.info.run_name)
 
 
 def _parent(store: Store, experiment_id: str, request: RunRequest) -> Run | None:

@@ -1,6 +1,7 @@
 """The registry of models: its alias `champion` leads to the model that nothing was shown to be better than."""
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,8 @@ def _log(store: Store, experiment_id: str, export: Path) -> LoggedModel | None:
     run = store.newest(experiment_id, TRAINING, tags)
     if run is None:
         return None
-    return log_model(store, run.info.run_id, ModelEntry(EXPORT, EXPORT, export_digest(export), export, tags=tags))
+    entry = ModelEntry(EXPORT, EXPORT, export_digest(export), export, tags=tags)
+    return log_model(store, run.info.run_id, entry, int(time.time() * 1000))
 
 
 def _register(store: Store, name: str, model: LoggedModel, tags: Mapping[str, str]) -> Champion:

@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
+from urllib.parse import quote
 
 from pipeline.plumbing.redaction import redacted_values
 from pipeline.tracking.journal import Record
 from pipeline.tracking.limits import DIGEST_LENGTH, flatten, valid_key, valid_tags
+from pipeline.tracking.model_entry import ModelEntry
 
 log = logging.getLogger(__name__)
 
 OBJECTIVE = "sweep/objective"
+# Records that lead to files.
+OF_FILES = ("artifact", "model")
 # How the note begins that a failed run adds to the error which it failed with.
 FAILURE_NOTE = "Tracked as run"
 
@@ -58,6 +62,18 @@ class TrackedRun(Protocol):
     def log_objective(self, value: float) -> None:
         """Log the value that a sweep compares its jobs by; the smallest is the best."""
 
+    def log_model(self, entry: ModelEntry) -> None:
+        """Log a model, as one that the training has made."""
+
+    def log_evaluation(self, metrics: Mapping[str, float], digest: str, dataset: tuple[str, str]) -> None:
+        """Log numbers of a model, told by its digest, on data, told by name and digest."""
+
+    def describe(self, title: str, text: str) -> None:
+        """Write a section of the training's description, in Markdown; one of this title is replaced."""
+
+    def link(self, file: str) -> str:
+        """Where MLflow's pages show a file of this run, relative to themselves; "" without tracking."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -100,6 +116,19 @@ class NullRun:
     def log_objective(self, value: float) -> None:
         """Do nothing."""
 
+    def log_model(self, entry: ModelEntry) -> None:
+        """Do nothing."""
+
+    def log_evaluation(self, metrics: Mapping[str, float], digest: str, dataset: tuple[str, str]) -> None:
+        """Do nothing."""
+
+    def describe(self, title: str, text: str) -> None:
+        """Do nothing."""
+
+    def link(self, file: str) -> str:
+        """Return "": there is no run."""
+        return ""
+
     def __enter__(self) -> Self:
         return self
 
@@ -118,6 +147,7 @@ class RecordedRun:
         close: called after the last record.
         parent_run_id: the run that headline metrics are mirrored to.
         sweep: whether the parent sums up a sweep.
+        experiment_id: of its experiment, for links.
     """
 
     def __init__(
@@ -127,8 +157,10 @@ class RecordedRun:
         close: Callable[[], object],
         parent_run_id: str | None = None,
         sweep: bool = False,
+        experiment_id: str = "",
     ) -> None:
         self._reference = dict(reference)
+        self._experiment_id = experiment_id
         self._submit = submit
         self._close = close
         self.parent_run_id = parent_run_id
@@ -181,6 +213,27 @@ class RecordedRun:
         if self._sweep:
             self.log_metrics({OBJECTIVE: value})
 
+    def log_model(self, entry: ModelEntry) -> None:
+        """Log a model, as one that the training has made."""
+        self._record("model", entry.to_values(), run_id=self._training)
+
+    def log_evaluation(self, metrics: Mapping[str, float], digest: str, dataset: tuple[str, str]) -> None:
+        """Log numbers of a model on data."""
+        self._record("evaluation", {"metrics": self._numbers(metrics), "digest": digest, "dataset": dataset})
+
+    def describe(self, title: str, text: str) -> None:
+        """Write a section of the training's description."""
+        self._record("note", {"title": title, "text": text}, run_id=self._training)
+
+    def link(self, file: str) -> str:
+        """Where MLflow's pages show a file of this run, relative to themselves."""
+        return f"#/experiments/{self._experiment_id}/runs/{self.run_id}/artifacts/{quote(file, safe='')}"
+
+    @property
+    def _training(self) -> str:
+        """The run of the training: this one, or the one that this stage belongs to."""
+        return self.run_id if self.parent_run_id is None or self._sweep else self.parent_run_id
+
     def __enter__(self) -> Self:
         return self
 
@@ -202,7 +255,7 @@ class RecordedRun:
     def _record(self, kind: str, values: Mapping[str, Any], step: int | None = None, run_id: str | None = None) -> None:
         """Submit a record; this is the border where secrets are taken out. A path has to stay as it is to be found."""
         if values or kind == "sweep":
-            shown = values if kind == "artifact" else redacted_values(values)
+            shown = values if kind in OF_FILES else redacted_values(values)
             self._submit(Record(run_id or self.run_id, kind, int(time.time() * 1000), shown, step or 0))
 
     def _numbers(self, metrics: Mapping[str, float]) -> dict[str, float]:

@@ -30,7 +30,8 @@ def start_run(
         config: where runs are recorded.
         repository_root: where a relative store lies, and whose commit is recorded.
         outputs: the folder that keeps records while the store is away, in `tracking_journal.jsonl`.
-        name: the run's name; tracking.run_name takes its place, except for children.
+        name: the run's name, to which a number or its parent's is added to tell it from others; tracking.run_name
+            takes its place, except for children.
         stage: the stage, as in `train`.
         parent_run_id: the run this one belongs to. One that the store does not know is left out, with a warning: DVC's
             run cache may bring back an id from another store.
@@ -52,12 +53,14 @@ def start_run(
         )
     from pipeline.tracking.opening import RunRequest, open_run
 
-    own_name = config.run_name if config.run_name and parent_run_id is None else name
+    own_name = config.run_name if parent_run_id is None else None
     return open_run(
         config,
         repository_root,
         outputs,
-        RunRequest(own_name, stage, parent_run_id, resume_run_id, tags or {}, parent_tags or {}),
+        RunRequest(
+            own_name or name, stage, parent_run_id, resume_run_id, tags or {}, parent_tags or {}, own_name is not None
+        ),
     )
 
 

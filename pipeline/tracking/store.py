@@ -1,6 +1,7 @@
 """The MLflow store: reached or refused at once, and asked through explicit run ids only."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,11 @@ PARENT_TAG = "mlflow.parentRunId"
 PROCESS_TAG = "melisma.process"
 HOST_TAG = "melisma.host"
 STAGE_TAG = "melisma.stage"
+ALIVE_TAG = "melisma.alive"
+FAILURE_TAG = "failure"
+# Seconds between signs of life, and without any of them until a run counts as dead.
+HEARTBEAT = 60.0
+SILENCE = 900.0
 
 
 class StoreUnavailableError(ConnectionError):
@@ -68,6 +74,13 @@ class Store:
         )
         return found[0] if found else None
 
+    def names(self, experiment_id: str, beginning: str) -> list[str]:
+        """The names of the newest thousand runs of an experiment that begin so."""
+        # % and _ stand for anything in a LIKE, which so finds too many rather than too few.
+        pattern = beginning.replace("'", "_")
+        found = self.client.search_runs([experiment_id], f"attributes.run_name LIKE '{pattern}%'", max_results=1000)
+        return [str(run.info.run_name) for run in found]
+
     def experiment(self, name: str, location: str | None) -> Experiment:
         """The experiment of this name, made when there is none.
 
@@ -93,13 +106,14 @@ class Store:
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> Run:
         """Begin a run that carries the tags by which it is closed, should this process die."""
         process = Process.current()
-        tags = {**tags, HOST_TAG: process.host, PROCESS_TAG: str(process)}
+        tags = {**tags, HOST_TAG: process.host, PROCESS_TAG: str(process), **sign_of_life()}
         return self.client.create_run(experiment_id, run_name=redacted(name), tags=tags)
 
     def resume_run(self, run_id: str) -> None:
         """Take over a run that was interrupted."""
         self.touch(run_id)
-        self.client.set_tag(run_id, PROCESS_TAG, str(Process.current()))
+        for key, value in {PROCESS_TAG: str(Process.current()), **sign_of_life()}.items():
+            self.client.set_tag(run_id, key, value)
         self.client.update_run(run_id, status="RUNNING")
 
     def touch(self, run_id: str) -> None:
@@ -107,20 +121,40 @@ class Store:
         self.client.set_tag(run_id, HOST_TAG, Process.current().host)
 
     def close_stale_runs(self, experiment_id: str) -> list[str]:
-        """Mark runs KILLED that say RUNNING although their process, on this machine, is gone; return their ids."""
-        condition = f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{Process.current().host}'"
+        """Mark runs KILLED that say RUNNING although their process is gone; return their ids.
+
+        Of another machine's process nobody here knows, but it gives a sign of life every minute.
+        """
         closed = []
-        for run in self.client.search_runs([experiment_id], condition):
-            process = Process.parse(run.data.tags.get(PROCESS_TAG, ""))
-            if process is not None and process.gone:
+        for run in self.client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
+            if (reason := _why_gone(run)) is not None:
+                self.client.set_tag(run.info.run_id, FAILURE_TAG, reason)
                 self.client.set_terminated(run.info.run_id, "KILLED")
                 closed.append(run.info.run_id)
-                log.info("Run %s was left behind by a process that is gone: marked KILLED.", run.info.run_name)
+                log.info("Run %s was left behind: %s. It is marked KILLED.", run.info.run_name, reason)
         return closed
 
 
+def sign_of_life() -> dict[str, str]:
+    """The tag that says when a run's process was last heard of."""
+    return {ALIVE_TAG: f"{time.time():.0f}"}
+
+
+def _why_gone(run: Run) -> str | None:
+    """Why the process of a run is taken to have ended; None as long as it may be at work."""
+    process = Process.parse(run.data.tags.get(PROCESS_TAG, ""))
+    if process is None:
+        return None
+    if process.gone:
+        return f"process {process.pid} of {process.host} is gone: killed, or the machine went down"
+    silence = time.time() - float(run.data.tags.get(ALIVE_TAG, "inf"))
+    if process.host != Process.current().host and silence > SILENCE:
+        return f"nothing was heard of process {process.pid} of {process.host} for {silence / 60:.0f} minutes"
+    return None
+
+
 def connect(config: TrackingConfig, repository_root: Path) -> tuple[Store, Experiment]:
-    """Reach the store and find, or make, the experiment.
+    """Reach the store and find, or make, the experiment; runs in it that died are closed.
 
     Raises:
         StoreUnavailableError: within about ten seconds, when the store cannot be reached or written to.
@@ -129,7 +163,9 @@ def connect(config: TrackingConfig, repository_root: Path) -> tuple[Store, Exper
     with asking(uri):
         check_reachable(uri)
         store = Store(uri)
-        return store, store.experiment(config.experiment, artifact_location(uri, repository_root))
+        experiment = store.experiment(config.experiment, artifact_location(uri, repository_root))
+        store.close_stale_runs(experiment.experiment_id)
+        return store, experiment
 
 
 @contextmanager

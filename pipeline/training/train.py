@@ -5,7 +5,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,10 @@ from lightning_modules.parallel.checkpoint_loading import load_weights, read_des
 from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer, compiles, model_device, n_ranks
-from pipeline.configuration.command_line import next_command, preparing_command
+from pipeline.configuration.command_line import command, next_command, preparing_command
 from pipeline.configuration.composed import Folders, is_multirun
 from pipeline.configuration.model import read_model
+from pipeline.configuration.overridden import BUNDLES, SHAPING
 from pipeline.configuration.settings import read_settings
 from pipeline.configuration.strategy import read_strategy
 from pipeline.planning.admission import memory_of_a_rank, refuse_what_cannot_fit
@@ -36,6 +37,7 @@ from pipeline.planning.composed import read_training
 from pipeline.planning.settings import Layout
 from pipeline.plumbing.files import atomic_folder, atomic_write, link_or_copy, read_json, sweep, write_metrics
 from pipeline.plumbing.lock import exclusive
+from pipeline.plumbing.rank import Node
 from pipeline.plumbing.stage_runs import training_run
 from pipeline.preparation.prepare import prepare_combination
 from pipeline.provenance.prepared_data import (
@@ -46,7 +48,11 @@ from pipeline.provenance.prepared_data import (
 )
 from pipeline.provenance.training import CHECKPOINT, begin_outputs, finish_outputs, identify_training
 from pipeline.tokens.shards import TokenDataset
+from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger, last_values, write_history_tables
+from pipeline.tracking.model_entry import CHECKPOINT as MODEL_OF_STEP
+from pipeline.tracking.model_entry import ModelEntry
+from pipeline.tracking.notes import TRAINING
 from pipeline.tracking.run import TrackedRun
 from pipeline.training.identity import training_identity
 from pipeline.training.interrupted import LOCK
@@ -57,6 +63,8 @@ log = logging.getLogger(__name__)
 
 # What experiments are compared by.
 HEADLINE = ("train/loss", "val/loss")
+# Steps that the store lists by their validation loss.
+RANKED = 5
 
 
 def train(values: Mapping[str, Any], folders: Folders) -> float:
@@ -97,7 +105,10 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
         point = settle_point(resume, outputs, ranks, held)
         if point is None and trainer_config.start_from is not None:
             begin_with(model, Path(trainer_config.start_from))
-        with training_run(values, outputs, run_name(values), point.run_id if point else None) as run:
+        with (
+            training_run(values, outputs, run_name(values), point.run_id if point else None) as run,
+            node_metrics(ranks, run, values["tracking"]),
+        ):
             if ranks.is_first:
                 begin(resume, point, run, trainer, outputs)
             run.log_parameters(dict(values) | {"n_parameters": sum(p.numel() for p in model.parameters())})
@@ -110,10 +121,28 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
                 return math.nan
             begin_outputs(outputs / "train")
             best = write_outputs(outputs / "train", resume, run, trainer)
+            log_checkpoints(
+                run,
+                trainer,
+                outputs / "train" / CHECKPOINT,
+                (f"{values['data']['kind']} validation", data_identity.digest),
+            )
             finish_outputs(outputs / "train", values, identity, run)
+            run.describe(TRAINING, training_note(best, best_step(trainer), trainer.max_steps))
             resume.remove()
             say_result(outputs, best, train_tokens, run)
             return best
+
+
+def node_metrics(ranks: Ranks, run: TrackedRun, tracking: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Have the other machines of the training watched, if there are any and system metrics are recorded."""
+    config, node = read_settings(TrackingConfig, tracking, "tracking"), Node.of_this_process()
+    if config.kind == "none" or not config.system_metrics or node.n_nodes == 1:
+        return nullcontext()
+    # MLflow, whose monitors it takes, is loaded only when it is used.
+    from pipeline.tracking.node_metrics import other_nodes_metrics
+
+    return other_nodes_metrics(ranks.store, node, ranks.rank, run)
 
 
 def say_result(outputs: Path, loss: float, tokens: TokenDataset, run: TrackedRun) -> None:
@@ -128,6 +157,12 @@ def say_result(outputs: Path, loss: float, tokens: TokenDataset, run: TrackedRun
         f"Run: {run.run_id}. " if run.run_id else "",
         next_command("convert_checkpoint", outputs),
     )
+
+
+def training_note(loss: float, step: int, n_steps: int) -> str:
+    """What the training adds to the description of its run: how it ended, and the command that repeats it."""
+    again = command("train", (*SHAPING, *BUNDLES))
+    return f"Best validation loss **{loss:.3f}** nats a token, at step {step} of {n_steps}.\n\n    {again}"
 
 
 def say_reach(windows: PackedDocuments) -> None:
@@ -260,6 +295,26 @@ def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun, trainer: 
         run.log_artifact(table)
     run.log_artifact(folder / "metrics.json")
     return best
+
+
+def log_checkpoints(run: TrackedRun, trainer: L.Trainer, kept: Path, dataset: tuple[str, str]) -> None:
+    """Rank the validated steps by their loss, as models of the run; only the best one's checkpoint is kept."""
+    assert isinstance(trainer.logger, HistoryLogger)
+    # Rows count steps from 0.
+    losses = {int(row["step"]) + 1: row["val/loss"] for row in trainer.logger.rows if "val/loss" in row}
+    best = best_step(trainer)
+    for rank, step in enumerate(sorted(losses, key=lambda step: (step != best, losses[step]))[:RANKED], start=1):
+        entry = ModelEntry(
+            MODEL_OF_STEP,
+            f"step {step}",
+            f"{run.run_id} {step}",
+            kept if step == best else None,
+            step=step,
+            tags={"rank": str(rank)},
+            metrics={"val/loss": losses[step]},
+            dataset=dataset,
+        )
+        run.log_model(entry)
 
 
 def best_step(trainer: L.Trainer) -> int:

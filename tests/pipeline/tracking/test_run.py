@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pipeline.tracking import NullRun, TrackedRun, TrackingConfig, start_run
-from pipeline.tracking.store import HOST_TAG, PROCESS_TAG, StoreUnavailableError
+from pipeline.tracking.store import ALIVE_TAG, HOST_TAG, PROCESS_TAG, StoreUnavailableError
 from pipeline.tracking.system_metrics import SystemMetrics
 
 
@@ -144,6 +144,25 @@ def test_runs_left_behind_are_closed(start, client):
         states = [client.get_run(run_id).info.status for run_id in (alive.run_id, gone.info.run_id)]
         assert states == ["RUNNING", "KILLED"]
         assert client.get_run(elsewhere.info.run_id).info.status == "RUNNING"
+        assert (
+            client.get_run(gone.info.run_id).data.tags["failure"].startswith(f"process {child.pid} of {host} is gone")
+        )
+
+
+def test_a_run_of_another_machine_is_closed_after_a_long_silence(start, client):
+    with start() as alive:
+        experiment = client.get_run(alive.run_id).info.experiment_id
+        assert time.time() - float(client.get_run(alive.run_id).data.tags[ALIVE_TAG]) < 60
+        of = {HOST_TAG: "else", PROCESS_TAG: "else 1 1.0"}
+        silent, heard = (
+            client.create_run(experiment, tags={**of, ALIVE_TAG: str(time.time() - silence)}).info.run_id
+            for silence in (1000, 100)
+        )
+        with start():
+            pass
+        states = [client.get_run(run_id).info.status for run_id in (alive.run_id, silent, heard)]
+        assert states == ["RUNNING", "KILLED", "RUNNING"]
+        assert "for 17 minutes" in client.get_run(silent).data.tags["failure"]
 
 
 def test_a_refused_record_takes_nothing_else_with_it(start, client, root, caplog):
@@ -176,7 +195,7 @@ def test_the_configured_name_is_for_the_training_only(root, client):
     with start_run(config, root, root / "outputs", "evaluation", "evaluate", parent_run_id=parent.run_id) as child:
         pass
     assert client.get_run(parent.run_id).info.run_name == "mine"
-    assert client.get_run(child.run_id).info.run_name == "evaluation"
+    assert client.get_run(child.run_id).info.run_name == "evaluation mine"
 
 
 def test_a_deleted_experiment_is_named(start, client):

@@ -1,0 +1,42 @@
+"""What an evaluation adds to the description of its training's run: the headline figures, and where to listen."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+# Figures and how they are written.
+FIGURES = (
+    ("eval/loss", "Test loss", "{:.3f}", " nats a token"),
+    ("audio/fd", "Fréchet distance", "{:.0f}", ""),
+    ("audio/flatness", "spectral flatness", "{:.3f}", ""),
+)
+# Clips of a kind that are linked; the rest lie beside them.
+N_LINKED = 4
+
+
+def evaluation_note(metrics: Mapping[str, float], clips: Sequence[str], link: Callable[[str], str]) -> str:
+    """The section in Markdown.
+
+    Args:
+        metrics: the evaluation's, intervals among them where there are any.
+        clips: names of the WAV files, as in `continuation_03.wav`.
+        link: where MLflow's pages show a file of the run.
+    """
+    figures = [f"{label} {_figure(metrics, key, form)}{unit}" for key, label, form, unit in FIGURES if key in metrics]
+    kinds = dict.fromkeys(name.rpartition("_")[0] for name in clips)
+    lines = [
+        f"- {kind}: " + " ".join(_players([name for name in clips if name.rpartition("_")[0] == kind], link))
+        for kind in kinds
+    ]
+    return "\n".join([f"{'; '.join(figures)}.", "", *lines])
+
+
+def _figure(metrics: Mapping[str, float], key: str, form: str) -> str:
+    """A value in bold, with its interval where there is one."""
+    value = f"**{form.format(metrics[key])}**"
+    if f"{key}/low" not in metrics:
+        return value
+    low, high = (form.format(metrics[f"{key}/{end}"]) for end in ("low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _players(names: Sequence[str], link: Callable[[str], str]) -> list[str]:
+    return [f"[{name.removesuffix('.wav').rpartition('_')[2]}]({link(f'audio/{name}')})" for name in names[:N_LINKED]]
