@@ -14,7 +14,7 @@ from lightning_modules.model.block_scaled import matrix_of
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.kernels import few_rows
 from lightning_modules.model.kernels.few_rows import Norm
-from lightning_modules.model.kernels.latent_append import append_latent
+from lightning_modules.model.kernels.latent_append import Remembered, append_latent
 from lightning_modules.model.kernels.latent_attention import attend_latent
 from lightning_modules.model.kernels.rotate_queries import rotate_queries
 
@@ -35,19 +35,18 @@ class Place(NamedTuple):
     sin: Tensor
 
 
-class Projected(NamedTuple):
-    """What attention begins with: queries [N, H, nope] and, rotated, [N, H, P], and raw latents and keys [N, R + P]."""
+class Queries(NamedTuple):
+    """What attention begins with: queries [N, H, nope] and, rotated, [N, H, P]."""
 
     nope: Tensor
     rope: Tensor
-    latent: Tensor
 
 
 class Projections(Protocol):
     """The products before and behind attention over the latents."""
 
-    def project(self, hidden: Tensor, place: Place) -> Projected:
-        """Normalise `hidden` [N, D] and project it."""
+    def project(self, hidden: Tensor, place: Place, layer: int) -> Queries:
+        """Normalise `hidden` [N, D] and project it; the cache's `layer` holds the tokens afterwards."""
         ...
 
     def absorb(self, nope: Tensor) -> Tensor:
@@ -74,22 +73,10 @@ class GpuAttention:
 
     def __call__(self, hidden: Tensor, place: Place, layer: int) -> Tensor:
         """Map `hidden` [N, D] to [N, D], and store in the cache's `layer` what it is to hold of these tokens."""
-        attention, (cache, n_new, cos, sin) = self.attention, place
+        attention, cache, n_new = self.attention, place.cache, place.n_new
         way: Projections = self.few if hidden.shape[0] <= few_rows.FEW_ROWS else self.many
-        projected = way.project(hidden, place)
         scale = None if cache.latent_scale is None else cache.latent_scale[layer]
-        append_latent(
-            projected.latent.unflatten(0, (-1, n_new)),
-            attention.kv_a_layernorm.weight,
-            cos,
-            sin,
-            cache.latent[layer],
-            cache.rope_key[layer],
-            cache.lengths,
-            LATENT_NORM_EPS,
-            attention.interleaves,
-            scale,
-        )
+        projected = way.project(hidden, place, layer)
         context = attend_latent(
             way.absorb(projected.nope).unflatten(0, (-1, n_new)),
             projected.rope.unflatten(0, (-1, n_new)),
@@ -112,7 +99,7 @@ class FewRows:
         self.up = matrix_of(attention.kv_b_proj)
         self.output = matrix_of(attention.o_proj)
 
-    def project(self, hidden: Tensor, place: Place) -> Projected:
+    def project(self, hidden: Tensor, place: Place, layer: int) -> Queries:
         """See `Projections`."""
         attention = self.attention
         if attention.compresses_query:
@@ -123,10 +110,8 @@ class FewRows:
         else:
             x, latent = hidden, few_rows.multiply(hidden, self.latent, norm=self.norm)
             matrix, norm = matrix_of(attention.q_proj), self.norm
-        query = few_rows.project_queries(
-            x, matrix, norm, place.cos, place.sin, attention.interleaves, attention.nope_dim
-        )
-        return Projected(*query, latent)
+        of_tokens = remembered(attention, latent, place, layer)
+        return Queries(*few_rows.project_queries(x, matrix, norm, attention.nope_dim, of_tokens))
 
     def absorb(self, nope: Tensor) -> Tensor:
         """See `Projections`."""
@@ -145,11 +130,11 @@ class ManyRows:
         self.attention = attention
         self.norm = norm
 
-    def project(self, hidden: Tensor, place: Place) -> Projected:
+    def project(self, hidden: Tensor, place: Place, layer: int) -> Queries:
         """See `Projections`."""
         attention = self.attention
         hidden = self.norm(hidden)
-        latent = F.linear(hidden, attention.kv_a_proj_with_mqa.weight)
+        append_latent(remembered(attention, F.linear(hidden, attention.kv_a_proj_with_mqa.weight), place, layer))
         if attention.compresses_query:
             compressed = attention.q_a_layernorm(F.linear(hidden, attention.q_a_proj.weight))
             query = F.linear(compressed, attention.q_b_proj.weight)
@@ -157,7 +142,7 @@ class ManyRows:
             query = F.linear(hidden, attention.q_proj.weight)
         query = query.unflatten(1, (attention.n_heads, -1))
         rope = rotate_queries(query, place.cos, place.sin, attention.interleaves)
-        return Projected(query[..., : attention.nope_dim], rope, latent)
+        return Queries(query[..., : attention.nope_dim], rope)
 
     def absorb(self, nope: Tensor) -> Tensor:
         """See `Projections`."""
@@ -171,6 +156,23 @@ class ManyRows:
     def _up(self) -> Tensor:
         """W_UK above W_UV of every head [H, nope + value, R]."""
         return self.attention.kv_b_proj.weight.unflatten(0, (self.attention.n_heads, -1))
+
+
+def remembered(attention: LatentAttention, projected: Tensor, place: Place, layer: int) -> Remembered:
+    """Raw latents and keys `projected` [N, R + P], on their way into the cache's `layer`."""
+    cache, n_new, cos, sin = place
+    return Remembered(
+        projected.unflatten(0, (-1, n_new)),
+        attention.kv_a_layernorm.weight,
+        cos,
+        sin,
+        cache.latent[layer],
+        cache.rope_key[layer],
+        cache.lengths,
+        LATENT_NORM_EPS,
+        attention.interleaves,
+        None if cache.latent_scale is None else cache.latent_scale[layer],
+    )
 
 
 def _multiply_heads(rows: Tensor, matrices: Tensor) -> Tensor:

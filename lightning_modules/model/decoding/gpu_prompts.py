@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.model.attention import (
-    LATENT_NORM_EPS,
     LatentAttention,
     absorbing_is_cheaper,
     attend_within_borders,
@@ -23,7 +22,7 @@ from lightning_modules.model.attention import (
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Block, Decoder
 from lightning_modules.model.decoding import gpu_step
-from lightning_modules.model.decoding.gpu_attention import Place
+from lightning_modules.model.decoding.gpu_attention import Place, remembered
 from lightning_modules.model.decoding.gpu_network import choice_of, router_logits
 from lightning_modules.model.decoding.gpu_step import GpuStep
 from lightning_modules.model.decoding.prompts import one_a_row
@@ -130,19 +129,8 @@ class ExpandedAttention:
 
     def append(self, normalised: Tensor, place: Place, layer: int) -> None:
         """Store in the cache's `layer` what it is to hold of tokens."""
-        attention, (cache, n_new, cos, sin) = self.attention, place
-        append_latent(
-            F.linear(normalised, attention.kv_a_proj_with_mqa.weight).unflatten(0, (-1, n_new)),
-            attention.kv_a_layernorm.weight,
-            cos,
-            sin,
-            cache.latent[layer],
-            cache.rope_key[layer],
-            cache.lengths,
-            LATENT_NORM_EPS,
-            attention.interleaves,
-            None if cache.latent_scale is None else cache.latent_scale[layer],
-        )
+        projected = F.linear(normalised, self.attention.kv_a_proj_with_mqa.weight)
+        append_latent(remembered(self.attention, projected, place, layer))
 
     def add(self, normalised: Tensor, hidden: Tensor, place: Place, layer: int) -> None:
         """Add what tokens attend to to their `hidden` states [N, D]."""

@@ -16,7 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from lightning_modules.model.block_scaled import BLOCK as SCALED
-from lightning_modules.model.block_scaled import Matrix
+from lightning_modules.model.block_scaled import LARGEST_TILE, Matrix
+from lightning_modules.model.kernels.columns import add_products, load_columns, sum_columns, zeros
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
 from lightning_modules.model.kernels.expert_ranks import Choices
 from lightning_modules.model.kernels.few_rows import (
@@ -28,10 +29,12 @@ from lightning_modules.model.kernels.few_rows import (
     scale_of_row,
 )
 
-# Columns of a program, and the weights that a warp of it holds at once.
-GATE_COLUMNS = 8
-DOWN_COLUMNS = 4
-HELD = 2**12
+# Columns of a program.
+GATE_COLUMNS, DENSE_COLUMNS = 8, 4
+# Of the chosen experts' way down: numbers of a column that a thread multiplies, bytes of weights that it holds at once,
+# and how often it does. FP8 all fits on the GPU at once, before activations are there; wider types half and half.
+NUMBERS_OF_THREAD = 16
+FP8_HELD, HELD = (512, 1), (256, 2)
 
 
 class Experts(NamedTuple):
@@ -101,13 +104,11 @@ def project_down(activations: Tensor, residual: Tensor, experts: Experts, choice
     n_rows, n_columns = residual.shape
     n_chosen = 0 if choices is None else choices.indices.shape[1]
     output = residual.new_empty(n_rows, n_columns)
-    chunk, warps = chunks(experts.width if n_chosen else experts.n_shared * experts.width)
     down, routed = experts.down or experts.routed_down, experts.routed_down or experts.down
     assert down is not None
     assert routed is not None
-    tile = max(min(DOWN_COLUMNS, HELD * warps // (max(n_chosen, 1) * chunk)), 1)
-    tile = 2 ** (tile.bit_length() - 1)
-    _project_down[(triton.cdiv(n_columns, tile), n_rows)](
+    tiling = _down_tiling(experts, n_chosen)
+    _project_down[(triton.cdiv(n_columns, tiling.columns * tiling.parts), n_rows)](
         activations,
         residual,
         *down,
@@ -118,13 +119,34 @@ def project_down(activations: Tensor, residual: Tensor, experts: Experts, choice
         WIDTH=experts.width,
         SHARED=experts.n_shared,
         CHOSEN=n_chosen,
-        TILE=tile,
-        CHUNK=chunk,
+        TILE=tiling.columns,
+        PARTS=tiling.parts,
+        CHUNK=tiling.chunk,
         SCALED=SCALED,
-        num_warps=warps,
+        num_warps=tiling.warps,
         **dependent_launch(residual.device),
     )
     return output
+
+
+class _Tiling(NamedTuple):
+    """How a program goes about its columns: so many at once, reading `chunk` numbers of each, in so many parts."""
+
+    columns: int
+    parts: int
+    chunk: int
+    warps: int
+
+
+def _down_tiling(experts: Experts, n_chosen: int) -> _Tiling:
+    if experts.routed_down is None or n_chosen == 0:
+        return _Tiling(DENSE_COLUMNS, 1, *chunks(experts.n_shared * experts.width))
+    chunk = triton.next_power_of_2(experts.width)
+    warps = max(chunk // (32 * NUMBERS_OF_THREAD), 1)
+    itemsize = experts.routed_down.values.itemsize
+    held, parts = FP8_HELD if itemsize == 1 else HELD
+    columns = max(held * 32 * warps // (n_chosen * chunk * itemsize), 1)
+    return _Tiling(min(2 ** (columns.bit_length() - 1), LARGEST_TILE // parts), parts, chunk, warps)
 
 
 @triton.jit
@@ -177,8 +199,8 @@ def _activate(
     column = first_column + tl.arange(0, TILE)
     gate_weights = load_weights(gate, column, k, WIDTH, DEPTH)
     up_weights = load_weights(up, column, k, WIDTH, DEPTH)
-    gate_factors = load_scales(gate_scales, first_column, k, DEPTH, SCALED)
-    up_factors = load_scales(up_scales, first_column, k, DEPTH, SCALED)
+    gate_factors = load_scales(gate_scales, first_column, 0, DEPTH, CHUNK, SCALED)
+    up_factors = load_scales(up_scales, first_column, 0, DEPTH, CHUNK, SCALED)
     wait_for_previous(DEPENDENT)
     # Not before: what follows reads the choices, which are there by now, ahead of its waiting.
     launch_dependents(DEPENDENT)
@@ -191,8 +213,8 @@ def _activate(
         if start > 0:
             gate_weights = load_weights(gate, column, k, WIDTH, DEPTH)
             up_weights = load_weights(up, column, k, WIDTH, DEPTH)
-            gate_factors = load_scales(gate_scales, first_column, k, DEPTH, SCALED)
-            up_factors = load_scales(up_scales, first_column, k, DEPTH, SCALED)
+            gate_factors = load_scales(gate_scales, first_column, start, DEPTH, CHUNK, SCALED)
+            up_factors = load_scales(up_scales, first_column, start, DEPTH, CHUNK, SCALED)
             norm_weights = tl.load(norm_weight + k, mask=k < DEPTH, other=0.0)
         numbers = load_normalised(hidden, norm_weights, scale, k, DEPTH)
         gates += tl.sum(gate_weights.to(tl.float32) * (numbers * gate_factors)[None, :], axis=1)
@@ -217,45 +239,60 @@ def _project_down(
     SHARED: tl.constexpr,
     CHOSEN: tl.constexpr,
     TILE: tl.constexpr,
+    PARTS: tl.constexpr,
     CHUNK: tl.constexpr,
     SCALED: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     launch_dependents(DEPENDENT)
     row = tl.program_id(1)
-    first_column = tl.program_id(0) * TILE
-    column = first_column + tl.arange(0, TILE)
-    is_column = column < COLUMNS
+    first_column = tl.program_id(0) * (PARTS * TILE)
     k = tl.arange(0, CHUNK)
     shared_width: tl.constexpr = SHARED * WIDTH
-    totals = tl.zeros([TILE, CHUNK], tl.float32)
     if SHARED > 0:
-        weights = load_weights(down, column, k, COLUMNS, shared_width)
-        factors = load_scales(down_scales, first_column, k, shared_width, SCALED)
+        weights = load_columns(down, first_column, k, COLUMNS, shared_width, TILE)
+        factors = load_scales(down_scales, first_column, 0, shared_width, CHUNK, SCALED)
+    matrices = ()
     chosen_weights = ()
     chosen_factors = ()
     for place in tl.static_range(CHOSEN):
         # The kernel before waited for the choices ere it let this one begin. The first cache may hold older ones.
         expert = tl.load(indices + row * CHOSEN + place, cache_modifier=".cg").to(tl.int64)
-        chosen_weights += (load_weights(routed + expert * (COLUMNS * WIDTH), column, k, COLUMNS, WIDTH),)  # type: ignore[assignment]
-        of_expert = routed_scales
+        matrices += (routed + expert * (COLUMNS * WIDTH),)  # type: ignore[assignment]
+        chosen_weights += (load_columns(matrices[place], first_column, k, COLUMNS, WIDTH, TILE),)  # type: ignore[assignment]
+        scales = routed_scales
         if routed_scales is not None:
-            of_expert += expert * ((COLUMNS + SCALED - 1) // SCALED * ((WIDTH + SCALED - 1) // SCALED))
-        chosen_factors += (load_scales(of_expert, first_column, k, WIDTH, SCALED),)  # type: ignore[assignment]
+            scales += expert * ((COLUMNS + SCALED - 1) // SCALED * ((WIDTH + SCALED - 1) // SCALED))
+        chosen_factors += (load_scales(scales, first_column, 0, WIDTH, CHUNK, SCALED),)  # type: ignore[assignment]
     wait_for_previous(DEPENDENT)
     activations += row * ((SHARED + CHOSEN) * WIDTH)
-    if SHARED > 0:
-        for start in tl.static_range(0, shared_width, CHUNK):
-            k = start + tl.arange(0, CHUNK)
-            if start > 0:
-                weights = load_weights(down, column, k, COLUMNS, shared_width)
-                factors = load_scales(down_scales, first_column, k, shared_width, SCALED)
-            numbers = tl.load(activations + k, mask=k < shared_width, other=0.0).to(tl.float32)
-            totals += weights.to(tl.float32) * (numbers * factors)[None, :]
-    k = tl.arange(0, CHUNK)
-    for place in tl.static_range(CHOSEN):
-        numbers = tl.load(activations + (SHARED + place) * WIDTH + k, mask=k < WIDTH, other=0.0).to(tl.float32)
-        totals += chosen_weights[place].to(tl.float32) * (numbers * chosen_factors[place])[None, :]
-    at = row * COLUMNS + column
-    sums = tl.sum(totals, axis=1) + tl.load(residual + at, mask=is_column, other=0.0).to(tl.float32)
-    tl.store(output + at, sums.to(output.dtype.element_ty), mask=is_column)
+    for part in tl.static_range(PARTS):
+        totals = zeros(CHUNK, TILE)
+        next_column = first_column + TILE
+        next_weights = ()
+        for place in tl.static_range(CHOSEN):
+            k = tl.arange(0, CHUNK)
+            numbers = tl.load(activations + (SHARED + place) * WIDTH + k, mask=k < WIDTH, other=0.0).to(tl.float32)
+            totals = add_products(totals, chosen_weights[place], numbers * chosen_factors[place], TILE)
+            if part + 1 < PARTS:
+                next_weights += (load_columns(matrices[place], next_column, k, COLUMNS, WIDTH, TILE),)  # type: ignore[assignment]
+        chosen_weights = next_weights
+        if SHARED > 0:
+            for start in tl.static_range(0, shared_width, CHUNK):
+                k = start + tl.arange(0, CHUNK)
+                if start > 0:
+                    weights = load_columns(down, first_column, k, COLUMNS, shared_width, TILE)
+                    factors = load_scales(down_scales, first_column, start, shared_width, CHUNK, SCALED)
+                numbers = tl.load(activations + k, mask=k < shared_width, other=0.0).to(tl.float32)
+                totals = add_products(totals, weights, numbers * factors, TILE)
+            if part + 1 < PARTS:
+                k = tl.arange(0, CHUNK)
+                weights = load_columns(down, next_column, k, COLUMNS, shared_width, TILE)
+                if shared_width > CHUNK:
+                    factors = load_scales(down_scales, next_column, 0, shared_width, CHUNK, SCALED)
+        column = first_column + tl.arange(0, TILE)
+        is_column = column < COLUMNS
+        at = row * COLUMNS + column
+        sums = sum_columns(totals, CHUNK, TILE) + tl.load(residual + at, mask=is_column, other=0.0).to(tl.float32)
+        tl.store(output + at, sums.to(output.dtype.element_ty), mask=is_column)
+        first_column = next_column

@@ -117,8 +117,8 @@ def _choose(
     advantage = tl.load(bias + number, mask=is_expert, other=0.0)
     wait_for_previous(DEPENDENT)
     logit = tl.load(logits + row * EXPERTS + number, mask=is_expert, other=lowest)
-    # Scores are compared among themselves, in different threads, which may each compute them: divisions that are rounded
-    # as they should be leave nothing to a compiler's choice, that of joining them with the sum below for one.
+    # Scores are compared among themselves, by threads which may compute them anew. A division that is rounded as it
+    # should be comes out the same; another might be joined with the sum below in one place, and not in the next.
     if SIGMOID:
         score = tl.div_rn(tl.full(number.shape, 1.0, tl.float32), 1.0 + tl.exp(-logit))
     else:

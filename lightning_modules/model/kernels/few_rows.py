@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lightning_modules.model.block_scaled import BLOCK as SCALED
 from lightning_modules.model.block_scaled import LARGEST_TILE, Matrix
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
+from lightning_modules.model.kernels.latent_append import Remembered, append_token
 
 # Rows that these kernels are for: each is multiplied by itself, by plain multiplication units.
 FEW_ROWS = 4
@@ -133,42 +134,47 @@ def raise_values(context: Tensor, up: Matrix, key_columns: int) -> Tensor:
 
 
 def project_queries(
-    x: Tensor, matrix: Matrix, norm: Norm, cos: Tensor, sin: Tensor, interleaves: bool, nope_dim: int
+    x: Tensor, matrix: Matrix, norm: Norm, nope_dim: int, remembered: Remembered
 ) -> tuple[Tensor, Tensor]:
     """Queries [N, H, nope] without position and [N, H, P], rotated, of normalised `x` [N, K].
+
+    Programs to spare append what the same tokens are remembered by, which needs nothing of the queries.
 
     Args:
         x: what queries are projected from; rows may lie apart.
         matrix: [H · (nope + P), K].
         norm: of `x`.
-        cos: FP32 [N, P / 2] of the rows' angles.
-        sin: the same.
-        interleaves: whether a pair is two adjacent dimensions (see `rotate`).
         nope_dim: even, like P.
+        remembered: of the same tokens, whose angles are those of the queries.
     """
     n_rows, depth = x.shape
-    rope_dim = 2 * cos.shape[1]
+    rope_dim = remembered.rope_key.shape[-1]
     n_heads = matrix.values.shape[0] // (nope_dim + rope_dim)
     nope = x.new_empty(n_rows, n_heads, nope_dim)
     rope = x.new_empty(n_rows, n_heads, rope_dim)
     chunk, warps = chunks(depth)
     pairs = max(tile_of(matrix.values.shape[0], chunk) // 2, 1)
     blocks = triton.cdiv(nope_dim // 2, pairs) + triton.cdiv(rope_dim // 2, pairs)
-    _project_queries[(blocks, n_heads)](
+    _project_queries[(blocks, n_heads + triton.cdiv(n_rows, blocks))](
         x,
         norm.weight,
         *matrix,
-        cos,
-        sin,
+        remembered.cos,
+        remembered.sin,
         nope,
         rope,
         x.stride(0),
         norm.epsilon,
+        remembered.tensors(),
+        remembered.places(),
+        remembered.eps,
         ROWS=n_rows,
         DEPTH=depth,
+        HEADS=n_heads,
         NOPE=nope_dim,
         ROPE=rope_dim,
-        INTERLEAVED=interleaves,
+        INTERLEAVED=remembered.interleaves,
+        REMEMBERED=remembered.shape(),
         PAIRS=pairs,
         CHUNK=chunk,
         SCALED=SCALED,
@@ -245,12 +251,16 @@ def load_weights(weight, column, k, n_columns, DEPTH: tl.constexpr):
 
 
 @triton.jit
-def load_scales(scales, column, k, DEPTH: tl.constexpr, SCALED: tl.constexpr):
-    """The scales of numbers `k` of weights' columns that share a block with `column`; one where there are none."""
-    factors = tl.full(k.shape, 1.0, tl.float32)
+def load_scales(scales, column, start, DEPTH: tl.constexpr, CHUNK: tl.constexpr, SCALED: tl.constexpr):
+    """The scales of CHUNK numbers, from `start` on, of columns that share a block with `column`; one where none are."""
+    factors = tl.full([CHUNK], 1.0, tl.float32)
     if scales is not None:
-        BLOCKS: tl.constexpr = (DEPTH + SCALED - 1) // SCALED
-        factors = tl.load(scales + column // SCALED * BLOCKS + k // SCALED, mask=k < DEPTH, other=0.0)
+        DEPTH_BLOCKS: tl.constexpr = (DEPTH + SCALED - 1) // SCALED
+        BLOCKS: tl.constexpr = max(CHUNK // SCALED, 1)
+        # Each is loaded once: a thread's numbers share one.
+        block = start // SCALED + tl.arange(0, BLOCKS)
+        of_blocks = tl.load(scales + column // SCALED * DEPTH_BLOCKS + block, mask=block < DEPTH_BLOCKS, other=0.0)
+        factors = tl.reshape(tl.broadcast_to(of_blocks[:, None], [BLOCKS, CHUNK // BLOCKS]), [CHUNK])
     return factors
 
 
@@ -302,7 +312,7 @@ def _multiply(
     row = tl.arange(0, triton.next_power_of_2(ROWS))
     k = tl.arange(0, CHUNK)
     weights = load_weights(weight, column, k, stop_column, DEPTH)
-    factors = load_scales(scales, first_column + block * TILE, k, DEPTH, SCALED)
+    factors = load_scales(scales, first_column + block * TILE, 0, DEPTH, CHUNK, SCALED)
     if norm_weight is not None:
         norm_weights = tl.load(norm_weight + k, mask=k < DEPTH, other=0.0)
     wait_for_previous(DEPENDENT)
@@ -312,7 +322,7 @@ def _multiply(
         k = start + tl.arange(0, CHUNK)
         if start > 0:
             weights = load_weights(weight, column, k, stop_column, DEPTH)
-            factors = load_scales(scales, first_column + block * TILE, k, DEPTH, SCALED)
+            factors = load_scales(scales, first_column + block * TILE, start, DEPTH, CHUNK, SCALED)
             if norm_weight is not None:
                 norm_weights = tl.load(norm_weight + k, mask=k < DEPTH, other=0.0)
         for n in tl.static_range(ROWS):
@@ -343,11 +353,16 @@ def _project_queries(
     rope,  # [N, H, P]
     x_row,  # stride
     epsilon,
+    remembered,  # as in `Remembered`
+    places,
+    latent_epsilon,
     ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
+    HEADS: tl.constexpr,
     NOPE: tl.constexpr,
     ROPE: tl.constexpr,
     INTERLEAVED: tl.constexpr,
+    REMEMBERED: tl.constexpr,
     PAIRS: tl.constexpr,
     CHUNK: tl.constexpr,
     SCALED: tl.constexpr,
@@ -357,7 +372,12 @@ def _project_queries(
     launch_dependents(DEPENDENT)
     NOPE_BLOCKS: tl.constexpr = (NOPE // 2 + PAIRS - 1) // PAIRS
     head = tl.program_id(1)
-    n_heads = tl.num_programs(1)
+    if head >= HEADS:
+        token = (head - HEADS) * tl.num_programs(0) + tl.program_id(0)
+        wait_for_previous(DEPENDENT)
+        if token < ROWS:
+            append_token(token, remembered, places, latent_epsilon, REMEMBERED)
+        return
     is_rope = tl.program_id(0) >= NOPE_BLOCKS
     pair = (tl.program_id(0) - tl.where(is_rope, NOPE_BLOCKS, 0)) * PAIRS + tl.arange(0, PAIRS)
     is_pair = pair < tl.where(is_rope, ROPE // 2, NOPE // 2)
@@ -371,8 +391,8 @@ def _project_queries(
     second_weights = load_weights(weight, start_column + second, k, stop_column, DEPTH)
     # All pairs of a program lie in one block of scales, or two when halves of a head are paired.
     first_scaled, second_scaled = start_column + tl.min(first, axis=0), start_column + tl.min(second, axis=0)
-    first_factors = load_scales(scales, first_scaled, k, DEPTH, SCALED)
-    second_factors = load_scales(scales, second_scaled, k, DEPTH, SCALED)
+    first_factors = load_scales(scales, first_scaled, 0, DEPTH, CHUNK, SCALED)
+    second_factors = load_scales(scales, second_scaled, 0, DEPTH, CHUNK, SCALED)
     norm_weights = tl.load(norm_weight + k, mask=k < DEPTH, other=0.0)
     wait_for_previous(DEPENDENT)
     row = tl.arange(0, triton.next_power_of_2(ROWS))
@@ -383,8 +403,8 @@ def _project_queries(
         if start > 0:
             first_weights = load_weights(weight, start_column + first, k, stop_column, DEPTH)
             second_weights = load_weights(weight, start_column + second, k, stop_column, DEPTH)
-            first_factors = load_scales(scales, first_scaled, k, DEPTH, SCALED)
-            second_factors = load_scales(scales, second_scaled, k, DEPTH, SCALED)
+            first_factors = load_scales(scales, first_scaled, start, DEPTH, CHUNK, SCALED)
+            second_factors = load_scales(scales, second_scaled, start, DEPTH, CHUNK, SCALED)
             norm_weights = tl.load(norm_weight + k, mask=k < DEPTH, other=0.0)
         for n in tl.static_range(ROWS):
             scale = scale_of_row(x + n * x_row, DEPTH, CHUNK, epsilon)
@@ -394,7 +414,7 @@ def _project_queries(
             firsts += tl.where(row[:, None] == n, of_first[None, :], 0.0)
             seconds += tl.where(row[:, None] == n, of_second[None, :], 0.0)
     inside = is_pair[None, :] & (row < ROWS)[:, None]
-    query = row[:, None] * n_heads + head
+    query = row[:, None] * HEADS + head
     if is_rope:
         angle = row[:, None] * (ROPE // 2) + pair[None, :]
         of_cos = tl.load(cos + angle, mask=inside, other=1.0)

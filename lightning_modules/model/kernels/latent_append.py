@@ -4,6 +4,8 @@
 # mypy: allow-untyped-defs
 # ruff: noqa: N803, N806
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -11,21 +13,10 @@ from torch import Tensor
 from lightning_modules.model.cache import FP8_MAXIMUM, SMALLEST_MAXIMUM, TILE_WIDTH
 
 
-def append_latent(
-    projected: Tensor,
-    norm_weight: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    latent: Tensor,
-    rope_key: Tensor,
-    lengths: Tensor,
-    eps: float,
-    interleaves: bool = True,
-    latent_scale: Tensor | None = None,
-) -> None:
-    """Store what row b's T new tokens are remembered by, at `lengths[b]` and on; what has no room there is lost.
+class Remembered(NamedTuple):
+    """What new tokens are remembered by, before it is made fit for a cache, and where that is.
 
-    Args:
+    Attributes:
         projected: [B, T, R + P] what `kv_a_proj_with_mqa` yields, numbers of a token side by side.
         norm_weight: [R] of the latents' RMS norm.
         cos: FP32 [B, T, P / 2] of the rotary angles, contiguous.
@@ -37,66 +28,77 @@ def append_latent(
         interleaves: what a rotary pair is (see `rotate`).
         latent_scale: FP32 [B, S, ⌈R / 128⌉]; None: the latents are not in FP8.
     """
-    n_rows, n_new, _ = projected.shape
-    rank, rope_dim = latent.shape[-1], rope_key.shape[-1]
-    _append[(n_rows, n_new)](
-        projected,
-        norm_weight,
-        cos,
-        sin,
-        latent,
-        rope_key,
-        latent_scale,
-        lengths,
-        latent.shape[1],
-        *projected.stride()[:2],
-        *latent.stride()[:2],
-        *rope_key.stride()[:2],
-        *((0, 0) if latent_scale is None else latent_scale.stride()[:2]),
-        eps,
-        RANK=rank,
-        ROPE=rope_dim,
-        SCALED=TILE_WIDTH,
-        SCALED_TILES=triton.next_power_of_2(triton.cdiv(rank, TILE_WIDTH)),
-        PAIRS=triton.next_power_of_2(max(rope_dim // 2, 1)),
-        INTERLEAVES=interleaves,
-        LARGEST=FP8_MAXIMUM,
-        SMALLEST=SMALLEST_MAXIMUM,
-        num_warps=4 if rank > 128 else 1,
+
+    projected: Tensor
+    norm_weight: Tensor
+    cos: Tensor
+    sin: Tensor
+    latent: Tensor
+    rope_key: Tensor
+    lengths: Tensor
+    eps: float
+    interleaves: bool = True
+    latent_scale: Tensor | None = None
+
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """As `append_token` takes them."""
+        return (self.projected, self.norm_weight, self.cos, self.sin, *self._cache(), self.lengths)
+
+    def places(self) -> tuple[int, ...]:
+        """How far rows, and their tokens, lie apart in what was projected and in the cache; the capacity, and T."""
+        of_tensors = ((0, 0) if tensor is None else tensor.stride()[:2] for tensor in (self.projected, *self._cache()))
+        strides = (stride for strides in of_tensors for stride in strides)
+        return (*strides, self.latent.shape[1], self.projected.shape[1])
+
+    def shape(self) -> tuple[int | float, ...]:
+        """What is known when kernels are compiled: R, P, whether pairs are adjacent, and how FP8 is scaled."""
+        return (
+            self.latent.shape[-1],
+            self.rope_key.shape[-1],
+            self.interleaves,
+            TILE_WIDTH,
+            FP8_MAXIMUM,
+            SMALLEST_MAXIMUM,
+        )
+
+    def _cache(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.latent, self.rope_key, self.latent_scale
+
+
+def append_latent(remembered: Remembered) -> None:
+    """Store what row b's T new tokens are remembered by, at `lengths[b]` and on; what has no room there is lost."""
+    n_rows, n_new, width = remembered.projected.shape
+    _append[(n_rows * n_new,)](
+        remembered.tensors(),
+        remembered.places(),
+        remembered.eps,
+        SHAPE=remembered.shape(),
+        num_warps=4 if width > 128 else 1,
     )
 
 
 @triton.jit
-def _append(
-    projected,  # [B, T, R + P]
-    norm_weight,  # [R]
-    cos,  # [B, T, P / 2]
-    sin,
-    latent,  # [B, S, R]
-    rope_key,  # [B, S, P]
-    latent_scale,  # [B, S, tiles], or None
-    lengths,  # [B]
-    capacity,
-    projected_row,  # strides
-    projected_token,
-    latent_row,
-    latent_token,
-    rope_row,
-    rope_token,
-    scale_row,
-    scale_token,
-    eps,
-    RANK: tl.constexpr,
-    ROPE: tl.constexpr,
-    SCALED: tl.constexpr,
-    SCALED_TILES: tl.constexpr,
-    PAIRS: tl.constexpr,
-    INTERLEAVES: tl.constexpr,
-    LARGEST: tl.constexpr,
-    SMALLEST: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64)
-    token = tl.program_id(1)
+def _append(remembered, places, eps, SHAPE: tl.constexpr):
+    append_token(tl.program_id(0), remembered, places, eps, SHAPE)
+
+
+@triton.jit
+def append_token(number, remembered, places, eps, SHAPE: tl.constexpr):
+    """Store what the new token of this number, of all rows, is remembered by (see `Remembered`)."""
+    projected, norm_weight, cos, sin, latent, rope_key, latent_scale, lengths = remembered
+    projected_row, projected_token, latent_row, latent_token = places[0], places[1], places[2], places[3]
+    rope_row, rope_token, scale_row, scale_token = places[4], places[5], places[6], places[7]
+    capacity, n_new = places[8], places[9]
+    RANK: tl.constexpr = SHAPE[0]
+    ROPE: tl.constexpr = SHAPE[1]
+    INTERLEAVES: tl.constexpr = SHAPE[2]
+    SCALED: tl.constexpr = SHAPE[3]
+    LARGEST: tl.constexpr = SHAPE[4]
+    SMALLEST: tl.constexpr = SHAPE[5]
+    SCALED_TILES: tl.constexpr = triton.next_power_of_2((RANK + SCALED - 1) // SCALED)
+    PAIRS: tl.constexpr = triton.next_power_of_2(max(ROPE // 2, 1))
+    row = (number // n_new).to(tl.int64)
+    token = number % n_new
     place = tl.load(lengths + row).to(tl.int64) + token
     fits = place < capacity
     source = projected + row * projected_row + token * projected_token
@@ -124,7 +126,7 @@ def _append(
     second = first + (1 if INTERLEAVES else ROPE // 2)
     x = tl.load(source + RANK + first, mask=is_pair, other=0.0).to(tl.float32)
     y = tl.load(source + RANK + second, mask=is_pair, other=0.0).to(tl.float32)
-    angle = (row * tl.num_programs(1) + token) * (ROPE // 2) + pair
+    angle = number * (ROPE // 2) + pair
     c = tl.load(cos + angle, mask=is_pair, other=0.0)
     s = tl.load(sin + angle, mask=is_pair, other=0.0)
     key = rope_key + row * rope_row + place * rope_token

@@ -18,6 +18,7 @@ from lightning_modules.model.kernels import chosen_experts, few_rows, grouped_ex
 from lightning_modules.model.kernels.chosen_experts import Experts  # noqa: E402
 from lightning_modules.model.kernels.expert_ranks import Choices  # noqa: E402
 from lightning_modules.model.kernels.few_rows import Norm  # noqa: E402
+from tests.lightning_modules.model.kernels.test_few_rows import draw_remembered  # noqa: E402
 
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
 
@@ -52,10 +53,11 @@ def test_projections(n_rows: int) -> None:
     norm = Norm(draw(384) + 1, 1e-6)
     x, first, second = draw(n_rows, 384), draw_blocks(144, 384), draw_blocks(272, 384)
     check(few_rows.multiply(x, first, second, norm), few_rows.multiply(x, plain(first), plain(second), norm))
-    queries, angles = draw_blocks(2 * 48, 384), torch.randn(2, n_rows, 8, device=DEVICE)
+    queries = draw_blocks(2 * 48, 384)
     for interleaves in (True, False):
+        remembered = draw_remembered(n_rows, 16, interleaves, DTYPE)
         got, expected = (
-            few_rows.project_queries(x, matrix, norm, *angles, interleaves, 32) for matrix in (queries, plain(queries))
+            few_rows.project_queries(x, matrix, norm, 32, remembered) for matrix in (queries, plain(queries))
         )
         check(got[0], expected[0])
         check(got[1], expected[1])

@@ -15,6 +15,7 @@ if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
 
 from lightning_modules.model.kernels import few_rows  # noqa: E402
 from lightning_modules.model.kernels.few_rows import Matrix, Norm  # noqa: E402
+from lightning_modules.model.kernels.latent_append import Remembered, append_latent  # noqa: E402
 
 DTYPES = [torch.float32] if DEVICE == "cpu" else [torch.float32, torch.bfloat16]
 both_types = pytest.mark.parametrize("dtype", DTYPES)
@@ -37,6 +38,23 @@ def check(actual: Tensor, expected: Tensor) -> None:
     tolerance = 2e-6 if actual.dtype == torch.float32 else 2**-7
     error = (actual.double() - expected).abs().max() / expected.abs().max()
     assert error < tolerance, float(error)
+
+
+def draw_remembered(n_rows: int, rope_dim: int, interleaves: bool, dtype: torch.dtype) -> Remembered:
+    """What one new token of each row is remembered by, on its way into an empty cache."""
+    rank = 20
+    angles = torch.randn(n_rows, 1, rope_dim // 2, device=DEVICE)
+    return Remembered(
+        draw(n_rows, 1, rank + rope_dim, dtype=dtype),
+        draw(rank, dtype=dtype) + 1,
+        angles.cos(),
+        angles.sin(),
+        torch.zeros(n_rows, 6, rank, dtype=dtype, device=DEVICE),
+        torch.zeros(n_rows, 6, rope_dim, dtype=dtype, device=DEVICE),
+        torch.arange(n_rows, device=DEVICE),
+        EPSILON,
+        interleaves,
+    )
 
 
 @both_types
@@ -75,12 +93,16 @@ def test_queries_are_projected_and_rotated(
     torch.manual_seed(0)
     x, weight = draw(n_rows, 96, dtype=dtype), draw(96, dtype=dtype) + 1
     matrix = draw(3 * (nope_dim + rope_dim), 96, dtype=dtype)
-    angles = torch.randn(n_rows, rope_dim // 2, device=DEVICE)
-    cos, sin = angles.cos(), angles.sin()
-    nope, rope = few_rows.project_queries(x, Matrix(matrix), Norm(weight, EPSILON), cos, sin, interleaves, nope_dim)
+    remembered = draw_remembered(n_rows, rope_dim, interleaves, dtype)
+    cos, sin = remembered.cos[:, 0], remembered.sin[:, 0]
+    nope, rope = few_rows.project_queries(x, Matrix(matrix), Norm(weight, EPSILON), nope_dim, remembered)
     query = (normalised(x, weight) @ matrix.double().mT).unflatten(1, (3, -1))
     check(nope, query[..., :nope_dim])
     check(rope, rotate(query[..., nope_dim:], cos[:, None], sin[:, None], interleaves).double())
+    cached = remembered.latent.clone(), remembered.rope_key.clone()
+    append_latent(remembered)
+    assert torch.equal(cached[0], remembered.latent)
+    assert torch.equal(cached[1], remembered.rope_key)
 
 
 @both_types

@@ -17,7 +17,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("the kernels run on a GPU or under TRITON_INTERPRET=1", allow_module_level=True)
 
-from lightning_modules.model.kernels.latent_append import append_latent  # noqa: E402
+from lightning_modules.model.kernels.latent_append import Remembered, append_latent  # noqa: E402
 
 
 @pytest.mark.parametrize("fp8", [False, True])
@@ -38,18 +38,8 @@ def test_the_cache_holds_what_append_stores(rank: int, rope_dim: int, n_new: int
     latent, rope_key = projected.split((rank, rope_dim), dim=-1)
     expected.append(0, norm(latent), rotate(rope_key, cos, sin, interleaves))
     scale = None if got.latent_scale is None else got.latent_scale[0]
-    append_latent(
-        projected,
-        norm.weight,
-        cos,
-        sin,
-        got.latent[0],
-        got.rope_key[0],
-        got.lengths,
-        LATENT_NORM_EPS,
-        interleaves,
-        scale,
-    )
+    cache = got.latent[0], got.rope_key[0], got.lengths
+    append_latent(Remembered(projected, norm.weight, cos, sin, *cache, LATENT_NORM_EPS, interleaves, scale))
     torch.testing.assert_close(got.rope_key, expected.rope_key)
     if got.latent_scale is not None and expected.latent_scale is not None:
         torch.testing.assert_close(got.latent_scale, expected.latent_scale, rtol=2**-7, atol=0)
@@ -69,5 +59,6 @@ def test_tokens_beyond_the_capacity_are_lost() -> None:
     projected = torch.ones(2, 2, rank + rope_dim, device=DEVICE)
     cos, sin = rotary_cos_sin(cache.positions(2), config)
     weight = torch.ones(rank, device=DEVICE)
-    append_latent(projected, weight, cos, sin, cache.latent[0], cache.rope_key[0], cache.lengths, LATENT_NORM_EPS)
+    held = cache.latent[0], cache.rope_key[0], cache.lengths
+    append_latent(Remembered(projected, weight, cos, sin, *held, LATENT_NORM_EPS))
     assert cache.latent[0].any(dim=-1).sum(dim=-1).tolist() == [1, 0]
