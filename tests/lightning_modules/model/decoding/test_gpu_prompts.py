@@ -80,7 +80,8 @@ def test_few_tokens_behind_held_ones_are_a_step() -> None:
 @torch.inference_mode()
 def test_chunks_in_16_bits_are_as_far_from_fp32_as_the_decoder_s_own(fp8: bool) -> None:
     """Ragged rows, whose second chunk follows what is held."""
-    config = replace(TINY, hidden_size=512, num_attention_heads=4, kv_lora_rank=128, initializer_range=0.04)
+    heads = {"num_attention_heads": 4, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
+    config = replace(TINY, hidden_size=512, kv_lora_rank=128, initializer_range=0.04, **heads)
     decoder = build(config, torch.bfloat16)
     exact = build(config)
     exact.load_state_dict(decoder.state_dict())
