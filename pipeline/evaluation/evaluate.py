@@ -22,6 +22,7 @@ from pipeline.evaluation.note import evaluation_note
 from pipeline.evaluation.prediction_ahead import prediction_ahead
 from pipeline.evaluation.scoring import score_documents
 from pipeline.evaluation.sound import sound
+from pipeline.evaluation.speakers import Speakers
 from pipeline.evaluation.speech import speak
 from pipeline.evaluation.subject import Subject
 from pipeline.plumbing.device import device_of
@@ -160,13 +161,15 @@ def examine(export: Path, prepared: Path, context: int | None, settings: Evaluat
         *random_speech(baselines, codec, lengths, seed),
         *control_speech(len(lengths), speech.seconds - speech.prompt_seconds, codec.sample_rate, seed),
     )
+    origins = read_origins(test)
     return Subject(
         decoder=decoder,
         codec=codec,
         train=train,
         validation=validation,
         test=test,
-        origins=read_origins(test),
+        origins=origins,
+        speakers=Speakers.of(origins, read_origins(train)),
         prepared=prepared,
         baselines=baselines,
         context=context,

@@ -3,48 +3,95 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from pipeline.evaluation.findings import Findings
 from pipeline.evaluation.prediction_ahead import ahead_columns
 from pipeline.evaluation.subject import Subject
+from pipeline.statistics.bootstrap import bootstrap
+from pipeline.statistics.interval import LEVEL, Interval
+from pipeline.statistics.resampling import Design
+from pipeline.statistics.statistic import RatioOfSums
+from pipeline.tokens.ngram import BaselineLosses
 from pipeline.tokens.rate import bits_per_second
 
 
 def losses(subject: Subject) -> Findings:
     """The test loss, overall, by codebook and by utterance."""
     score, baseline = subject.score, subject.baselines.evaluate(subject.test)
-    n_frames = sum((length - 2) // subject.vocabulary.n_codebooks for length in subject.test.lengths)
+    design = utterance_design(subject)
+    loss = bootstrap(RatioOfSums(score.nats.sum(axis=1), score.counts.sum(axis=1)), design)
+    bits = loss.map(lambda nats: bits_per_second(nats, score.n_tokens, float(utterance_seconds(subject).sum())))
+    by_codebook = [
+        bootstrap(RatioOfSums(nats, counts), design) for nats, counts in zip(score.nats.T, score.counts.T, strict=True)
+    ]
     metrics = {
-        "eval/loss": score.loss,
-        "eval/perplexity": math.exp(score.loss),
+        **loss.metrics("eval/loss"),
+        **loss.map(math.exp).metrics("eval/perplexity"),
         "eval/loss_uniform": baseline.uniform,
         "eval/loss_unigram": baseline.unigram,
         "eval/loss_bigram": baseline.bigram,
-        "eval/bits_per_second": bits_per_second(score.loss, score.n_tokens, n_frames / subject.codec.frame_rate),
-        **{f"eval/loss/codebook_{q}": loss for q, loss in enumerate(score.by_codebook)},
+        **bits.metrics("eval/bits_per_second"),
     }
-    by_codebook = [
-        {"codebook": q, "model": loss, "uniform": b.uniform, "unigram": b.unigram, "bigram": b.bigram}
-        for q, (loss, b) in enumerate(zip(score.by_codebook, baseline.by_codebook, strict=True))
+    for q, interval in enumerate(by_codebook):
+        metrics |= interval.metrics(f"eval/loss/codebook_{q}")
+    return Findings(
+        metrics,
+        {"loss_by_codebook.csv": codebook_rows(by_codebook, baseline), "utterances.csv": utterance_rows(subject)},
+        {
+            "intervals.json": {
+                "level": LEVEL,
+                "speakers": subject.speakers.kind,
+                "drawn": subject.speakers.description(),
+            }
+        },
+    )
+
+
+def utterance_design(subject: Subject) -> Design:
+    """How the test documents came about."""
+    n, speakers = len(subject.origins), [origin.speaker for origin in subject.origins]
+    return subject.speakers.design(speakers, range(n), [""] * n)
+
+
+def utterance_seconds(subject: Subject) -> np.ndarray:
+    """The length of each test document [D]."""
+    return (subject.test.lengths - 2) // subject.vocabulary.n_codebooks / subject.codec.frame_rate
+
+
+def codebook_rows(by_codebook: list[Interval], baseline: BaselineLosses) -> list[dict[str, Any]]:
+    """One row a codebook position: the model's loss, its interval, and what counting makes of it."""
+    return [
+        {
+            "codebook": q,
+            "model": loss.value,
+            "uniform": b.uniform,
+            "unigram": b.unigram,
+            "bigram": b.bigram,
+            "model_low": loss.low,
+            "model_high": loss.high,
+        }
+        for q, (loss, b) in enumerate(zip(by_codebook, baseline.by_codebook, strict=True))
     ]
-    return Findings(metrics, {"loss_by_codebook.csv": by_codebook, "utterances.csv": utterance_rows(subject)})
 
 
 def utterance_rows(subject: Subject) -> list[dict[str, Any]]:
     """One row a test document: what its tokens cost in nats, at each codebook position, and predicted further ahead."""
     score = subject.score
+    aheads = ahead_columns(score.tokens, len(score.nats))
     return [
         {
             "document": document,
             "utterance": origin.utterance,
             "speaker": origin.speaker,
-            "seconds": (int(counts.sum()) - 1) // counts.size / subject.codec.frame_rate,
+            "seconds": float(seconds),
             "n_tokens": int(counts.sum()),
             "nats": float(nats.sum()),
             **{f"nats_{q}": float(value) for q, value in enumerate(nats)},
             **{f"n_tokens_{q}": int(value) for q, value in enumerate(counts)},
             **ahead,
         }
-        for document, (origin, nats, counts, ahead) in enumerate(
-            zip(subject.origins, score.nats, score.counts, ahead_columns(score.tokens, len(score.nats)), strict=True)
+        for document, (origin, seconds, nats, counts, ahead) in enumerate(
+            zip(subject.origins, utterance_seconds(subject), score.nats, score.counts, aheads, strict=True)
         )
     ]

@@ -7,20 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.audio.measures.frechet import FrechetStatistics, frechet_distance
+from pipeline.audio.measures.frechet import FrechetStatistics
 from pipeline.audio.measures.gate import FlatnessGate
-from pipeline.audio.measures.summary import ClipMeasures, SpeechMeasures, measure_clip, summarise
-from pipeline.evaluation.clip import GENERATED, REAL, Clip
+from pipeline.audio.measures.summary import ClipMeasures, SpeechMeasures, measure_clip
+from pipeline.evaluation.body import ALL_GENERATED, Body, BodyMeasures, gather, measure_body, measures_of_whole
+from pipeline.evaluation.clip import CODEC, REAL, UNIGRAM_RANDOM, Clip
 from pipeline.evaluation.findings import Findings
 from pipeline.evaluation.subject import Subject
 from pipeline.plumbing.worker_processes import map_parallel
 from pipeline.preparation.origins import Origin
 from pipeline.preparation.reference import load_reference
+from pipeline.statistics.frechet import ClipMoments
 
 log = logging.getLogger(__name__)
-
-ALL_GENERATED = "generated"
-UPPER = np.triu_indices(FrechetStatistics().mean.size)
 
 
 def sound(subject: Subject) -> Findings:
@@ -31,12 +30,13 @@ def sound(subject: Subject) -> Findings:
     )
     clips = [clip for clip in subject.clips if clip.kind != REAL]
     measured = measure_clips(clips, subject.codec.sample_rate)
-    bodies = {name: summarise(body, decoded.statistics) for name, body in bodies_of(clips, measured).items()}
-    comparison = comparison_rows({REAL: real, **bodies}, decoded.statistics, undecoded.statistics)
+    bodies = gather(clips, measured, subject.origins, subject.speakers)
+    measures = measure_bodies(bodies, decoded.statistics, undecoded.statistics)
+    signals = {REAL: measures_of_whole(real, decoded.statistics, undecoded.statistics), **measures}
     return Findings(
-        audio_metrics({row["signal"]: row for row in comparison}, real, subject.settings.flatness_gate),
+        audio_metrics(measures, real, subject.settings.flatness_gate),
         {
-            "comparison.csv": comparison,
+            "comparison.csv": [{"signal": name, **found.row()} for name, found in signals.items()],
             "clips.csv": clip_rows(clips, measured, subject.origins, subject.codec.sample_rate),
         },
         arrays={
@@ -55,61 +55,33 @@ def measure_clips(clips: Sequence[Clip], sample_rate: int) -> list[ClipMeasures]
     return list(map_parallel(measure, [clip.own_audio for clip in clips], None, "measuring", "clip"))
 
 
-def bodies_of(clips: Sequence[Clip], measured: Sequence[ClipMeasures]) -> dict[str, list[ClipMeasures]]:
-    """The measures of each kind of clip, and of all that was generated."""
-    bodies: dict[str, list[ClipMeasures]] = {}
-    for clip, measures in zip(clips, measured, strict=True):
-        if clip.kind in GENERATED:
-            bodies.setdefault(ALL_GENERATED, []).append(measures)
-        bodies.setdefault(clip.kind, []).append(measures)
-    return bodies
+def measure_bodies(
+    bodies: Sequence[Body], reference: FrechetStatistics, undecoded: FrechetStatistics
+) -> dict[str, BodyMeasures]:
+    """Measure every body, on all cores."""
+    measure = partial(measure_body, reference=reference, undecoded=undecoded)
+    found = map_parallel(measure, bodies, None, "drawing clips again", "body")
+    return {body.name: measures for body, measures in zip(bodies, found, strict=True)}
 
 
-def comparison_rows(
-    measures: Mapping[str, SpeechMeasures], reference: FrechetStatistics, undecoded: FrechetStatistics
-) -> list[dict[str, Any]]:
-    """One row a body of speech, for comparison.csv.
-
-    `fd` is the Fréchet distance to training speech through the codec, `fd_undecoded` that to training speech as it was
-    recorded: the one hides what the codec loses, the other shows it.
-    """
-    return [
-        {
-            "signal": name,
-            "flatness": m.flatness,
-            "flatness_db": m.flatness_db,
-            "fd": distance(m, reference),
-            "fd_undecoded": distance(m, undecoded),
-            "mel_flux_db": m.mel_flux_db,
-            "modulation_depth": m.modulation_depth,
-        }
-        for name, m in measures.items()
-    ]
-
-
-def distance(measures: SpeechMeasures, reference: FrechetStatistics) -> float:
-    """The Fréchet distance of a body of speech to a reference; NaN when there was nothing to hear."""
-    return frechet_distance(measures.statistics, reference) if measures.statistics.count > 1 else float("nan")
-
-
-def audio_metrics(rows: Mapping[str, Mapping[str, Any]], real: SpeechMeasures, gate: FlatnessGate) -> dict[str, float]:
-    """The measures of generated speech, each beside real speech's, and the gate's verdict."""
-    generated = rows[ALL_GENERATED]
-    verdict = gate.judge(generated["flatness"], real.flatness)
+def audio_metrics(measures: Mapping[str, BodyMeasures], real: SpeechMeasures, gate: FlatnessGate) -> dict[str, float]:
+    """The measures of generated speech with their intervals, each beside real speech's, and the gate's verdict."""
+    generated, codec = measures[ALL_GENERATED], measures[CODEC]
+    verdict = gate.judge(generated.flatness.value, real.flatness)
     log.info("Flatness gate %s: %s.", "passed" if verdict.passed else "failed", verdict.reason)
     return {
-        "audio/flatness": generated["flatness"],
-        "audio/flatness_db": generated["flatness_db"],
+        **generated.flatness.metrics("audio/flatness"),
+        **generated.flatness_db.metrics("audio/flatness_db"),
         "audio/flatness_reference": real.flatness,
         "audio/flatness_gate": int(verdict.passed),
-        "audio/fd": generated["fd"],
-        "audio/fd_reference": rows["codec"]["fd"],
-        "audio/fd_unigram_random": rows["unigram_random"]["fd"],
-        "audio/fd_undecoded": generated["fd_undecoded"],
-        "audio/fd_undecoded_reference": rows["codec"]["fd_undecoded"],
-        "audio/mel_flux_db": generated["mel_flux_db"],
+        **generated.fd.metrics("audio/fd"),
+        **codec.fd.metrics("audio/fd_reference"),
+        **measures[UNIGRAM_RANDOM].fd.metrics("audio/fd_unigram_random"),
+        **generated.fd_undecoded.metrics("audio/fd_undecoded"),
+        **codec.fd_undecoded.metrics("audio/fd_undecoded_reference"),
+        **generated.mel_flux_db.metrics("audio/mel_flux_db"),
         "audio/mel_flux_db_reference": real.mel_flux_db,
-        "audio/modulation_depth": generated["modulation_depth"],
+        **generated.modulation_depth.metrics("audio/modulation_depth"),
         "audio/modulation_depth_reference": real.modulation_depth,
     }
 
@@ -142,12 +114,9 @@ def clip_moments(clips: Sequence[Clip], measured: Sequence[ClipMeasures]) -> dic
     for clip, measures in zip(clips, measured, strict=True):
         kinds.setdefault(clip.kind, []).append(measures.statistics)
     tensors: dict[str, np.ndarray] = {}
-    for kind, moments in kinds.items():
-        stacked: dict[str, np.ndarray] = {
-            "count": np.array([m.count for m in moments], dtype=np.int64),
-            "mean": np.stack([m.mean for m in moments]).astype(np.float32),
-            "scatter": np.stack([m.scatter[UPPER] for m in moments]).astype(np.float32),
-        }
+    for kind, statistics in kinds.items():
+        moments = ClipMoments.of(statistics)
+        stacked = {"count": moments.counts, "mean": moments.means, "scatter": moments.scatters}
         tensors |= _named(kind, stacked)
     return tensors
 

@@ -62,10 +62,12 @@ def _recordings(prompts: Sequence[Prompt], recorded: dict[int, dict[str, str]], 
 
 
 def _through_codec(codec: Codec, prompts: Sequence[Prompt]) -> list[Clip]:
-    decoded = decode_all(codec, [prompt.codes for prompt in prompts], "decoding real")
+    """The prompts' utterances, whole; where there are more prompts than utterances, each once."""
+    once = list({prompt.document: prompt for prompt in prompts}.values())
+    decoded = decode_all(codec, [prompt.codes for prompt in once], "decoding real")
     return [
         Clip(CODEC, number, audio, _source(prompt), document=prompt.document, n_frames=len(prompt.codes))
-        for number, (prompt, audio) in enumerate(zip(prompts, decoded, strict=True))
+        for number, (prompt, audio) in enumerate(zip(once, decoded, strict=True))
     ]
 
 

@@ -10,6 +10,7 @@ from pipeline.audio.codecs.codec import Codec
 from pipeline.evaluation.clip import Clip
 from pipeline.evaluation.configuration import EvaluationConfig
 from pipeline.evaluation.scoring import Score
+from pipeline.evaluation.speakers import Speakers
 from pipeline.preparation.origins import Origin
 from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
@@ -27,6 +28,7 @@ class Subject:
         validation: those that its checkpoint was chosen by.
         test: held-out documents.
         origins: which utterance each document of `test` is, and who speaks it.
+        speakers: whether the model has heard them.
         prepared: the folder of the prepared data.
         baselines: what counting predicts.
         context: tokens that the model has learnt to look back over; None: nobody knows.
@@ -42,6 +44,7 @@ class Subject:
     validation: TokenDataset
     test: TokenDataset
     origins: tuple[Origin, ...]
+    speakers: Speakers
     prepared: Path
     baselines: NgramBaselines
     context: int | None

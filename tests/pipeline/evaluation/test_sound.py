@@ -2,13 +2,17 @@ import math
 
 import numpy as np
 import pytest
-import scipy.linalg
 
-from pipeline.audio.measures.frechet import FrechetStatistics
-from pipeline.audio.measures.summary import SpeechMeasures, measure_speech, summarise
+from pipeline.audio.measures.frechet import FrechetStatistics, frechet_distance
+from pipeline.audio.measures.gate import FlatnessGate
+from pipeline.audio.measures.summary import measure_speech, summarise
+from pipeline.evaluation.body import Body, gather, measure_body, measures_of_whole
 from pipeline.evaluation.clip import Clip
-from pipeline.evaluation.sound import bodies_of, clip_moments, clip_rows, comparison_rows, distance, measure_clips
+from pipeline.evaluation.sound import audio_metrics, clip_moments, clip_rows, measure_bodies, measure_clips
+from pipeline.evaluation.speakers import Speakers
 from pipeline.preparation.origins import Origin
+from pipeline.statistics.bootstrap import bias_of
+from pipeline.statistics.frechet import ClipMoments, FrechetDistance
 
 RATE = 8000
 
@@ -24,23 +28,76 @@ def clips(**kinds: list[np.ndarray]) -> list[Clip]:
     return [Clip(kind, number, audio) for kind, body in kinds.items() for number, audio in enumerate(body)]
 
 
-def measure(kinds: dict[str, list[np.ndarray]], reference: FrechetStatistics) -> dict[str, SpeechMeasures]:
+def bodies_of(**kinds: list[np.ndarray]) -> list[Body]:
     given = clips(**kinds)
-    return {name: summarise(body, reference) for name, body in bodies_of(given, measure_clips(given, RATE)).items()}
+    return gather(given, measure_clips(given, RATE), [], Speakers("untold"))
 
 
-def test_every_body_gets_its_own_measures() -> None:
-    reference = FrechetStatistics.from_audio(noise(3, seed=9), RATE)
-    white, dull = noise(2, seed=1), noise(2, seed=2, smoothing=8)
-    measures = measure(
-        {"codec": white, "continuation": dull, "unprompted": white, "tone": [np.zeros(RATE, np.float32)]}, reference
-    )
+@pytest.fixture(scope="module")
+def references() -> tuple[FrechetStatistics, FrechetStatistics]:
+    return tuple(FrechetStatistics.from_audio(noise(4, seed, width), RATE) for seed, width in ((1, 2), (2, 1)))
+
+
+def test_every_body_gets_its_own_measures(references) -> None:
+    white, dull = noise(3, seed=1), noise(3, seed=2, smoothing=8)
+    silence = [np.zeros(RATE, np.float32)] * 2
+    bodies = bodies_of(codec=white, continuation=dull, unprompted=white, tone=silence)
+    measures = measure_bodies(bodies, *references)
     assert list(measures) == ["codec", "generated", "continuation", "unprompted", "tone"]
     expected = {"codec": white, "continuation": dull, "unprompted": white, "generated": [*dull, *white]}
-    for name, body in expected.items():
-        assert measures[name].numbers() == measure_speech(body, RATE, reference).numbers()
-    assert measures["codec"].flatness > measures["continuation"].flatness
-    assert measures["tone"].n_silent == 1
+    for name, audio in expected.items():
+        whole = measure_speech(audio, RATE, references[0])
+        for measure in ("flatness", "flatness_db", "mel_flux_db", "modulation_depth"):
+            interval = getattr(measures[name], measure)
+            assert interval.value == pytest.approx(getattr(whole, measure))
+            assert interval.low <= interval.value <= interval.high
+    assert all(np.isnan(value) for value in measures["tone"].row().values())
+
+
+def test_distances_are_to_both_references_less_what_few_clips_add(references) -> None:
+    audio = noise(6, seed=3, smoothing=4)
+    [body] = bodies_of(codec=audio)
+    measures, whole = measure_body(body, *references), FrechetStatistics.from_audio(audio, RATE)
+    moments = ClipMoments.of([clip.statistics for clip in body.clips])
+    for interval, reference in zip((measures.fd, measures.fd_undecoded), references, strict=True):
+        bias = bias_of(FrechetDistance(moments, reference), body.design)
+        assert interval.value == pytest.approx(frechet_distance(whole, reference) - bias, rel=1e-3)
+        assert 0 < bias < 0.5 * interval.value
+        assert interval.low < interval.value < interval.high
+
+
+def test_clips_of_one_document_are_one_piece_of_evidence() -> None:
+    given = [Clip("continuation", number, audio, document=number % 6) for number, audio in enumerate(noise(12, seed=4))]
+    origins = [Origin(f"{i}.wav", "ann" if i < 3 else "bob") for i in range(6)]
+    measured = measure_clips(given, RATE)
+    for kind, freedom in (("known", 4), ("untold", 5)):
+        for body in gather(given, measured, origins, Speakers(kind)):
+            assert body.design.degrees_of_freedom == freedom
+            weights = body.design.resample(20, seed=0)
+            np.testing.assert_array_equal(weights[:, :6], weights[:, 6:])
+
+
+def test_the_whole_of_recorded_speech_has_measures_and_no_intervals(references) -> None:
+    speech = measure_speech(noise(3, seed=5), RATE, None)
+    row = measures_of_whole(speech, *references).row()
+    assert row["fd"] == frechet_distance(speech.statistics, references[0])
+    assert row["flatness_db"] == pytest.approx(10 * math.log10(row["flatness"]))
+    assert all(np.isnan(value) for name, value in row.items() if name.endswith(("_low", "_high")))
+
+
+def test_metrics_hold_every_measure_with_its_bounds(references) -> None:
+    kinds = ("codec", "continuation", "unprompted", "unigram_random")
+    measures = measure_bodies(bodies_of(**{kind: noise(3, seed) for seed, kind in enumerate(kinds)}), *references)
+    real = measure_speech(noise(4, seed=9), RATE, None)
+    metrics = audio_metrics(measures, real, FlatnessGate(0.5, 2.0, 0.01, 0.9))
+    own = {name for name in metrics if name.count("/") == 1 and f"{name}/low" in metrics}
+    assert own == {
+        "audio/flatness", "audio/flatness_db", "audio/fd", "audio/fd_reference", "audio/fd_unigram_random",
+        "audio/fd_undecoded", "audio/fd_undecoded_reference", "audio/mel_flux_db", "audio/modulation_depth",
+    }  # fmt: skip
+    assert all(metrics[f"{name}/low"] <= metrics[name] <= metrics[f"{name}/high"] for name in own)
+    assert metrics["audio/flatness_reference"] == real.flatness
+    assert metrics["audio/fd_reference"] == measures["codec"].fd.value
 
 
 def test_what_was_given_is_not_measured() -> None:
@@ -73,30 +130,3 @@ def test_the_moments_of_clips_add_up_to_those_of_their_body() -> None:
     np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(merged.scatter, whole.scatter, rtol=1e-4, atol=1)
     assert moments["tone/count"].tolist() == [0]
-
-
-def frechet_in_scipy(a: FrechetStatistics, b: FrechetStatistics) -> float:
-    root = scipy.linalg.sqrtm(a.covariance @ b.covariance).real
-    return float(np.sum((a.mean - b.mean) ** 2) + np.trace(a.covariance + b.covariance - 2 * root))
-
-
-def test_the_comparison_holds_each_body_against_both_references() -> None:
-    decoded, undecoded = (FrechetStatistics.from_audio(noise(4, seed, width), RATE) for seed, width in ((1, 2), (2, 1)))
-    bodies = {
-        "a": noise(4, seed=3, smoothing=4),
-        "same": noise(4, seed=1, smoothing=2),
-        "b": [np.zeros(99, np.float32)],
-    }
-    measures = measure(bodies, decoded)
-    rows = comparison_rows(measures, decoded, undecoded)
-    assert [row["signal"] for row in rows] == ["a", "same", "b"]
-    statistics = measures["a"].statistics
-    assert rows[0]["fd"] == pytest.approx(frechet_in_scipy(statistics, decoded), rel=1e-3)
-    assert rows[0]["fd_undecoded"] == pytest.approx(frechet_in_scipy(statistics, undecoded), rel=1e-3)
-    assert rows[1]["fd"] == pytest.approx(0, abs=1e-6)
-    assert rows[1]["fd_undecoded"] > 1
-    assert rows[0]["flatness_db"] == pytest.approx(10 * math.log10(rows[0]["flatness"]))
-    for name in ("flatness", "mel_flux_db", "modulation_depth"):
-        assert rows[0][name] == getattr(measures["a"], name)
-    assert math.isnan(rows[2]["fd"])
-    assert math.isnan(distance(measures["b"], undecoded))
