@@ -1,7 +1,7 @@
 """Numbers and configuration values as a reader wants to see them."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipeline.plumbing.redaction import redacted
@@ -44,6 +44,11 @@ def fixed(value: float | None, decimals: int) -> str:
     if value is None or math.isnan(value):
         return ABSENT
     return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def bounds(low: float, high: float, form: Callable[[float], str]) -> str:
+    """Format the bounds of an interval, each as `form` does; empty where there is none."""
+    return "" if math.isnan(low) or math.isnan(high) else f"{form(low)} to {form(high)}"
 
 
 def power_of_ten(value: float) -> str:

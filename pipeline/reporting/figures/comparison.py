@@ -27,7 +27,7 @@ GROUP_COLOURS = {"reference": REAL, "model": MODEL, "control": SECOND}
 
 @styled
 def loss_bars(rows: Sequence[Mapping[str, float]]) -> Markup:
-    """Draw the loss at each codebook position for the model (solid) and the baselines each row has (pale)."""
+    """Draw the loss at each codebook position for the model (solid, with its interval) and the baselines (pale)."""
     colours = dict(zip(("model", "bigram", "unigram", "uniform"), (MODEL, *SHADES), strict=True))
     series = [name for name in colours if any(np.isfinite(row.get(name, np.nan)) for row in rows)]
     figure = new_figure(WIDE, 280)
@@ -37,6 +37,8 @@ def loss_bars(rows: Sequence[Mapping[str, float]]) -> Markup:
         heights = np.array([row.get(name, np.nan) for row in rows])
         left = np.arange(len(rows)) + (i - (len(series) - 1) / 2) * bar_width
         axes.bar(left, heights, 0.9 * bar_width, label=name, color=colours[name])
+        lows, highs = (np.array([row.get(f"{name}_{end}", np.nan) for row in rows]) for end in ("low", "high"))
+        axes.vlines(left, lows, highs, color=INK, linewidth=1)
         if len(rows) <= 8:
             for x, height in zip(left, heights, strict=True):
                 if np.isfinite(height):

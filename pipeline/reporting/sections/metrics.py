@@ -1,9 +1,12 @@
 """The numbers in full, beside references and controls."""
 
+import math
 from collections.abc import Mapping
+from functools import partial
 
 from pipeline.reporting.data import ReportData
 from pipeline.reporting.figures.comparison import dot_plot, loss_bars
+from pipeline.reporting.formatting import bounds, fixed, number, short
 from pipeline.reporting.sections.headline import accepted_flatness
 from pipeline.reporting.sections.section import Section, absent, render_template
 
@@ -39,14 +42,32 @@ def metrics(report: ReportData) -> Section:
     title = "Measurements"
     if not report.metrics and not report.comparison and not report.loss_by_codebook:
         return absent(title, "The evaluation wrote no numbers.")
+    measures = {key: text for key, text in MEASURES.items() if _measured(report.comparison, key)}
     context = {
-        "groups": _grouped(report.comparison),
-        "measures": {key: text for key, text in MEASURES.items() if _measured(report.comparison, key)},
+        "groups": _grouped(report.comparison, measures),
+        "measures": measures,
         "figures": _dot_plots(report),
         "loss_by_codebook": loss_bars(report.loss_by_codebook) if report.loss_by_codebook else None,
-        "metrics": sorted(report.metrics.items()),
+        "metrics": _with_bounds(report.metrics),
     }
     return Section(title, render_template("metrics.html.jinja", context))
+
+
+def _with_bounds(metrics: Mapping[str, float]) -> list[tuple[str, float, str]]:
+    """Every metric by its name, with the bounds of its interval where it has one."""
+    ends = {f"{name}/{end}" for name in metrics for end in ("low", "high")} & metrics.keys()
+    rows = []
+    for name in sorted(metrics.keys() - ends):
+        low, high = (metrics.get(f"{name}/{end}", math.nan) for end in ("low", "high"))
+        rows.append((name, metrics[name], bounds(low, high, partial(short, digits=4))))
+    return rows
+
+
+def _cell(values: Mapping[str, float], measure: str, decimals: int | None) -> tuple[str, str]:
+    """A measure of a signal, and the bounds of its interval where it has one."""
+    form = number if decimals is None else partial(fixed, decimals=decimals)
+    low, high = (values.get(f"{measure}_{end}", math.nan) for end in ("low", "high"))
+    return form(values.get(measure)), bounds(low, high, form)
 
 
 def _describe(signal: str) -> tuple[str, str, str]:
@@ -57,7 +78,9 @@ def _measured(comparison: Mapping[str, Mapping[str, float]], measure: str) -> bo
     return any(measure in values for values in comparison.values())
 
 
-def _grouped(comparison: Mapping[str, Mapping[str, float]]) -> list[tuple[str, list[dict[str, object]]]]:
+def _grouped(
+    comparison: Mapping[str, Mapping[str, float]], measures: Mapping[str, tuple[str, str, int | None]]
+) -> list[tuple[str, list[dict[str, object]]]]:
     """Sort signals into references, model and controls, known ones in the order above, others last."""
     order = list(SIGNALS)
     known = sorted(comparison, key=lambda signal: order.index(signal) if signal in SIGNALS else len(order))
@@ -67,7 +90,8 @@ def _grouped(comparison: Mapping[str, Mapping[str, float]]) -> list[tuple[str, l
         for signal in known:
             label, its_group, meaning = _describe(signal)
             if its_group == group:
-                rows.append({"label": label, "meaning": meaning, "values": comparison[signal]})
+                cells = [_cell(comparison[signal], measure, decimals) for measure, (_, _, decimals) in measures.items()]
+                rows.append({"label": label, "meaning": meaning, "cells": cells})
         if rows:
             groups.append((heading, rows))
     return groups
