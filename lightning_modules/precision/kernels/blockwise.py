@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import ScalingType
 
 from lightning_modules.precision.emulation import BLOCK, E4M3, Quantised
+from lightning_modules.precision.kernels.operation import Operation
 from lightning_modules.precision.scaling import Scaling
 
 # Operands travel to the tensor cores in lines whose length is a multiple of 16 bytes.
@@ -215,7 +216,7 @@ def of_choices(of_rows: Tensor, plan: Plan) -> Tensor:
     return torch.where(plan.places >= 0, of_rows[plan.places.clamp_min(0)], 0.0)
 
 
-@torch.library.custom_op("melisma_fp8::plan_choices", mutates_args=())
+@Operation
 def _plan_choices(indices: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     plan = _room_for_plan(indices, indices.numel(), n_experts)
     _launch().plan_choices(indices.contiguous(), *plan)
@@ -227,7 +228,7 @@ def _(indices: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _room_for_plan(indices, indices.numel(), n_experts)
 
 
-@torch.library.custom_op("melisma_fp8::plan_rows", mutates_args=())
+@Operation
 def _plan_rows(offsets: Tensor, n_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     plan = _room_for_plan(offsets, n_rows, offsets.shape[0])
     _launch().plan_rows(offsets, *plan)
@@ -239,7 +240,7 @@ def _(offsets: Tensor, n_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _room_for_plan(offsets, n_rows, offsets.shape[0])
 
 
-@torch.library.custom_op("melisma_fp8::quantise_rows", mutates_args=())
+@Operation
 def _quantise_rows(
     x: Tensor, choices: Tensor | None, n_chosen: int, scaling: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -256,7 +257,7 @@ def _room_for_rows(
     return _room_for_both(x, n_rows, x.shape[1], is_routed=choices is not None)
 
 
-@torch.library.custom_op("melisma_fp8::quantise_1x128", mutates_args=())
+@Operation
 def _quantise_1x128(x: Tensor) -> tuple[Tensor, Tensor]:
     values, scales = _room_for_tiles(x, *x.shape)
     _launch().quantise_rows(x, None, 1, values, scales, None, None, Scaling.BLOCKWISE)
@@ -268,7 +269,7 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape, dtype=E4M3), x.new_empty(x.shape[0], _blocks(x.shape[1]), dtype=torch.float32)
 
 
-@torch.library.custom_op("melisma_fp8::quantise_weight", mutates_args=())
+@Operation
 def _quantise_weight(weight: Tensor, scaling: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     quantised = room_for_weight(weight.shape, weight.device)
     quantise_weight_into(weight, Copy(quantised, Scaling(scaling)))
@@ -281,7 +282,7 @@ def _(weight: Tensor, scaling: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return room.values, room.scales, room.transposed, room.transposed_scales
 
 
-@torch.library.custom_op("melisma_fp8::multiply_rows", mutates_args=())
+@Operation
 def _multiply_rows(
     rows: Tensor,
     row_scales: Tensor,
@@ -309,7 +310,7 @@ def _(
     return rows.new_empty(n_rows, weight.shape[-2], dtype=output_dtype)
 
 
-@torch.library.custom_op("melisma_fp8::multiply_tokens", mutates_args=())
+@Operation
 def _multiply_tokens(
     gradient: Tensor,
     gradient_scales: Tensor,
@@ -335,7 +336,7 @@ def _(
     return gradient.new_empty(tile_starts.shape[0] - 1, gradient.shape[1], rows.shape[1], dtype=output_dtype)
 
 
-@torch.library.custom_op("melisma_fp8::multiply_plain_tokens", mutates_args=())
+@Operation
 def _multiply_plain_tokens(
     gradient: Tensor, gradient_scales: Tensor, rows: Tensor, row_scales: Tensor, output_dtype: torch.dtype
 ) -> Tensor:
@@ -355,7 +356,7 @@ def _(gradient: Tensor, gradient_scales: Tensor, rows: Tensor, row_scales: Tenso
     return gradient.new_empty(gradient.shape[1], rows.shape[1], dtype=output_dtype)
 
 
-@torch.library.custom_op("melisma_fp8::swiglu", mutates_args=())
+@Operation
 def _swiglu(
     gate_up: Tensor, gates: Tensor | None, choices: Tensor | None, scaling: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -371,7 +372,7 @@ def _room_for_swiglu(
     return _room_for_both(gate_up, gate_up.shape[0], gate_up.shape[1] // 2, is_routed=choices is not None)
 
 
-@torch.library.custom_op("melisma_fp8::swiglu_backward", mutates_args=())
+@Operation
 def _swiglu_backward(
     gradient: Tensor, gate_up: Tensor, gates: Tensor | None, choices: Tensor | None, scaling: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -425,6 +426,7 @@ def _room_for_both(like: Tensor, n_rows: int, n_columns: int, is_routed: bool) -
     return *tiles, transposed, like.new_empty(n_tiles, n_scales, dtype=torch.float32)
 
 
+@cache
 def _launch() -> ModuleType:
     """The launches, imported late: Triton need not be installed where this module is only imported."""
     return importlib.import_module("lightning_modules.precision.kernels.launch")

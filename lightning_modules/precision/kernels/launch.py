@@ -194,12 +194,11 @@ def multiply_rows(
         return
     inner, n_columns = rows.shape[1], weight.shape[-2]
     n_tiles = rows.shape[0] // BLOCK
-    swizzled = gl.NVMMASharedLayout.get_default_for([BLOCK, BLOCK], gl.float8e4nv)
-    half = [BLOCK // 2, BLOCK]
+    half, swizzled = [BLOCK // 2, BLOCK], _operands()
     row_products.multiply_rows[(min(_multiprocessors(rows.device), n_tiles * triton.cdiv(n_columns, 2 * BLOCK)),)](
         TensorDescriptor.from_tensor(rows, half, swizzled),
         TensorDescriptor.from_tensor(weight.reshape(-1, inner), [BLOCK, BLOCK], swizzled),
-        TensorDescriptor.from_tensor(output, half, _staging(half, output.dtype)),
+        TensorDescriptor.from_tensor(output, half, _staging(tuple(half), output.dtype)),
         row_scales,
         weight_scales,
         experts,
@@ -224,15 +223,14 @@ def multiply_tokens(
     """Fill output [E, N, K] with gradient [tiles, N, 128] by rows [tiles, K, 128], expert by expert."""
     n_experts, n_rows, n_columns = output.shape
     n_units = n_experts * triton.cdiv(n_rows, BLOCK) * triton.cdiv(n_columns, 2 * BLOCK)
-    half = [1, BLOCK // 2, BLOCK]
-    swizzled = gl.NVMMASharedLayout.get_default_for([BLOCK, BLOCK], gl.float8e4nv)
+    half, swizzled = [1, BLOCK // 2, BLOCK], _operands()
     token_products.multiply_tokens[(min(_multiprocessors(rows.device), n_units),)](
         TensorDescriptor.from_tensor(gradient.view(-1, BLOCK), [BLOCK // 2, BLOCK], swizzled),
         TensorDescriptor.from_tensor(rows.view(-1, BLOCK), [BLOCK, BLOCK], swizzled),
         gradient_scales,
-        TensorDescriptor.from_tensor(row_scales, [1, 2 * BLOCK], gl.NVMMASharedLayout(0, 32, 2)),
+        TensorDescriptor.from_tensor(row_scales, [1, 2 * BLOCK], _scales()),
         tile_starts,
-        TensorDescriptor.from_tensor(output, half, _staging(half, output.dtype)),
+        TensorDescriptor.from_tensor(output, half, _staging(tuple(half), output.dtype)),
         n_experts,
         rows.shape[0],
         n_rows,
@@ -243,9 +241,23 @@ def multiply_tokens(
     )
 
 
-def _staging(block: list[int], dtype: torch.dtype) -> gl.NVMMASharedLayout:
+# Layouts take the host longer to make than a launch.
+@cache
+def _operands() -> gl.NVMMASharedLayout:
+    """How E4M3 operands lie in shared memory."""
+    return gl.NVMMASharedLayout.get_default_for([BLOCK, BLOCK], gl.float8e4nv)
+
+
+@cache
+def _scales() -> gl.NVMMASharedLayout:
+    """How the scales of columns lie there."""
+    return gl.NVMMASharedLayout(0, 32, 2)
+
+
+@cache
+def _staging(block: tuple[int, ...], dtype: torch.dtype) -> gl.NVMMASharedLayout:
     """How a block of results lies in shared memory, from where it is sent to its place."""
-    return gl.NVMMASharedLayout.get_default_for(block, gl.float32 if dtype == torch.float32 else gl.bfloat16)
+    return gl.NVMMASharedLayout.get_default_for(list(block), gl.float32 if dtype == torch.float32 else gl.bfloat16)
 
 
 def _strides(transposed: Tensor | None, scales: Tensor | None) -> tuple[int, int, int]:
