@@ -18,7 +18,7 @@ from lightning_modules.precision.kernels.rounding import (
     NUM_WARPS,
     factor_for,
     larger,
-    rounding_to,
+    rounding_weights_to,
     store_block_scale,
     store_both_ways,
 )
@@ -69,7 +69,7 @@ def step_and_quantise(
         decay,
         scale,
         *numbers,
-        **rounding_to(copy.scaling),
+        **rounding_weights_to(copy.scaling),
         num_warps=NUM_WARPS,
         maxnreg=REGISTERS,
     )
@@ -97,7 +97,7 @@ def step(
     root_correction2,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
-    POWER_OF_TWO: gl.constexpr,
+    POWER: gl.constexpr,
 ):
     """One step of a block of FP32 masters, and its quantised copies; arithmetic as in `adamw.step`."""
     row_blocks = gl.cdiv(n_rows, 128)
@@ -115,7 +115,7 @@ def step(
     strip3 = _step(states, numbers, place, 3)
     magnitudes = larger(larger(gl.abs(strip0), gl.abs(strip1)), larger(gl.abs(strip2), gl.abs(strip3)))
     amax = gl.reduce(gl.reduce(magnitudes, 1, larger), 0, larger)
-    factor = factor_for(amax, LARGEST, SMALLEST_AMAX, POWER_OF_TWO)
+    factor = factor_for(amax, LARGEST, SMALLEST_AMAX, POWER)
     dtype: gl.constexpr = values.dtype.element_ty
     even = gl.join((strip0 * factor).to(dtype), (strip2 * factor).to(dtype))
     odd = gl.join((strip1 * factor).to(dtype), (strip3 * factor).to(dtype))

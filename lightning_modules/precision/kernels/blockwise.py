@@ -33,11 +33,11 @@ class BothLayouts(NamedTuple):
 
     Attributes:
         values: rows [P, K] in tiles of 1×128, or weights [(E,) N, K] in blocks of 128×128.
-        scales: of rows [⌈K⌉, P], of weights [(E,) ⌈N⌉, ⌈K⌉].
+        scales: of rows [⌈K⌉, P], or [1, P] if these share one; of weights [(E,) ⌈N⌉, ⌈K⌉].
         transposed: rows [⌈P⌉, K, 128] in tiles of 128×1, or weights [(E,) K, N]: the same numbers as `values`. Tiles
             of experts' rows lie one behind the other, those of plain rows side by side, as the memory of [K, P].
-        transposed_scales: of rows [⌈P⌉, K], where they are experts' with K padded to a multiple of 256; of weights
-            [(E,) ⌈K⌉, ⌈N⌉].
+        transposed_scales: of rows [⌈P⌉, K], or [1, K] if all share one, where they are experts' with K padded to a
+            multiple of 256; of weights [(E,) ⌈K⌉, ⌈N⌉].
     """
 
     values: Tensor
@@ -216,6 +216,15 @@ def of_choices(of_rows: Tensor, plan: Plan) -> Tensor:
     return torch.where(plan.places >= 0, of_rows[plan.places.clamp_min(0)], 0.0)
 
 
+def shares_whole_rows(scaling: Scaling, choices: Tensor | None) -> bool:
+    """Whether rows that carry out `choices`, and columns, have one scale each, which products then need not apply.
+
+    Scales of tiles that are powers of two do as well. Whole rows have to be looked at before they are rounded, which is
+    repaid where each token is several experts'.
+    """
+    return scaling is Scaling.ROWWISE and choices is not None
+
+
 @Operation
 def _plan_choices(indices: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     plan = _room_for_plan(indices, indices.numel(), n_experts)
@@ -254,7 +263,10 @@ def _room_for_rows(
     x: Tensor, choices: Tensor | None, n_chosen: int, scaling: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n_rows = x.shape[0] if choices is None else choices.shape[0]
-    return _room_for_both(x, n_rows, x.shape[1], is_routed=choices is not None)
+    room = _room_for_both(x, n_rows, x.shape[1], is_routed=choices is not None)
+    if shares_whole_rows(Scaling(scaling), choices):
+        return room[0], room[1][:1], room[2], room[3][:1]
+    return room
 
 
 @Operation

@@ -14,7 +14,8 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from lightning_modules.precision.emulation import BLOCK
 from lightning_modules.precision.kernels import plans, row_products, tiles, token_products
 from lightning_modules.precision.kernels import swiglu as activation
-from lightning_modules.precision.kernels.rounding import NUM_WARPS, rounding_to
+from lightning_modules.precision.kernels.blockwise import shares_whole_rows
+from lightning_modules.precision.kernels.rounding import NUM_WARPS, rounding_to, rounding_weights_to
 from lightning_modules.precision.scaling import Scaling
 
 # Choices of experts that one program counts and lays out.
@@ -81,9 +82,13 @@ def quantise_rows(
 ) -> None:
     """Fill the four of `blockwise.BothLayouts`, or the first two, from rows or tokens."""
     x = x if x.stride(1) == 1 else x.contiguous()
-    n_tiles = values.shape[0] // BLOCK
+    n_tiles, column_tiles = values.shape[0] // BLOCK, triton.cdiv(x.shape[1], BLOCK)
     if n_tiles:
-        tiles.quantise_rows[(scales.shape[0], n_tiles)](
+        row_maxima, column_maxima = None, None
+        if shares_whole_rows(scaling, choices):
+            # Several experts' tokens are all somebody's; other rows need not be.
+            row_maxima, column_maxima = _maxima(x, choices if n_chosen == 1 else None)
+        tiles.quantise_rows[(column_tiles, n_tiles)](
             x,
             choices,
             values,
@@ -93,12 +98,41 @@ def quantise_rows(
             *x.shape,
             values.shape[0],
             *_strides(transposed, transposed_scales),
+            row_maxima,
+            column_maxima,
             x.stride(0),
             n_chosen,
             **rounding_to(scaling),
             num_warps=NUM_WARPS,
             maxnreg=None if choices is None else GATHERING_REGISTERS,
         )
+
+
+def _maxima(x: Tensor, choices: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The largest magnitudes of the rows of `x` [M, K], and of its columns: of those that `choices` name, or of all.
+
+    There are whole tiles of rows'.
+    """
+    row_tiles, column_tiles = triton.cdiv(x.shape[0], BLOCK), triton.cdiv(x.shape[1], BLOCK)
+    # Of FP32 numbers that are not negative the larger one has the larger bits.
+    bits = torch.zeros(row_tiles * BLOCK + x.shape[1], dtype=torch.int32, device=x.device)
+    of_rows, of_columns = bits[: row_tiles * BLOCK], bits[row_tiles * BLOCK :]
+    nothing = None, None, None, None
+    tiles.quantise_rows[(column_tiles, row_tiles if choices is None else choices.shape[0] // BLOCK)](
+        x,
+        choices,
+        *nothing,
+        *x.shape,
+        0,
+        *_strides(None, None),
+        of_rows,
+        of_columns,
+        x.stride(0),
+        1,
+        **rounding_to(Scaling.ROWWISE),
+        num_warps=NUM_WARPS,
+    )
+    return of_rows.view(torch.float32), of_columns.view(torch.float32)
 
 
 def quantise_blocks(
@@ -119,7 +153,7 @@ def quantise_blocks(
         transposed,
         transposed_scales,
         *weight.shape[-2:],
-        **rounding_to(scaling),
+        **rounding_weights_to(scaling),
         num_warps=NUM_WARPS,
     )
 
@@ -207,6 +241,7 @@ def multiply_rows(
         inner,
         GROUP=16,
         STAGES=3 if output.dtype == torch.float32 else 4,
+        WHOLE_ROWS=row_scales.shape[0] == 1,
         num_warps=4,
         maxnreg=REGISTERS,
     )
@@ -222,13 +257,14 @@ def multiply_tokens(
 ) -> None:
     """Fill output [E, N, K] with gradient [tiles, N, 128] by rows [tiles, K, 128], expert by expert."""
     n_experts, n_rows, n_columns = output.shape
+    has_whole_rows = row_scales.shape[0] == 1
     n_units = n_experts * triton.cdiv(n_rows, BLOCK) * triton.cdiv(n_columns, 2 * BLOCK)
     half, swizzled = [1, BLOCK // 2, BLOCK], _operands()
     token_products.multiply_tokens[(min(_multiprocessors(rows.device), n_units),)](
         TensorDescriptor.from_tensor(gradient.view(-1, BLOCK), [BLOCK // 2, BLOCK], swizzled),
         TensorDescriptor.from_tensor(rows.view(-1, BLOCK), [BLOCK, BLOCK], swizzled),
         gradient_scales,
-        TensorDescriptor.from_tensor(row_scales, [1, 2 * BLOCK], _scales()),
+        row_scales if has_whole_rows else TensorDescriptor.from_tensor(row_scales, [1, 2 * BLOCK], _scales()),
         tile_starts,
         TensorDescriptor.from_tensor(output, half, _staging(tuple(half), output.dtype)),
         n_experts,
@@ -236,6 +272,8 @@ def multiply_tokens(
         n_rows,
         n_columns,
         STAGES=3,
+        WHOLE_GRADIENT=gradient_scales.shape[0] == 1,
+        WHOLE_ROWS=has_whole_rows,
         num_warps=4,
         maxnreg=REGISTERS,
     )

@@ -24,12 +24,20 @@ NUM_WARPS = 8
 
 
 def rounding_to(scaling: Scaling) -> dict[str, Any]:
-    """The constants of `factor_for`."""
-    return {
-        "LARGEST": E4M3_MAX,
-        "SMALLEST_AMAX": SMALLEST_AMAX,
-        "POWER_OF_TWO": scaling is Scaling.ROWWISE,
-    }
+    """The constants of `factor_for`, for rows and columns."""
+    return _rounding(power=1 if scaling is Scaling.ROWWISE else 0)
+
+
+def rounding_weights_to(scaling: Scaling) -> dict[str, Any]:
+    """The constants of `factor_for`, for weights.
+
+    By rows, powers of 16: products over features pause where the factor changes from one block to the next.
+    """
+    return _rounding(power=4 if scaling is Scaling.ROWWISE else 0)
+
+
+def _rounding(power: int) -> dict[str, Any]:
+    return {"LARGEST": E4M3_MAX, "SMALLEST_AMAX": SMALLEST_AMAX, "POWER": power}
 
 
 # As numbers of two or four bytes are read: eight of a row by a thread.
@@ -90,11 +98,12 @@ def largest_magnitude(numbers, axis: gl.constexpr):
 
 
 @gluon.jit
-def factor_for(amax, LARGEST: gl.constexpr, SMALLEST_AMAX: gl.constexpr, POWER_OF_TWO: gl.constexpr):
-    """What brings `amax` to the largest E4M3 number, or as near as a power of two does without passing it."""
+def factor_for(amax, LARGEST: gl.constexpr, SMALLEST_AMAX: gl.constexpr, POWER: gl.constexpr):
+    """What brings `amax` to the largest E4M3 number, or as near as a power of 2^POWER does without passing it."""
     factor = gl.div_rn(gl.to_tensor(LARGEST), larger(amax, gl.to_tensor(SMALLEST_AMAX)))
-    if POWER_OF_TWO:
-        power = (factor.to(gl.int32, bitcast=True) & 0x7F800000).to(gl.float32, bitcast=True)
+    if POWER != 0:
+        exponent = factor.to(gl.int32, bitcast=True) >> 23
+        power = ((exponent - (exponent + 1) % POWER) << 23).to(gl.float32, bitcast=True)
         factor = gl.where(factor == factor, power, factor)
     return factor
 
@@ -113,13 +122,13 @@ def factors_for(
     layout: gl.constexpr,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
-    POWER_OF_TWO: gl.constexpr,
+    POWER: gl.constexpr,
 ):
     """Factors of 128 maxima, in `layout`; the reciprocals of the first `n_places` are stored from `places` on.
 
     Each is computed by two threads, and not by all that hold numbers of its tile.
     """
-    factor = factor_for(gl.convert_layout(amax, ONE_EACH), LARGEST, SMALLEST_AMAX, POWER_OF_TWO)
+    factor = factor_for(gl.convert_layout(amax, ONE_EACH), LARGEST, SMALLEST_AMAX, POWER)
     numbers = gl.arange(0, 128, ONE_EACH)
     gl.store(places + numbers, reciprocal(factor), numbers < n_places)
     return gl.convert_layout(factor, layout)
@@ -130,6 +139,12 @@ def rows_and_columns(row, column, layout: gl.constexpr):
     """Numbers of 128 rows and 128 columns from `row` and `column` on, for tiles in `layout`."""
     rows = row + gl.arange(0, 128, gl.SliceLayout(1, layout))
     return rows, column + gl.arange(0, 128, gl.SliceLayout(0, layout))
+
+
+@gluon.jit
+def numbers_of_tile(tile):
+    """Numbers of a tile's rows or columns."""
+    return tile * 128 + gl.arange(0, 128, ONE_EACH)
 
 
 @gluon.jit
@@ -155,30 +170,57 @@ def store_tiles(
     tile_stride,  # of `transposed`
     column_stride,
     scale_stride,
+    row_maxima,  # [...] FP32, largest magnitudes of whole rows; None: the tile's own count
+    column_maxima,  # [n_columns] FP32, of whole columns; None: the tile's own count
+    maxima_places,  # where those of the tile's rows lie, ONE_EACH; -1: nowhere
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
-    POWER_OF_TWO: gl.constexpr,
+    POWER: gl.constexpr,
 ):
-    """Round `numbers` twice: by rows of 128 columns, and by columns of 128 rows, which are written transposed."""
-    amax = largest_magnitude(numbers, 1)
-    places = scales + column_tile * stored_rows + tile * 128
+    """Round `numbers` twice: by rows of 128 columns, and by columns of 128 rows, which are written transposed.
+
+    Where whole rows and columns share a scale, one program of each stores it.
+    """
+    if row_maxima is None:
+        places = scales + column_tile * stored_rows + tile * 128
+        amax = largest_magnitude(numbers, 1)
+        n_places = 128
+    else:
+        places = scales + tile * 128
+        amax = gl.load(row_maxima + maxima_places, maxima_places >= 0, other=0.0)
+        n_places = gl.where(column_tile == 0, 128, 0)
     layout: gl.constexpr = gl.SliceLayout(1, BY_ROWS)
-    of_rows = factors_for(amax, places, 128, layout, LARGEST, SMALLEST_AMAX, POWER_OF_TWO)
+    of_rows = factors_for(amax, places, n_places, layout, LARGEST, SMALLEST_AMAX, POWER)
     rounded = (numbers.to(gl.float32) * of_rows[:, None]).to(values.dtype.element_ty)
     rows, columns = rows_and_columns(tile * 128, column_tile * 128, ROWS_OUT)
     targets = values + rows[:, None].to(gl.int64) * n_columns + columns[None, :]
     gl.store(targets, gl.convert_layout(rounded, ROWS_OUT), (columns < n_columns)[None, :])
     if transposed is not None:
         numbers = gl.convert_layout(numbers, COLUMNS_OUT)
-        amax = largest_magnitude(numbers, 0)
-        places = transposed_scales + tile * scale_stride + column_tile * 128
-        n_places = scale_stride - column_tile * 128
+        if column_maxima is None:
+            amax = largest_magnitude(numbers, 0)
+            places = transposed_scales + tile * scale_stride + column_tile * 128
+            n_places = scale_stride - column_tile * 128
+        else:
+            column = numbers_of_tile(column_tile)
+            amax = gl.load(column_maxima + column, column < n_columns, other=0.0)
+            places = transposed_scales + column_tile * 128
+            n_places = gl.where(tile == 0, scale_stride - column_tile * 128, 0)
         along: gl.constexpr = gl.SliceLayout(0, COLUMNS_OUT)
-        of_columns = factors_for(amax, places, n_places, along, LARGEST, SMALLEST_AMAX, POWER_OF_TWO)
+        of_columns = factors_for(amax, places, n_places, along, LARGEST, SMALLEST_AMAX, POWER)
         rounded = (numbers.to(gl.float32) * of_columns[None, :]).to(values.dtype.element_ty)
         rows, columns = rows_and_columns(0, column_tile * 128, COLUMNS_OUT)
         targets = transposed + tile.to(gl.int64) * tile_stride + columns[None, :].to(gl.int64) * column_stride
         gl.store(targets + rows[:, None], rounded, (columns < n_columns)[None, :])
+
+
+@gluon.jit
+def raise_maxima(numbers, rows, is_row, columns, row_maxima, column_maxima, n_columns):
+    """Let the maxima of whole rows and columns, as bits of FP32, know those of a tile; what is no number is largest."""
+    of_rows = largest_magnitude(numbers, 1).to(gl.int32, bitcast=True)
+    gl.atomic_max(row_maxima + rows, of_rows, is_row, sem="relaxed")
+    of_columns = largest_magnitude(numbers, 0).to(gl.int32, bitcast=True)
+    gl.atomic_max(column_maxima + columns, of_columns, columns < n_columns, sem="relaxed")
 
 
 @gluon.jit

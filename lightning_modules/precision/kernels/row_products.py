@@ -27,7 +27,7 @@ def multiply_rows(
     rows,  # descriptor of [stored rows, inner] in blocks of 64×128
     weight,  # descriptor of [E · n_columns, inner] in blocks of 128×128
     output,  # descriptor of [R, n_columns] in blocks of 64×128
-    row_scales,  # [inner tiles, stored rows], row-major
+    row_scales,  # [inner tiles, stored rows], row-major; [1, stored rows] of whole rows
     weight_scales,  # [E, column blocks, inner blocks], row-major
     experts,  # [n_tiles] int32, whose rows a tile holds, -1: nobody's; None: all are the first one's
     n_tiles,
@@ -35,9 +35,10 @@ def multiply_rows(
     inner,
     GROUP: gl.constexpr,
     STAGES: gl.constexpr,
+    WHOLE_ROWS: gl.constexpr,
     num_warps: gl.constexpr,
 ):
-    """Every expert's rows, in tiles of 1×128, by the transpose of its weight, in blocks of 128×128.
+    """Every expert's rows, in tiles of 1×128 or as a whole, by the transpose of its weight, in blocks of 128×128.
 
     As many programs as there are multiprocessors take one tile of 128×256 of the output after the other. STAGES pairs
     of operands are on their way at a time.
@@ -56,8 +57,8 @@ def multiply_rows(
     scales = (row_scales, weight_scales)
     gl.warp_specialize(
         [
-            (_multiply, (scales, experts, output, sizes, shared, staged, 0, GROUP, STAGES)),
-            (_multiply, (scales, experts, output, sizes, shared, staged, 1, GROUP, STAGES)),
+            (_multiply, (scales, experts, output, sizes, shared, staged, 0, GROUP, STAGES, WHOLE_ROWS)),
+            (_multiply, (scales, experts, output, sizes, shared, staged, 1, GROUP, STAGES, WHOLE_ROWS)),
             (_load, (rows, weight, experts, sizes, shared, GROUP, STAGES)),
         ],
         [4, 1],
@@ -107,12 +108,11 @@ def _multiply(
     HALF: gl.constexpr,
     GROUP: gl.constexpr,
     STAGES: gl.constexpr,
+    WHOLE_ROWS: gl.constexpr,
 ):
     """Multiply, scale and add up the upper (HALF 0) or lower 64 rows of one output tile after the other."""
     row_scales, weight_scales = scales
     n_tiles, n_columns, inner = sizes
-    left, right, empty, ready = shared
-    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32])
     column_tiles = gl.cdiv(n_columns, 256)
     column_blocks = gl.cdiv(n_columns, 128)
     inner_blocks = gl.cdiv(inner, 128)
@@ -124,45 +124,108 @@ def _multiply(
         expert = _expert_of(experts, tile)
         if expert >= 0:
             first = tile * 128 + 64 * HALF
-            of_rows = row_scales + first + gl.arange(0, 64, gl.SliceLayout(1, layout))
             of_upper = weight_scales + (expert * column_blocks + 2 * column) * inner_blocks
             of_lower = of_upper + gl.where(2 * column + 1 < column_blocks, inner_blocks, 0)
-            upper = gl.zeros([64, 128], gl.float32, layout)
-            lower = gl.zeros([64, 128], gl.float32, layout)
-            nothing = gl.zeros([64, 128], gl.float32, layout)
-            row_scale = gl.load(of_rows)
-            upper_scale = gl.load(of_upper)
-            lower_scale = gl.load(of_lower)
-            for block in range(inner_blocks):
-                operand = left.index(2 * stage + HALF)
-                mbarrier.wait(ready.index(2 * stage), phase)
-                transposed = right.index(2 * stage).permute((1, 0))
-                product = warpgroup_mma(operand, transposed, nothing, use_acc=False, is_async=True)
-                scale = row_scale * upper_scale
-                product = warpgroup_mma_wait(0, [product])
-                upper += product * scale[:, None]
-                # Waiting for the sum, too, has the compiler reuse the product's registers: there are none to spare.
-                upper = warpgroup_mma_wait(0, [upper])
-                mbarrier.wait(ready.index(2 * stage + 1), phase)
-                transposed = right.index(2 * stage + 1).permute((1, 0))
-                product = warpgroup_mma(operand, transposed, nothing, use_acc=False, is_async=True)
-                scale = row_scale * lower_scale
-                # The scales of the following block arrive while the tensor cores work on this one.
-                following = gl.minimum(block + 1, inner_blocks - 1)
-                row_scale = gl.load(of_rows + following * (n_tiles * 128))
-                upper_scale = gl.load(of_upper + following)
-                lower_scale = gl.load(of_lower + following)
-                product = warpgroup_mma_wait(0, [product])
-                mbarrier.arrive(empty.index(stage), count=1)
-                lower += product * scale[:, None]
-                lower = warpgroup_mma_wait(0, [lower])
-                stage += 1
-                if stage == STAGES:
-                    stage = 0
-                    phase ^= 1
+            of_weight = (of_upper, of_lower)
+            if WHOLE_ROWS:
+                upper, lower, stage, phase = _sum_up(
+                    row_scales + first, of_weight, inner_blocks, shared, stage, phase, HALF, STAGES
+                )
+            else:
+                upper, lower, stage, phase = _sum_up_by_blocks(
+                    row_scales + first, of_weight, inner_blocks, n_tiles * 128, shared, stage, phase, HALF, STAGES
+                )
             _store(output, upper, first, column * 256, mine)
             _store(output, lower, first, column * 256 + 128, mine)
     tma.store_wait(0)
+
+
+@gluon.jit
+def _sum_up_by_blocks(
+    row_scales, of_weight, inner_blocks, stored_rows, shared, stage, phase, HALF: gl.constexpr, STAGES: gl.constexpr
+):
+    """Both halves of 64 rows' columns, whose scales change after each block, and the stage and phase to go on with."""
+    left, right, empty, ready = shared
+    of_upper, of_lower = of_weight
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32])
+    of_rows = row_scales + gl.arange(0, 64, gl.SliceLayout(1, layout))
+    upper = gl.zeros([64, 128], gl.float32, layout)
+    lower = gl.zeros([64, 128], gl.float32, layout)
+    nothing = gl.zeros([64, 128], gl.float32, layout)
+    row_scale = gl.load(of_rows)
+    upper_scale = gl.load(of_upper)
+    lower_scale = gl.load(of_lower)
+    for block in range(inner_blocks):
+        operand = left.index(2 * stage + HALF)
+        mbarrier.wait(ready.index(2 * stage), phase)
+        transposed = right.index(2 * stage).permute((1, 0))
+        product = warpgroup_mma(operand, transposed, nothing, use_acc=False, is_async=True)
+        scale = row_scale * upper_scale
+        product = warpgroup_mma_wait(0, [product])
+        upper += product * scale[:, None]
+        # Waiting for the sum, too, has the compiler reuse the product's registers: there are none to spare.
+        upper = warpgroup_mma_wait(0, [upper])
+        mbarrier.wait(ready.index(2 * stage + 1), phase)
+        transposed = right.index(2 * stage + 1).permute((1, 0))
+        product = warpgroup_mma(operand, transposed, nothing, use_acc=False, is_async=True)
+        scale = row_scale * lower_scale
+        # The scales of the following block arrive while the tensor cores work on this one.
+        following = gl.minimum(block + 1, inner_blocks - 1)
+        row_scale = gl.load(of_rows + following * stored_rows)
+        upper_scale = gl.load(of_upper + following)
+        lower_scale = gl.load(of_lower + following)
+        product = warpgroup_mma_wait(0, [product])
+        mbarrier.arrive(empty.index(stage), count=1)
+        lower += product * scale[:, None]
+        lower = warpgroup_mma_wait(0, [lower])
+        stage += 1
+        if stage == STAGES:
+            stage = 0
+            phase ^= 1
+    return upper, lower, stage, phase
+
+
+@gluon.jit
+def _sum_up(row_scales, of_weight, inner_blocks, shared, stage, phase, HALF: gl.constexpr, STAGES: gl.constexpr):
+    """As `_sum_up_by_blocks`, of rows with one scale: the tensor cores add up while the weight's stays, too."""
+    left, right, empty, ready = shared
+    of_upper, of_lower = of_weight
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 256, 32])
+    both = right._reinterpret(right.dtype, [STAGES, 256, 128], right.layout)
+    is_upper = gl.arange(0, 256, gl.SliceLayout(0, layout)) < 128
+    total = gl.zeros([64, 256], gl.float32, layout)
+    upper_scale = gl.load(of_upper)
+    lower_scale = gl.load(of_lower)
+    for block in range(inner_blocks):
+        mbarrier.wait(ready.index(2 * stage), phase)
+        mbarrier.wait(ready.index(2 * stage + 1), phase)
+        operands = left.index(2 * stage + HALF), both.index(stage).permute((1, 0))
+        total = warpgroup_mma(operands[0], operands[1], total, is_async=True)
+        following = gl.minimum(block + 1, inner_blocks - 1)
+        next_upper = gl.load(of_upper + following)
+        next_lower = gl.load(of_lower + following)
+        total = warpgroup_mma_wait(0, [total])
+        mbarrier.arrive(empty.index(stage), count=1)
+        if (next_upper != upper_scale) | (next_lower != lower_scale):
+            total *= gl.where(is_upper, upper_scale / next_upper, lower_scale / next_lower)[None, :]
+        upper_scale = next_upper
+        lower_scale = next_lower
+        stage += 1
+        if stage == STAGES:
+            stage = 0
+            phase ^= 1
+    row_scale = gl.load(row_scales + gl.arange(0, 64, gl.SliceLayout(1, layout)))
+    total *= row_scale[:, None] * gl.where(is_upper, upper_scale, lower_scale)[None, :]
+    upper, lower = split_columns(total)
+    return upper, lower, stage, phase
+
+
+@gluon.jit
+def split_columns(total):
+    """The left and the right half of 64×256 numbers."""
+    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32])
+    left, right = gl.split(gl.permute(gl.reshape(total, [64, 2, 128]), (0, 2, 1)))
+    return gl.convert_layout(left, layout), gl.convert_layout(right, layout)
 
 
 @gluon.jit

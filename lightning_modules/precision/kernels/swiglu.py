@@ -52,7 +52,7 @@ def forward(
     scale_stride,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
-    POWER_OF_TWO: gl.constexpr,
+    POWER: gl.constexpr,
 ):
     """Quantise silu(gate) · up, times what a row counts; `width` is a multiple of 128."""
     tile = gl.program_id(1)
@@ -76,9 +76,12 @@ def forward(
             tile_stride,
             column_stride,
             scale_stride,
+            None,
+            None,
+            None,
             LARGEST,
             SMALLEST_AMAX,
-            POWER_OF_TWO,
+            POWER,
         )
 
 
@@ -101,7 +104,7 @@ def backward(
     scale_stride,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
-    POWER_OF_TWO: gl.constexpr,
+    POWER: gl.constexpr,
 ):
     """Quantise the gradient of `gate_up`, and sum up that of each row's gate over 128 columns.
 
@@ -141,7 +144,10 @@ def backward(
             tile_stride,
             column_stride,
             scale_stride,
+            None,
+            None,
+            None,
             LARGEST,
             SMALLEST_AMAX,
-            POWER_OF_TWO,
+            POWER,
         )

@@ -12,6 +12,8 @@ from lightning_modules.precision.kernels.rounding import (
     factor_for,
     holds_rows,
     larger,
+    numbers_of_tile,
+    raise_maxima,
     rows_and_columns,
     store_block_scale,
     store_both_ways,
@@ -33,43 +35,58 @@ def quantise_rows(
     tile_stride,
     column_stride,
     scale_stride,
+    row_maxima,  # of tokens, [n_tokens] in whole tiles
+    column_maxima,
     row_stride,
     N_CHOSEN: gl.constexpr,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
-    POWER_OF_TWO: gl.constexpr,
+    POWER: gl.constexpr,
 ):
-    """Gather rows from tokens, and quantise them; rows that stand for none are zeros, whole tiles of these are left."""
+    """Gather rows from tokens, and quantise them; rows that stand for none are zeros, whole tiles of these are left.
+
+    Without `values` only the maxima are found out.
+    """
     tile = gl.program_id(1)
     column_tile = gl.program_id(0)
     rows, columns = rows_and_columns(tile * 128, column_tile * 128, BY_ROWS)
     if choices is None:
         token = rows
         is_token = rows < n_tokens
+        maxima_places = numbers_of_tile(tile)
     else:
         choice = gl.load(choices + rows)
         token = choice // N_CHOSEN
         is_token = choice >= 0
+        choice = gl.load(choices + numbers_of_tile(tile))
+        maxima_places = gl.where(choice >= 0, choice // N_CHOSEN, -1)
     if holds_rows(choices, tile, n_tokens):
         inside = is_token[:, None] & (columns < n_columns)[None, :]
         sources = tokens + token[:, None].to(gl.int64) * row_stride + columns[None, :]
-        store_tiles(
-            gl.load(sources, inside, other=0.0),
-            tile,
-            column_tile,
-            values,
-            scales,
-            transposed,
-            transposed_scales,
-            stored_rows,
-            n_columns,
-            tile_stride,
-            column_stride,
-            scale_stride,
-            LARGEST,
-            SMALLEST_AMAX,
-            POWER_OF_TWO,
-        )
+        numbers = gl.load(sources, inside, other=0.0)
+        if values is None:
+            raise_maxima(numbers, token, is_token, columns, row_maxima, column_maxima, n_columns)
+        else:
+            store_tiles(
+                numbers,
+                tile,
+                column_tile,
+                values,
+                scales,
+                transposed,
+                transposed_scales,
+                stored_rows,
+                n_columns,
+                tile_stride,
+                column_stride,
+                scale_stride,
+                row_maxima,
+                column_maxima,
+                maxima_places,
+                LARGEST,
+                SMALLEST_AMAX,
+                POWER,
+            )
 
 
 @gluon.jit
@@ -83,7 +100,7 @@ def quantise_blocks(
     n_columns,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
-    POWER_OF_TWO: gl.constexpr,
+    POWER: gl.constexpr,
 ):
     """Quantise every matrix of `weight` in square blocks, by one factor each, which serves the transpose as well."""
     row_blocks = gl.cdiv(n_rows, 128)
@@ -96,7 +113,7 @@ def quantise_blocks(
     sources = weight + first + rows[:, None] * n_columns + columns[None, :]
     numbers = gl.load(sources, inside, other=0.0).to(gl.float32)
     amax = gl.reduce(gl.reduce(gl.abs(numbers), 1, larger), 0, larger)
-    factor = factor_for(amax, LARGEST, SMALLEST_AMAX, POWER_OF_TWO)
+    factor = factor_for(amax, LARGEST, SMALLEST_AMAX, POWER)
     rounded = (numbers * factor).to(values.dtype.element_ty)
     store_both_ways(rounded, row_block * 128, column_block * 128, values + first, transposed + first, n_rows, n_columns)
     column_blocks = gl.cdiv(n_columns, 128)

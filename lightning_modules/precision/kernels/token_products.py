@@ -23,8 +23,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 def multiply_tokens(
     gradient,  # descriptor of [token tiles · n_rows, 128] in blocks of 64×128
     rows,  # descriptor of [token tiles · n_columns, 128] in blocks of 128×128
-    gradient_scales,  # [token tiles, n_rows], row-major; rows of scales are padded to multiples of 256
-    row_scales,  # descriptor of [token tiles, n_columns], padded alike, in blocks of 1×256
+    gradient_scales,  # [token tiles, n_rows], row-major; rows of scales are padded to multiples of 256; [1, ...] whole
+    row_scales,  # descriptor of [token tiles, n_columns], padded alike, in blocks of 1×256; whole: a pointer
     tile_starts,  # [n_experts + 1] int32, where each expert's tiles begin
     output,  # descriptor of [n_experts, n_rows, n_columns] in blocks of 1×64×128
     n_experts,
@@ -32,9 +32,14 @@ def multiply_tokens(
     n_rows,
     n_columns,
     STAGES: gl.constexpr,
+    WHOLE_GRADIENT: gl.constexpr,
+    WHOLE_ROWS: gl.constexpr,
     num_warps: gl.constexpr,
 ):
-    """Every expert's gradient by the transpose of its rows, summed over its own tokens, both in tiles along tokens."""
+    """Every expert's gradient by the transpose of its rows, summed over its own tokens, both in tiles along tokens.
+
+    Where one has the same scale for all tokens (WHOLE_...), there is a factor less to each number of a product.
+    """
     left = gl.allocate_shared_memory(gradient.dtype, [2 * STAGES, 64, 128], gradient.layout)
     right = gl.allocate_shared_memory(rows.dtype, [2 * STAGES, 128, 128], rows.layout)
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -43,15 +48,23 @@ def multiply_tokens(
         mbarrier.init(empty.index(stage), count=2)
         mbarrier.init(ready.index(2 * stage), count=1)
         mbarrier.init(ready.index(2 * stage + 1), count=1)
-    factors = gl.allocate_shared_memory(gl.float32, [STAGES, 1, 256], row_scales.layout)
+    factors = row_scales
+    if not WHOLE_ROWS:
+        factors = gl.allocate_shared_memory(gl.float32, [STAGES, 1, 256], row_scales.layout)
     staged = gl.allocate_shared_memory(output.dtype, [2, 1, 64, 128], output.layout)
     sizes = (n_experts, n_tiles, n_rows, n_columns)
     shared = (left, right, empty, ready, factors)
     gl.warp_specialize(
         [
-            (_multiply, (gradient_scales, tile_starts, output, sizes, shared, staged, 0, STAGES)),
-            (_multiply, (gradient_scales, tile_starts, output, sizes, shared, staged, 1, STAGES)),
-            (_load, (gradient, rows, row_scales, tile_starts, sizes, shared, STAGES)),
+            (
+                _multiply,
+                (gradient_scales, tile_starts, output, sizes, shared, staged, 0, STAGES, WHOLE_GRADIENT, WHOLE_ROWS),
+            ),
+            (
+                _multiply,
+                (gradient_scales, tile_starts, output, sizes, shared, staged, 1, STAGES, WHOLE_GRADIENT, WHOLE_ROWS),
+            ),
+            (_load, (gradient, rows, row_scales, tile_starts, sizes, shared, STAGES, WHOLE_ROWS)),
         ],
         [4, 1],
         [240, 24],
@@ -59,7 +72,7 @@ def multiply_tokens(
 
 
 @gluon.jit
-def _load(gradient, rows, row_scales, tile_starts, sizes, shared, STAGES: gl.constexpr):
+def _load(gradient, rows, row_scales, tile_starts, sizes, shared, STAGES: gl.constexpr, WHOLE_ROWS: gl.constexpr):
     """Bring the operands of one output tile after the other into shared memory, as soon as there is room."""
     n_experts, n_tiles, n_rows, n_columns = sizes
     left, right, empty, ready, factors = shared
@@ -73,10 +86,13 @@ def _load(gradient, rows, row_scales, tile_starts, sizes, shared, STAGES: gl.con
         for tile in range(first, end):
             mbarrier.wait(empty.index(stage), phase)
             barrier = ready.index(2 * stage)
-            mbarrier.expect(
-                barrier, 2 * gradient.block_type.nbytes + rows.block_type.nbytes + row_scales.block_type.nbytes
-            )
-            tma.async_copy_global_to_shared(row_scales, [tile, column], barrier, factors.index(stage))
+            if WHOLE_ROWS:
+                mbarrier.expect(barrier, 2 * gradient.block_type.nbytes + rows.block_type.nbytes)
+            else:
+                mbarrier.expect(
+                    barrier, 2 * gradient.block_type.nbytes + rows.block_type.nbytes + row_scales.block_type.nbytes
+                )
+                tma.async_copy_global_to_shared(row_scales, [tile, column], barrier, factors.index(stage))
             tma.async_copy_global_to_shared(gradient, [tile * n_rows + row, 0], barrier, left.index(2 * stage))
             tma.async_copy_global_to_shared(gradient, [tile * n_rows + row + 64, 0], barrier, left.index(2 * stage + 1))
             tma.async_copy_global_to_shared(rows, [tile * n_columns + column, 0], barrier, right.index(2 * stage))
@@ -92,13 +108,24 @@ def _load(gradient, rows, row_scales, tile_starts, sizes, shared, STAGES: gl.con
 
 
 @gluon.jit
-def _multiply(gradient_scales, tile_starts, output, sizes, shared, staged, HALF: gl.constexpr, STAGES: gl.constexpr):
+def _multiply(
+    gradient_scales,
+    tile_starts,
+    output,
+    sizes,
+    shared,
+    staged,
+    HALF: gl.constexpr,
+    STAGES: gl.constexpr,
+    WHOLE_GRADIENT: gl.constexpr,
+    WHOLE_ROWS: gl.constexpr,
+):
     """Multiply, scale and add up the upper (HALF 0) or lower 64 rows of one output tile after the other."""
     n_experts, n_tiles, n_rows, n_columns = sizes
     left, right, empty, ready, factors = shared
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32])
     n_units = n_experts * gl.cdiv(n_rows, 128) * gl.cdiv(n_columns, 256)
-    row_stride = gl.cdiv(n_rows, 256) * 256
+    row_stride = 0 if WHOLE_GRADIENT else gl.cdiv(n_rows, 256) * 256
     stage = 0
     phase = 0
     for unit in range(gl.program_id(0), n_units, gl.num_programs(0)):
@@ -117,8 +144,7 @@ def _multiply(gradient_scales, tile_starts, output, sizes, shared, staged, HALF:
             transposed = right.index(2 * stage).permute((1, 0))
             product = warpgroup_mma(operand, transposed, nothing, use_acc=False, is_async=True)
             product = warpgroup_mma_wait(0, [product])
-            column_scale = factors.index(stage).slice(0, 128, dim=1).load(layout)
-            upper += product * row_scale[:, None] * column_scale
+            upper += _scaled(product, row_scale, factors, stage, 0, WHOLE_GRADIENT, WHOLE_ROWS)
             # Waiting for the sum, too, has the compiler reuse the product's registers: there are none to spare.
             upper = warpgroup_mma_wait(0, [upper])
             mbarrier.wait(ready.index(2 * stage + 1), phase)
@@ -126,18 +152,39 @@ def _multiply(gradient_scales, tile_starts, output, sizes, shared, staged, HALF:
             product = warpgroup_mma(operand, transposed, nothing, use_acc=False, is_async=True)
             following = gl.load(of_rows + gl.minimum(tile + 1, end - 1) * row_stride)
             product = warpgroup_mma_wait(0, [product])
-            column_scale = factors.index(stage).slice(128, 128, dim=1).load(layout)
+            product = _scaled(product, row_scale, factors, stage, 128, WHOLE_GRADIENT, WHOLE_ROWS)
             mbarrier.arrive(empty.index(stage), count=1)
-            lower += product * row_scale[:, None] * column_scale
+            lower += product
             row_scale = following
             lower = warpgroup_mma_wait(0, [lower])
             stage += 1
             if stage == STAGES:
                 stage = 0
                 phase ^= 1
+        if WHOLE_GRADIENT:
+            # Where nobody has rows, scales may be no numbers.
+            row_scale = gl.where(end > first, row_scale, 0.0)[:, None]
+            upper *= row_scale
+            lower *= row_scale
+        if WHOLE_ROWS:
+            of_columns = factors + column + gl.arange(0, 128, gl.SliceLayout(0, layout))
+            upper *= gl.where(end > first, gl.load(of_columns), 0.0)[None, :]
+            lower *= gl.where(end > first, gl.load(of_columns + 128), 0.0)[None, :]
         _store(output, upper, [expert, row, column], staged.index(HALF))
         _store(output, lower, [expert, row, column + 128], staged.index(HALF))
     tma.store_wait(0)
+
+
+@gluon.jit
+def _scaled(
+    product, row_scale, factors, stage, FIRST: gl.constexpr, WHOLE_GRADIENT: gl.constexpr, WHOLE_ROWS: gl.constexpr
+):
+    """A product of one tile, of 128 columns from FIRST on, by those scales that change from tile to tile."""
+    if not WHOLE_GRADIENT:
+        product *= row_scale[:, None]
+    if not WHOLE_ROWS:
+        product *= factors.index(stage).slice(FIRST, 128, dim=1).load(product.type.layout)
+    return product
 
 
 @gluon.jit
