@@ -99,7 +99,7 @@ def measure_body(body: Body, reference: FrechetStatistics, undecoded: FrechetSta
     flatness = median([clip.flatness for clip in body.clips])
     moments = ClipMoments.of([clip.statistics for clip in body.clips])
     distances = (FrechetDistance(moments, speech) for speech in (reference, undecoded))
-    fd, fd_undecoded = (bootstrap(distance, body.design, N_RESAMPLES) for distance in distances)
+    fd, fd_undecoded = (bootstrap(distance, body.design, N_RESAMPLES).map(_at_least_zero) for distance in distances)
     return BodyMeasures(
         flatness,
         flatness.map(lambda ratio: 10 * math.log10(ratio)),
@@ -123,6 +123,11 @@ def measures_of_whole(
         speech.modulation_depth,
     )
     return BodyMeasures(*map(Interval.unknown, values))
+
+
+def _at_least_zero(distance: float) -> float:
+    """Once what few clips add is taken off, chance can leave a small distance below zero, where there are none."""
+    return max(distance, 0.0)
 
 
 def _design(clips: Sequence[Clip], origins: Sequence[Origin], speakers: Speakers) -> Design:
