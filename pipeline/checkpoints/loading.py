@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lightning_modules.model.block_scaled import Matrix, fits_blocks, keep_in_fp
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
 from pipeline.checkpoints.architecture_match import OpenOptions, check_missing
+from pipeline.checkpoints.choices import TRAINED
 from pipeline.checkpoints.integrity import check_finite, verify_bytes
 from pipeline.checkpoints.names import own_parts, own_tensors, published_parts
 from pipeline.checkpoints.quantisation import RoundingLog, retype
@@ -82,7 +83,11 @@ def load_checkpoint_compatible(
 
 
 def load_decoder(
-    path: Path | str, layout: str | None = None, config: DecoderConfig | None = None, keep_fp8: bool = False
+    path: Path | str,
+    layout: str | None = None,
+    config: DecoderConfig | None = None,
+    keep_fp8: bool = False,
+    weights: str = TRAINED,
 ) -> Decoder:
     """Build the decoder that a checkpoint of any layout holds, ready for inference.
 
@@ -94,14 +99,16 @@ def load_decoder(
         config: the architecture, for layouts that do not tell it.
         keep_fp8: hold in FP8 what the file does, where blocks fit heads and experts: the same numbers in half the
             memory, which decoding on a GPU reads as they are. Such a decoder can move, but not change its type.
+        weights: `trained`, or `ema`: the running mean that a training checkpoint may hold.
 
     Raises:
         FileNotFoundError, ValueError: when the checkpoint is absent, incomplete or damaged.
     """
-    source = open_checkpoint(Path(path), layout, OpenOptions(config))
+    options = OpenOptions(config, weights=weights)
+    source = open_checkpoint(Path(path), layout, options)
     if source.separate:
         log.warning("%s Loaded without them.", separate_sentence(source))
-        source = open_checkpoint(Path(path), layout, OpenOptions(config, drop=("mtp",)))
+        source = open_checkpoint(Path(path), layout, replace(options, drop=("mtp",)))
     with torch.device("meta"):
         decoder = Decoder(source.config)
     kept = _blocks_of(source) if keep_fp8 and fits_blocks(source.config) else {}

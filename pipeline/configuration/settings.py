@@ -98,3 +98,9 @@ def _fits(value: Any, annotation: Any) -> bool:
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return not isinstance(annotation, type) or isinstance(value, annotation)
+
+
+def check_known(key: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise a ValueError that names the key and what is near, unless a value is known."""
+    if value not in known:
+        raise ValueError(f"{key} is {value!r}; {near_matches(value, known)}")

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.checkpoints.choices import DROPPABLE, DTYPES, READABLE_LAYOUTS, WEIGHTS, WRITABLE_LAYOUTS
-from pipeline.configuration.settings import near_matches, read_settings
+from pipeline.configuration.settings import check_known, read_settings
 from pipeline.plumbing.device import check_device
 
 
@@ -80,9 +80,3 @@ def read_conversion(values: Mapping[str, Any]) -> ConversionSettings:
     """
     check_known("layout", values["layout"], WRITABLE_LAYOUTS)
     return read_settings(ConversionSettings, values["conversion"], "conversion")
-
-
-def check_known(key: str, value: object, known: tuple[str, ...]) -> None:
-    """Raise a ValueError that names the key and what is near, unless a value is known."""
-    if value not in known:
-        raise ValueError(f"{key} is {value!r}; {near_matches(value, known)}")

@@ -8,7 +8,7 @@ from typing import Any
 from lightning_modules.parallel.checkpoint_folder import commit, partial_path, remove
 from pipeline.audio.codecs.storage import load_codec
 from pipeline.conversion.held_out import Surroundings
-from pipeline.plumbing.files import write_json
+from pipeline.plumbing.files import companion, write_json
 from pipeline.tokens.vocabulary import Vocabulary
 
 REPORT = "conversion_report.json"
@@ -61,7 +61,7 @@ class Staging:
 
 def report_path(target: Path) -> Path:
     """Where the report of a conversion lies: in the target, or beside a single file."""
-    return target / REPORT if target.is_dir() else target.with_name(f"{target.name}.{REPORT}")
+    return companion(target, REPORT)
 
 
 def copy_codec(source: Path, target: Path, surroundings: Surroundings, vocab_size: int) -> list[str]:

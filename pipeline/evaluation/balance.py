@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from lightning_modules.balance import balance_metrics
+from lightning_modules.model.router import HierarchicalRouter, Router
 from pipeline.evaluation.findings import Findings
 from pipeline.evaluation.routing_counts import RoutingCounts
 from pipeline.evaluation.specialisation import association, pair_rows, preference_rows, speaker_association
@@ -16,7 +19,7 @@ def balance(subject: Subject) -> Findings:
     loads = {layer: counts.load for layer, counts in choices.items()}
     metrics = {f"eval/{name}": value for name, value in balance_metrics(loads).items()}
     biases = {
-        layer: router.e_score_correction_bias.tolist()
+        layer: biases_of(router).tolist()
         for layer, router in zip(decoder.expert_layers(), decoder.routers(), strict=True)
     }
     rows: list[dict[str, Any]] = []
@@ -44,3 +47,8 @@ def load_rows(layer: int, counts: RoutingCounts, biases: list[float]) -> list[di
         {"layer": layer, "expert": expert, "load": share, "bias": bias}
         for expert, (share, bias) in enumerate(zip(shares, biases, strict=True))
     ]
+
+
+def biases_of(router: Router) -> Tensor:
+    """What corrects the scores of experts, or of their segments where they are split, as choices count them [E]."""
+    return router.segment_bias if isinstance(router, HierarchicalRouter) else router.e_score_correction_bias

@@ -6,8 +6,12 @@ from typing import Any, ClassVar
 
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.audio.measures.gate import FlatnessGate
-from pipeline.configuration.settings import check_seed, read_settings
+from pipeline.checkpoints.choices import WEIGHTS
+from pipeline.configuration.settings import check_known, check_seed, read_settings
 from pipeline.plumbing.device import check_device
+
+# Beside the weights that a training checkpoint holds.
+EXPORT = "export"
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,20 @@ class PairsConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """The seed of prompts and draws, the device, how much speech is generated, how it is drawn, how flat it may be."""
+    """What is evaluated, and how.
+
+    Attributes:
+        seed: of prompts and draws.
+        weights: `export`: those that were exported; `trained` or `ema`: the training checkpoint's own, or its running
+            mean, which need no export.
+        device: that computes.
+        speech: how much is generated.
+        sampling: how its tokens are drawn.
+        flatness_gate: how flat it may be.
+    """
 
     seed: int
+    weights: str
     device: str
     speech: SpeechConfig
     sampling: SamplingConfig
@@ -85,6 +100,7 @@ class EvaluationConfig:
     pairs: PairsConfig
 
     def __post_init__(self) -> None:
+        check_known("evaluate.weights", self.weights, (EXPORT, *WEIGHTS))
         check_device("evaluate.device", self.device)
 
 
@@ -96,6 +112,7 @@ def read_evaluation(evaluate: Mapping[str, Any]) -> EvaluationConfig:
     """
     options = dict(evaluate)
     seed, device = check_seed("evaluate.seed", options.pop("seed", None)), options.pop("device", "auto")
+    weights = options.pop("weights", EXPORT)
     gate = read_settings(FlatnessGate, options.pop("flatness_gate", {}), "evaluate.flatness_gate")
     pairs = read_settings(PairsConfig, options.pop("pairs", {}), "evaluate.pairs")
     sampling: dict[str, Any] = {
@@ -103,6 +120,7 @@ def read_evaluation(evaluate: Mapping[str, Any]) -> EvaluationConfig:
     }
     return EvaluationConfig(
         seed,
+        weights,
         device,
         read_settings(SpeechConfig, options, "evaluate"),
         read_settings(SamplingConfig, sampling, "evaluate"),

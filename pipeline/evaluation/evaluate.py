@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.audio.codecs.storage import load_codec
 from pipeline.checkpoints.loading import load_decoder
-from pipeline.configuration.command_line import command, next_command, preparing_command
+from pipeline.configuration.command_line import next_command
 from pipeline.configuration.composed import Folders, is_multirun
 from pipeline.evaluation.balance import balance
 from pipeline.evaluation.calibration import calibration
@@ -18,6 +18,7 @@ from pipeline.evaluation.listening import control_speech, random_speech, write_c
 from pipeline.evaluation.loss_breakdown import loss_breakdown
 from pipeline.evaluation.losses import losses
 from pipeline.evaluation.minimal_pairs import minimal_pairs
+from pipeline.evaluation.model import checkpoint_weights, codec_folder, find_data, find_model, identify_model
 from pipeline.evaluation.note import evaluation_note
 from pipeline.evaluation.prediction_ahead import prediction_ahead
 from pipeline.evaluation.scoring import score_documents
@@ -30,19 +31,15 @@ from pipeline.plumbing.files import sweep, write_metrics, write_yaml
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.preparation.origins import read_origins
-from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import export_digest
 from pipeline.provenance.identity import (
     IDENTITY,
     Identity,
     TrainingIdentity,
-    identity_path,
-    read_identity,
-    require_current,
     write_identity,
 )
-from pipeline.provenance.prepared_data import find_prepared, read_prepared_identity
-from pipeline.provenance.training import CONFIGURATION, latest_training
+from pipeline.provenance.prepared_data import read_prepared_identity
+from pipeline.provenance.training import CONFIGURATION
 from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
@@ -68,18 +65,19 @@ OWN_FILES = ("metrics.json", "audio.json", CONFIGURATION, IDENTITY)
 
 
 def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
-    """Write `evaluate` of the outputs from the `export` of a training and the held-out data.
+    """Write `evaluate` of the outputs from the `export` of a training, or its checkpoint, and the held-out data.
 
     Args:
         values: the composed configuration.
         folders: where the export lies, and where to write.
     """
     sweep(folders.outputs)
-    export, folder = folders.training / "export", folders.outputs / "evaluate"
-    training = identify_export(export, folders.training / "train")
-    prepared = find_data(export, training, values["paths"])
+    settings, folder = read_evaluation(values["evaluate"]), folders.outputs / "evaluate"
+    model = find_model(folders.training, settings.weights)
+    training = identify_model(model, folders.training)
+    prepared = find_data(model, training, values["paths"])
     data = read_prepared_identity(prepared)
-    findings = write_evaluation(export, training, prepared, values["evaluate"], folder)
+    findings = write_evaluation(model, training, prepared, values["evaluate"], folder)
     metrics = findings.metrics
     log.info(
         "Test loss: %.3f nats a token (bigram %.3f, guessing %.3f); Fréchet distance %.0f. See %s.%s",
@@ -95,7 +93,7 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
         run.log_parameters({"evaluate": values["evaluate"]})
         tested_on = f"{values['data']['kind']} test", data.digest
         run.log_dataset(*tested_on, str(prepared), context="evaluation")
-        run.log_evaluation(metrics, export_digest(export), tested_on)
+        run.log_evaluation(metrics, export_digest(model), tested_on)
         # Of several evaluations none is the training's own, and figures on other data are not either.
         if not is_multirun() and training is not None and data.digest == training.data:
             run.mirror_to_parent(metrics)
@@ -108,21 +106,21 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
 
 
 def write_evaluation(
-    export: Path, training: TrainingIdentity | None, prepared: Path, group: Mapping[str, Any], folder: Path
+    model: Path, training: TrainingIdentity | None, prepared: Path, group: Mapping[str, Any], folder: Path
 ) -> Findings:
-    """Evaluate an export into a folder, which says last what it is of: one that does not was not finished.
+    """Evaluate a model into a folder, which says last what it is of: one that does not was not finished.
 
     Args:
-        export: the export's folder.
+        model: an export, or another checkpoint.
         training: that it is from; None: nobody knows.
-        prepared: the folder of prepared data, in the tokens of the export's codec.
+        prepared: the folder of prepared data, in the tokens of the model's codec.
         group: the group `evaluate` of the configuration.
         folder: where to write.
 
     Raises:
         ValueError: naming the setting that cannot be, or what does not fit together.
     """
-    subject = examine(export, prepared, training.context if training else None, read_evaluation(group))
+    subject = examine(model, prepared, training.context if training else None, read_evaluation(group))
     findings = merge(part(subject) for part in PARTS)
     (folder / IDENTITY).unlink(missing_ok=True)
     listened_to = subject.clips_of(*LISTENED_TO)
@@ -138,16 +136,17 @@ def write_evaluation(
     return findings
 
 
-def examine(export: Path, prepared: Path, context: int | None, settings: EvaluationConfig) -> Subject:
-    """Load an export, score held-out speech with it, and let it speak.
+def examine(model: Path, prepared: Path, context: int | None, settings: EvaluationConfig) -> Subject:
+    """Load a model, score held-out speech with it, and let it speak.
 
     Args:
-        export: the export's folder.
-        prepared: the folder of prepared data, in the tokens of the export's codec.
+        model: an export, or another checkpoint.
+        prepared: the folder of prepared data, in the tokens of the model's codec.
         context: tokens that the model has learnt to look back over; None: nobody knows.
         settings: of the evaluation.
     """
-    decoder, codec = load_decoder(export).to(device_of(settings.device)), load_codec(export / "codec")
+    decoder = load_decoder(model, weights=checkpoint_weights(settings.weights)).to(device_of(settings.device))
+    codec = load_codec(codec_folder(model, prepared))
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
     train, validation, test = (open_split(prepared / split, vocabulary) for split in ("train", "validation", "test"))
     baselines = NgramBaselines.fit(train, validation)
@@ -179,24 +178,6 @@ def examine(export: Path, prepared: Path, context: int | None, settings: Evaluat
     )
 
 
-def identify_export(export: Path, latest: Path) -> TrainingIdentity | None:
-    """Which training an export is from; None where it does not say.
-
-    Args:
-        export: the export's folder.
-        latest: the outputs of a training.
-
-    Raises:
-        ValueError: when it was converted from what lay in `latest` before another training did.
-    """
-    identity = read_identity(identity_path(export))
-    require_current(export, identity, latest_training(latest), command("convert_checkpoint", ("paths",)))
-    if identity is None or identity.training is None:
-        log.warning("%s does not say which training it is from; its figures are those of no training.", export)
-        return None
-    return identity.training
-
-
 def say_reach(test: TokenDataset, context: int | None, max_positions: int, n_frames: float) -> None:
     """Say where tokens stand further on than the model was trained to look back.
 
@@ -223,33 +204,8 @@ def say_reach(test: TokenDataset, context: int | None, max_positions: int, n_fra
         )
 
 
-def find_data(export: Path, training: TrainingIdentity | None, paths: Mapping[str, str]) -> Path:
-    """The prepared data to evaluate an export on: its training's where they are, else others in its codec's tokens.
-
-    Args:
-        export: the export's folder, with its codec.
-        training: that it is from, if that is known.
-        paths: the configuration's.
-
-    Raises:
-        FileNotFoundError, ValueError: when there are none, or their tokens are of another codec than the export's.
-    """
-    usual, cache = Path(paths["prepared"]), Path(paths["cache"])
-    if training and (found := find_prepared(training.data, training.settings, usual, cache)):
-        return found
-    data = read_prepared_identity(usual, preparing_command())
-    if data.codec != digest_of(export / "codec"):
-        raise ValueError(
-            f"The tokens in {usual} are of another codec than that of {export}: equal numbers mean other sounds. "
-            f"Prepare the data that the model was trained on, or train and convert again: {preparing_command()}"
-        )
-    if training:
-        log.warning("%s are other data than those that %s was trained on.", usual, export)
-    return usual
-
-
 def open_split(folder: Path, vocabulary: Vocabulary) -> TokenDataset:
-    """Open a split, and make sure that it speaks the export's language.
+    """Open a split, and make sure that it speaks the model's language.
 
     Raises:
         ValueError: when the tokens were prepared with another codec.
@@ -257,7 +213,7 @@ def open_split(folder: Path, vocabulary: Vocabulary) -> TokenDataset:
     dataset = TokenDataset.open(folder)
     if dataset.vocabulary != vocabulary:
         raise ValueError(
-            f"{folder} has tokens of {dataset.vocabulary}, the export's codec speaks {vocabulary}; "
-            "train and convert again on the prepared data, or prepare it with the export's codec."
+            f"{folder} has tokens of {dataset.vocabulary}, the model's codec speaks {vocabulary}; "
+            "train and convert again on the prepared data, or prepare it with the model's codec."
         )
     return dataset

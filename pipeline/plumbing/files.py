@@ -143,3 +143,8 @@ def read_csv(path: Path | str) -> list[dict[str, str]]:
         raise FileNotFoundError(f"{path} does not exist; run the stage that writes it first.")
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def companion(result: Path, name: str) -> Path:
+    """Where a file that belongs to a result lies: in its folder, or beside its single file, with its name before it."""
+    return result / name if result.is_dir() else result.with_name(f"{result.name}.{name}")

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.plumbing.files import read_json, write_json
+from pipeline.plumbing.files import companion, read_json, write_json
 from pipeline.provenance.digests import digest_of
 
 IDENTITY = "identity.json"
@@ -96,7 +96,7 @@ def read_identity(path: Path) -> Identity | None:
 
 def identity_path(result: Path) -> Path:
     """Where the identity of a converted checkpoint lies: in its folder, or beside its single file."""
-    return result / IDENTITY if result.is_dir() else result.with_name(f"{result.name}.{IDENTITY}")
+    return companion(result, IDENTITY)
 
 
 def identify_checkpoint(path: Path, inside: Mapping[str, Any] | None) -> TrainingIdentity | None:

@@ -12,7 +12,7 @@ def disagreements(paths: ReportPaths) -> dict[str, str]:
     found = {}
     if (paths.train / "history.csv").exists() and (sentence := _curves(evaluation, training)):
         found[CURVES] = sentence
-    export = read_identity(identity_path(paths.export)) if paths.export.is_dir() else None
+    export = read_identity(identity_path(paths.export))
     if export is not None and evaluation is not None and export.training != evaluation.training:
         found[CONVERSION] = f"{paths.export} is {_of(export)}, the evaluation {_of(evaluation)}."
     if evaluation is not None and (paths.prepared / IDENTITY).exists():

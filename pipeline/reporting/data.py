@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.plumbing.files import read_json
+from pipeline.plumbing.files import companion, read_json
 from pipeline.reporting.clips import Clip, load_clips
 from pipeline.reporting.specialisation import Preferences, read_pairs, read_preferences
 from pipeline.reporting.tables import read_number, read_rows
@@ -125,7 +125,7 @@ def collect(
         comparison=_comparison(paths.evaluate / "comparison.csv"),
         clips=load_clips(paths.evaluate, n_examples),
         data_card=_optional_mapping(paths.prepared / "data_card.json"),
-        conversion=_optional_mapping(paths.export / "conversion_report.json"),
+        conversion=_optional_mapping(companion(paths.export, "conversion_report.json")),
         run=run or {},
         lineage=lineage or {},
         environment=environment or {},

@@ -122,7 +122,13 @@ def plan(source: CheckpointSource, options: ConversionOptions) -> Plan:
     Raises:
         ValueError: when the layout cannot express the decoder.
     """
-    described = huggingface_config(source.config, options.special_tokens, _wide_type(source))
+    try:
+        described = huggingface_config(source.config, options.special_tokens, _wide_type(source))
+    except ValueError as error:
+        raise ValueError(
+            f"{error} As it is, layout=lightning converts it, and `python -m pipeline.evaluate "
+            "evaluate.weights=trained` evaluates the training checkpoint."
+        ) from error
     in_fp8 = any(stored.dtype == E4M3 for stored in source.tensors.values())
     if in_fp8:
         described["quantization_config"] = QUANTISATION | _scale_format(source, options)

@@ -189,3 +189,11 @@ def test_a_gpu_scores_as_a_cpu_does(build_decoder, random_split) -> None:
     assert score.loss == pytest.approx(expected.loss, abs=1e-5)
     for layer, choices in expected.choices.items():
         assert score.choices[layer].load.tolist() == choices.load.tolist()
+
+
+def test_segments_routed_within_their_experts_are_counted_as_what_was_chosen(build_decoder, random_split) -> None:
+    decoder = build_decoder(num_expert_segments=2, expert_segment_routing="hierarchical", num_segments_per_expert=1)
+    score = score_documents(decoder, random_split("test", FRAMES), 2)
+    assert [len(choices.load) for choices in score.choices.values()] == [16, 16]
+    n_chosen = decoder.config.num_experts_per_tok
+    assert [float(choices.load.sum()) for choices in score.choices.values()] == [n_chosen * score.n_tokens] * 2

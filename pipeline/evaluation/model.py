@@ -1,0 +1,77 @@
+"""The model that is evaluated: where its weights lie, which training they are from, and what it speaks through."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.checkpoints.choices import TRAINED
+from pipeline.configuration.command_line import command, preparing_command
+from pipeline.evaluation.configuration import EXPORT
+from pipeline.provenance.digests import digest_of
+from pipeline.provenance.identity import TrainingIdentity, identity_path, read_identity, require_current
+from pipeline.provenance.prepared_data import find_prepared, read_prepared_identity
+from pipeline.provenance.training import CHECKPOINT, latest_training
+
+log = logging.getLogger(__name__)
+
+
+def find_model(outputs: Path, weights: str) -> Path:
+    """Where the weights lie that `evaluate.weights` names: the export, or the checkpoint that a training has left."""
+    return outputs / "export" if weights == EXPORT else outputs / "train" / CHECKPOINT
+
+
+def checkpoint_weights(weights: str) -> str:
+    """Which of a checkpoint's weights are read; an export holds those alone that it was made of."""
+    return TRAINED if weights == EXPORT else weights
+
+
+def identify_model(model: Path, outputs: Path) -> TrainingIdentity | None:
+    """Which training a model is from; None where it does not say.
+
+    Args:
+        model: as `find_model` gives it.
+        outputs: of a training.
+
+    Raises:
+        ValueError: when it was converted from what lay in `outputs` before another training did.
+    """
+    latest = latest_training(outputs / "train")
+    identity = latest if model == outputs / "train" / CHECKPOINT else read_identity(identity_path(model))
+    require_current(model, identity, latest, command("convert_checkpoint", ("paths",)))
+    if identity is None or identity.training is None:
+        log.warning("%s does not say which training it is from; its figures are those of no training.", model)
+        return None
+    return identity.training
+
+
+def codec_folder(model: Path, prepared: Path) -> Path:
+    """The codec that a model speaks through: its own where it brings one along, else that of its tokens."""
+    own = model / "codec"
+    return own if own.is_dir() else prepared / "codec"
+
+
+def find_data(model: Path, training: TrainingIdentity | None, paths: Mapping[str, str]) -> Path:
+    """The prepared data to evaluate a model on: its training's where they are, else others in its codec's tokens.
+
+    Args:
+        model: an export, or another checkpoint.
+        training: that it is from, if that is known.
+        paths: the configuration's.
+
+    Raises:
+        FileNotFoundError, ValueError: when there are none, or their tokens are of another codec than the model's.
+    """
+    usual, cache = Path(paths["prepared"]), Path(paths["cache"])
+    if training and (found := find_prepared(training.data, training.settings, usual, cache)):
+        return found
+    data = read_prepared_identity(usual, preparing_command())
+    # A checkpoint alone whose training nobody knows can only be held against the size of the vocabulary.
+    brought, learnt = model / "codec", training.codec if training else data.codec
+    if data.codec != (digest_of(brought) if brought.is_dir() else learnt):
+        raise ValueError(
+            f"The tokens in {usual} are of another codec than that of {model}: equal numbers mean other sounds. "
+            f"Prepare the data that the model was trained on, or train and convert again: {preparing_command()}"
+        )
+    if training:
+        log.warning("%s are other data than those that %s was trained on.", usual, model)
+    return usual

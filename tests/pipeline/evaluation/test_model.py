@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.evaluation.model import codec_folder, find_data, find_model, identify_model
+from pipeline.provenance.identity import Identity, TrainingIdentity, identity_path, write_identity
+from pipeline.provenance.prepared_data import write_prepared_identity
+
+TRAINING = TrainingIdentity("data", "codec", "settings", "configuration", "checkpoint")
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """Outputs of a training, and an export of it."""
+    for folder in ("train", "export/codec"):
+        (tmp_path / folder).mkdir(parents=True)
+    write_identity(tmp_path / "train" / "identity.json", Identity(TRAINING))
+    write_identity(identity_path(tmp_path / "export"), Identity(TRAINING, follows_training=True))
+    return tmp_path
+
+
+def test_weights_lie_in_the_export_or_in_the_checkpoint_itself(outputs: Path) -> None:
+    assert find_model(outputs, "export") == outputs / "export"
+    for weights in ("trained", "ema"):
+        model = find_model(outputs, weights)
+        assert model == outputs / "train" / "checkpoint.ckpt"
+        assert identify_model(model, outputs) == TRAINING
+
+
+def test_an_export_of_an_earlier_training_is_refused_and_its_checkpoint_is_not(outputs: Path) -> None:
+    later = TrainingIdentity("data", "codec", "settings", "configuration", "another")
+    write_identity(outputs / "train" / "identity.json", Identity(later))
+    with pytest.raises(ValueError, match="is from another training"):
+        identify_model(find_model(outputs, "export"), outputs)
+    assert identify_model(find_model(outputs, "trained"), outputs) == later
+
+
+def test_a_model_without_a_codec_of_its_own_speaks_through_that_of_its_tokens(outputs: Path) -> None:
+    prepared = outputs / "prepared"
+    assert codec_folder(outputs / "export", prepared) == outputs / "export" / "codec"
+    assert codec_folder(outputs / "train" / "checkpoint.ckpt", prepared) == prepared / "codec"
+
+
+def test_tokens_of_another_codec_are_refused_for_a_checkpoint_too(outputs: Path, random_split) -> None:
+    prepared = outputs / "prepared"
+    for split in ("train", "validation", "test"):
+        random_split(f"prepared/{split}", [3])
+    (prepared / "codec").mkdir()
+    (prepared / "codec" / "codec.json").write_text("another")
+    write_prepared_identity(prepared, {})
+    paths = {"prepared": str(prepared), "cache": str(outputs / "cache")}
+    with pytest.raises(ValueError, match="of another codec than that of .*checkpoint.ckpt"):
+        find_data(outputs / "train" / "checkpoint.ckpt", TRAINING, paths)
