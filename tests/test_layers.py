@@ -9,6 +9,7 @@ REPOSITORY = Path(__file__).parents[1]
 FLOOR_2 = {
     "architecture", "audio", "tokens", "checkpoints", "conversion", "tracking", "reporting", "evaluation", "planning",
     "preparation", "provenance", "statistics", "training", "streaming", "serving", "mlflow_model", "comparison",
+    "judges",
 }  # fmt: skip
 STAGES = {"prepare_data", "train", "convert_checkpoint", "evaluate", "report"}
 COMMANDS = STAGES | {"compose", "compliance", "plan", "ui", "stream", "serve", "compare"}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 # As recorded, and through the codec.
 REAL, CODEC = "real", "codec"
@@ -25,6 +26,7 @@ class Clip:
         seed: of the random numbers that it was drawn with.
         n_frames: frames of codes that were drawn for it, or taken from its document.
         n_given: samples of `audio` that were given.
+        codes: [n_frames, Q] that it was decoded from, without those that were given.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class Clip:
     seed: int | None = None
     n_frames: int = 0
     n_given: int = 0
+    codes: Tensor | None = None
 
     @property
     def own_audio(self) -> np.ndarray:

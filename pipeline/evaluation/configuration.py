@@ -1,13 +1,14 @@
 """The `evaluate` group of the configuration. Light: needs no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.checkpoints.choices import WEIGHTS
 from pipeline.configuration.settings import check_known, check_seed, read_settings
+from pipeline.judges.registry import JUDGES
 from pipeline.plumbing.device import check_device
 
 # Beside the weights that a training checkpoint holds.
@@ -78,6 +79,62 @@ class PairsConfig:
 
 
 @dataclass(frozen=True)
+class LongConfig:
+    """Speech that may not end.
+
+    Attributes:
+        long_seconds: how long each clip is; 0 leaves them out.
+        long_clips: how many.
+    """
+
+    LARGEST: ClassVar[Mapping[str, float]] = {"long_seconds": 3600, "long_clips": 4096}
+
+    long_seconds: float
+    long_clips: int
+
+    def __post_init__(self) -> None:
+        if self.long_seconds < 0:
+            raise ValueError(f"evaluate.long_seconds is {self.long_seconds}; it must be positive, or 0 for none.")
+        if self.long_clips < 1:
+            raise ValueError(f"evaluate.long_clips is {self.long_clips}; it must be at least 1 (long_seconds=0: none).")
+
+
+@dataclass(frozen=True)
+class JudgingConfig:
+    """Who judges the sounds, and how many.
+
+    Attributes:
+        judges: `auto` takes those that are installed, `none` nobody; names have to be there.
+        judged_clips: of each kind of sound, at most.
+        recogniser: folder of a Whisper model in CTranslate2's layout, in place of the one that a package holds.
+    """
+
+    LARGEST: ClassVar[Mapping[str, float]] = {"judged_clips": 10_000}
+
+    judges: str | tuple[str, ...]
+    judged_clips: int
+    recogniser: str | None
+
+    def __post_init__(self) -> None:
+        if self.judged_clips < 2:
+            raise ValueError(f"evaluate.judged_clips is {self.judged_clips}; it must be at least 2.")
+        if self.judges in ("auto", "none"):
+            return
+        unknown = [name for name in self.named if name not in JUDGES]
+        if unknown or not self.named:
+            raise ValueError(
+                f"evaluate.judges is {self.judges!r}; it takes auto, none, or a list of {', '.join(JUDGES)}."
+            )
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The judges that are asked for by name."""
+        if self.judges in ("auto", "none"):
+            return ()
+        return (self.judges,) if isinstance(self.judges, str) else self.judges
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """What is evaluated, and how.
 
@@ -89,6 +146,9 @@ class EvaluationConfig:
         speech: how much is generated.
         sampling: how its tokens are drawn.
         flatness_gate: how flat it may be.
+        pairs: what minimal pairs are made of.
+        long: speech that may not end.
+        judging: who judges the sounds.
     """
 
     seed: int
@@ -98,6 +158,8 @@ class EvaluationConfig:
     sampling: SamplingConfig
     flatness_gate: FlatnessGate
     pairs: PairsConfig
+    long: LongConfig
+    judging: JudgingConfig
 
     def __post_init__(self) -> None:
         check_known("evaluate.weights", self.weights, (EXPORT, *WEIGHTS))
@@ -115,9 +177,10 @@ def read_evaluation(evaluate: Mapping[str, Any]) -> EvaluationConfig:
     weights = options.pop("weights", EXPORT)
     gate = read_settings(FlatnessGate, options.pop("flatness_gate", {}), "evaluate.flatness_gate")
     pairs = read_settings(PairsConfig, options.pop("pairs", {}), "evaluate.pairs")
-    sampling: dict[str, Any] = {
-        name: options.pop(name) for name in ("temperature", "top_k", "top_p") if name in options
-    }
+    sampling, long, judging = (
+        {field.name: options.pop(field.name) for field in fields(group) if field.name in options}
+        for group in (SamplingConfig, LongConfig, JudgingConfig)
+    )
     return EvaluationConfig(
         seed,
         weights,
@@ -126,4 +189,6 @@ def read_evaluation(evaluate: Mapping[str, Any]) -> EvaluationConfig:
         read_settings(SamplingConfig, sampling, "evaluate"),
         gate,
         pairs,
+        read_settings(LongConfig, long, "evaluate"),
+        read_settings(JudgingConfig, judging, "evaluate"),
     )

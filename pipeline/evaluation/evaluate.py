@@ -13,8 +13,12 @@ from pipeline.evaluation.balance import balance
 from pipeline.evaluation.calibration import calibration
 from pipeline.evaluation.clip import CODEC, GENERATED, REAL
 from pipeline.evaluation.configuration import EvaluationConfig, read_evaluation
+from pipeline.evaluation.copying import copying
+from pipeline.evaluation.diversity import diversity
 from pipeline.evaluation.findings import Findings, merge
+from pipeline.evaluation.judging import judging
 from pipeline.evaluation.listening import control_speech, random_speech, write_clips
+from pipeline.evaluation.long_generation import long_generation
 from pipeline.evaluation.loss_breakdown import loss_breakdown
 from pipeline.evaluation.losses import losses
 from pipeline.evaluation.minimal_pairs import minimal_pairs
@@ -26,6 +30,7 @@ from pipeline.evaluation.sound import sound
 from pipeline.evaluation.speakers import Speakers
 from pipeline.evaluation.speech import speak
 from pipeline.evaluation.subject import Subject
+from pipeline.judges.registry import check_presence
 from pipeline.plumbing.device import device_of
 from pipeline.plumbing.files import sweep, write_metrics, write_yaml
 from pipeline.plumbing.fingerprint import fingerprint
@@ -56,6 +61,10 @@ PARTS: tuple[Callable[[Subject], Findings], ...] = (
     minimal_pairs,
     balance,
     sound,
+    diversity,
+    long_generation,
+    copying,
+    judging,
 )
 # What experiments are compared by.
 HEADLINE = ("eval/loss", "eval/bits_per_second", "audio/fd", "audio/flatness")
@@ -120,7 +129,9 @@ def write_evaluation(
     Raises:
         ValueError: naming the setting that cannot be, or what does not fit together.
     """
-    subject = examine(model, prepared, training.context if training else None, read_evaluation(group))
+    settings = read_evaluation(group)
+    check_presence(settings.judging.named)
+    subject = examine(model, prepared, training.context if training else None, settings)
     findings = merge(part(subject) for part in PARTS)
     (folder / IDENTITY).unlink(missing_ok=True)
     listened_to = subject.clips_of(*LISTENED_TO)

@@ -33,7 +33,7 @@ def random_speech(baselines: NgramBaselines, codec: Codec, lengths: Sequence[int
         UNIFORM_RANDOM: [baselines.sample_uniform(length, generator) for length in lengths],
     }
     return [
-        Clip(kind, number, audio, n_frames=lengths[number])
+        Clip(kind, number, audio, n_frames=lengths[number], codes=drawn[number])
         for kind, drawn in codes.items()
         for number, audio in enumerate(decode_all(codec, drawn, f"decoding {kind}"))
     ]

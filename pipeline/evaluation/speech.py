@@ -66,7 +66,15 @@ def _through_codec(codec: Codec, prompts: Sequence[Prompt]) -> list[Clip]:
     once = list({prompt.document: prompt for prompt in prompts}.values())
     decoded = decode_all(codec, [prompt.codes for prompt in once], "decoding real")
     return [
-        Clip(CODEC, number, audio, _source(prompt), document=prompt.document, n_frames=len(prompt.codes))
+        Clip(
+            CODEC,
+            number,
+            audio,
+            _source(prompt),
+            document=prompt.document,
+            n_frames=len(prompt.codes),
+            codes=prompt.codes,
+        )
         for number, (prompt, audio) in enumerate(zip(once, decoded, strict=True))
     ]
 
@@ -88,6 +96,7 @@ def _continuations(
             seed=seeds[number],
             n_frames=max(len(codes[number]) - prompt_frames, 0),
             n_given=round(given_seconds * codec.sample_rate),
+            codes=codes[number][prompt_frames:],
         )
         for number, prompt in enumerate(prompts)
     ]
@@ -96,7 +105,7 @@ def _continuations(
 def _from_nothing(codec: Codec, codes: Sequence[Tensor], seeds: Sequence[int]) -> list[Clip]:
     decoded = decode_all(codec, codes, "decoding unprompted")
     return [
-        Clip(UNPROMPTED, number, audio, seed=seeds[number], n_frames=len(codes[number]))
+        Clip(UNPROMPTED, number, audio, seed=seeds[number], n_frames=len(codes[number]), codes=codes[number])
         for number, audio in enumerate(decoded)
     ]
 
