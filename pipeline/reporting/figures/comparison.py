@@ -60,8 +60,9 @@ def dot_plot(
     name: str,
     label: str,
     band: tuple[float, float] | None = None,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> Markup:
-    """Draw one dot a signal on a logarithmic axis, with its value beside it and an accepted `band` shaded.
+    """Draw one dot a signal on a logarithmic axis, with its value and interval, and an accepted `band` shaded.
 
     `groups` says for each signal whether it is a reference, the model's, or a control. Values that are not positive
     cannot stand on the axis and are left out.
@@ -75,8 +76,11 @@ def dot_plot(
         axes.axvspan(*band, color=BAND, linewidth=0)
     for row, (signal, value) in enumerate(shown.items()):
         colour = GROUP_COLOURS[groups.get(signal, "control")]
+        low, high = (intervals or {}).get(signal, (value, value))
+        axes.hlines(row, low, high, color=colour, linewidth=2)
         axes.plot([value], [row], "o", color=colour, markersize=8)
-        axes.annotate(number(value), (value, row), (9, 0), textcoords="offset points", va="center", fontsize=10.5)
+        end = max(value, high) if np.isfinite(high) else value
+        axes.annotate(number(value), (end, row), (9, 0), textcoords="offset points", va="center", fontsize=10.5)
     axes.set_yticks(range(len(shown)), list(shown), color=INK)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(axis="both")

@@ -66,8 +66,12 @@ def _with_bounds(metrics: Mapping[str, float]) -> list[tuple[str, float, str]]:
 def _cell(values: Mapping[str, float], measure: str, decimals: int | None) -> tuple[str, str]:
     """A measure of a signal, and the bounds of its interval where it has one."""
     form = number if decimals is None else partial(fixed, decimals=decimals)
-    low, high = (values.get(f"{measure}_{end}", math.nan) for end in ("low", "high"))
-    return form(values.get(measure)), bounds(low, high, form)
+    return form(values.get(measure)), bounds(*_bounds(values, measure), form)
+
+
+def _bounds(values: Mapping[str, float], measure: str) -> tuple[float, float]:
+    """The interval of a measure; NaN where it has none."""
+    return values.get(f"{measure}_low", math.nan), values.get(f"{measure}_high", math.nan)
 
 
 def _describe(signal: str) -> tuple[str, str, str]:
@@ -119,7 +123,8 @@ def _dot_plots(report: ReportData) -> list[dict[str, object]]:
     figures: list[dict[str, object]] = []
     for key, title, caption, band in plots:
         values = {_describe(signal)[0]: report.comparison[signal].get(key, float("nan")) for signal in order}
+        intervals = {_describe(signal)[0]: _bounds(report.comparison[signal], key) for signal in order}
         if any(value > 0 for value in values.values()):
-            svg = dot_plot(values, groups, f"dots-{key}", f"{title}, logarithmic scale", band)
+            svg = dot_plot(values, groups, f"dots-{key}", f"{title}, logarithmic scale", band, intervals)
             figures.append({"title": title, "figure": svg, "caption": caption})
     return figures
