@@ -8,6 +8,11 @@ from pipeline.statistics.resampling import Design
 from pipeline.statistics.statistic import Statistic
 
 N_RESAMPLES = 2000
+# Degrees of freedom below which nothing is said. Resamples never leave the range of what was seen, which holds the
+# median of a population in 94 % of samples of five, and in fewer of smaller ones.
+FEWEST = 4
+# And below which a bias cannot be told from chance.
+FEWEST_FOR_BIAS = 9
 
 
 def bootstrap(
@@ -30,7 +35,7 @@ def bootstrap(
         return Interval.unknown()
     bias = bias_of(statistic, design)
     value = value_of(statistic) - bias
-    if design.degrees_of_freedom < 1 or not np.isfinite(value):
+    if design.degrees_of_freedom < (FEWEST_FOR_BIAS if statistic.is_biased else FEWEST) or not np.isfinite(value):
         return Interval.unknown(value)
     values = statistic(design.resample(n_resamples, seed))
     values = values[np.isfinite(values)] - 2 * bias
@@ -48,9 +53,9 @@ def bias_of(statistic: Statistic, design: Design) -> float:
     """How far the figure lies above what it would be over endlessly many units: the jackknife's estimate.
 
     It is of the form c / N, and found from how the figure changes when one of its units, or clusters, is left out
-    (Quenouille, 1956; within strata: Jones, 1974).
+    (Quenouille, 1956; within strata: Jones, 1974). 0 where too few units are there to find it from.
     """
-    if not statistic.is_biased or design.degrees_of_freedom < 1:
+    if not statistic.is_biased or design.degrees_of_freedom < FEWEST_FOR_BIAS:
         return 0.0
     weights, shares = design.leave_one_out()
     return float(np.nansum(shares * (statistic(weights) - value_of(statistic))))

@@ -39,7 +39,7 @@ def references() -> tuple[FrechetStatistics, FrechetStatistics]:
 
 
 def test_every_body_gets_its_own_measures(references) -> None:
-    white, dull = noise(3, seed=1), noise(3, seed=2, smoothing=8)
+    white, dull = noise(6, seed=1), noise(6, seed=2, smoothing=8)
     silence = [np.zeros(RATE, np.float32)] * 2
     bodies = bodies_of(codec=white, continuation=dull, unprompted=white, tone=silence)
     measures = measure_bodies(bodies, *references)
@@ -55,7 +55,7 @@ def test_every_body_gets_its_own_measures(references) -> None:
 
 
 def test_distances_are_to_both_references_less_what_few_clips_add(references) -> None:
-    audio = noise(6, seed=3, smoothing=4)
+    audio = noise(12, seed=3, smoothing=4)
     [body] = bodies_of(codec=audio)
     measures, whole = measure_body(body, *references), FrechetStatistics.from_audio(audio, RATE)
     moments = ClipMoments.of([clip.statistics for clip in body.clips])
@@ -87,7 +87,7 @@ def test_the_whole_of_recorded_speech_has_measures_and_no_intervals(references) 
 
 def test_metrics_hold_every_measure_with_its_bounds(references) -> None:
     kinds = ("codec", "continuation", "unprompted", "unigram_random")
-    measures = measure_bodies(bodies_of(**{kind: noise(3, seed) for seed, kind in enumerate(kinds)}), *references)
+    measures = measure_bodies(bodies_of(**{kind: noise(10, seed) for seed, kind in enumerate(kinds)}), *references)
     real = measure_speech(noise(4, seed=9), RATE, None)
     metrics = audio_metrics(measures, real, FlatnessGate(0.5, 2.0, 0.01, 0.9))
     own = {name for name in metrics if name.count("/") == 1 and f"{name}/low" in metrics}

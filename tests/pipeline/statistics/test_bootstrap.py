@@ -78,10 +78,12 @@ def test_speakers_who_were_drawn_themselves(n_speakers: int) -> None:
 
 
 def test_what_cannot_be_known_is_not_claimed() -> None:
-    one = bootstrap(RatioOfSums.mean(np.array([2.0])))
-    assert one.value == 2.0
-    assert np.isnan([one.low, one.high]).all()
-    for empty in (np.zeros(0), np.full(4, np.nan)):
+    for n in (1, 4):
+        few = bootstrap(RatioOfSums.mean(np.arange(2.0, 2.0 + n)))
+        assert few.value == pytest.approx(2 + (n - 1) / 2)
+        assert np.isnan([few.low, few.high]).all()
+    assert np.isfinite(bootstrap(RatioOfSums.mean(np.arange(5.0))).low)
+    for empty in (np.zeros(0), np.full(8, np.nan)):
         assert np.isnan(bootstrap(Median(empty)).value)
 
 

@@ -62,6 +62,14 @@ def test_small_numbers_of_clips_do_not_add_to_the_distance(reference: FrechetSta
     assert abs(np.mean(corrected) - TRUTH) < 2.5 * error
 
 
+def test_a_handful_of_clips_is_taken_as_it_is(reference: FrechetStatistics) -> None:
+    """What they add could not be told from what they are: taken off, it could leave nothing, and claim to know it."""
+    statistic = FrechetDistance(ClipMoments.of(clips(6, np.random.default_rng(0))), reference)
+    found = bootstrap(statistic)
+    assert found.value == statistic(np.ones((1, 6)))[0]
+    assert np.isnan([found.low, found.high]).all()
+
+
 def test_intervals_hold_the_distance_of_endless_speech(reference: FrechetStatistics) -> None:
     rng = np.random.default_rng(2)
     intervals = [
