@@ -48,7 +48,8 @@ class ReportData:
     `metrics` are the evaluation's flat keys. `history` holds one curve a column of the training history,
     `throughput` how fast it went. `expert_load` maps a layer to the load [E] of its experts, `expert_preferences` a
     kind of tokens, `codebook` or `speaker`, to those of its groups in every layer; `comparison` maps a signal to its
-    measures; `loss_by_codebook` has one row a codebook position. `data_card`, `conversion`, `run`,
+    measures; `loss_by_codebook` has one row a codebook position, `loss_by_position` one a stretch of time,
+    `calibration` one a bin of confidence; `minimal_pairs` says what was not asked. `data_card`, `conversion`, `run`,
     `lineage`, `environment` and `compliance` are shown as they were written.
     `foreign` says of each part, `CURVES`, `CONVERSION` or `DATA`, that is from another training than the evaluation,
     from which it is.
@@ -66,6 +67,9 @@ class ReportData:
     expert_preferences: Mapping[str, Preferences] = field(default_factory=dict)
     expert_pairs: Mapping[str, np.ndarray] = field(default_factory=dict)
     loss_by_codebook: tuple[Mapping[str, float], ...] = ()
+    loss_by_position: tuple[Mapping[str, float], ...] = ()
+    calibration: tuple[Mapping[str, float], ...] = ()
+    minimal_pairs: Mapping[str, Any] = field(default_factory=dict)
     comparison: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     clips: tuple[Clip, ...] = ()
     data_card: Mapping[str, Any] = field(default_factory=dict)
@@ -122,6 +126,9 @@ def collect(
         expert_preferences=read_preferences(paths.evaluate / "expert_preferences.csv"),
         expert_pairs=read_pairs(paths.evaluate / "expert_pairs.csv"),
         loss_by_codebook=_numeric_rows(paths.evaluate / "loss_by_codebook.csv"),
+        loss_by_position=_numeric_rows(paths.evaluate / "loss_by_position.csv"),
+        calibration=_numeric_rows(paths.evaluate / "calibration.csv"),
+        minimal_pairs=_optional_mapping(paths.evaluate / "minimal_pairs.json"),
         comparison=_comparison(paths.evaluate / "comparison.csv"),
         clips=load_clips(paths.evaluate, n_examples),
         data_card=_optional_mapping(paths.prepared / "data_card.json"),

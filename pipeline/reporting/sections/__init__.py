@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from pipeline.reporting.data import ReportData
 from pipeline.reporting.sections.compliance import compliance
+from pipeline.reporting.sections.content import content
 from pipeline.reporting.sections.conversion import conversion
 from pipeline.reporting.sections.experts import expert_balance
 from pipeline.reporting.sections.headline import headline
@@ -20,6 +21,7 @@ from pipeline.reporting.sections.training import speed, training
 SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
     headline,
     listen,
+    content,
     training,
     expert_balance,
     metrics,

@@ -1,0 +1,92 @@
+"""What the model knows of speech, asked without a judge."""
+
+import math
+from collections.abc import Mapping
+
+from pipeline.reporting.data import ReportData
+from pipeline.reporting.figures.content import CHANCE, accuracy_bars, loss_over_time, reliability_curve
+from pipeline.reporting.formatting import as_mapping, number
+from pipeline.reporting.sections.section import Section, absent, render_template
+
+# Task: the name a reader sees, and what is wrong on the false side.
+TASKS = {
+    "continuation": ("Continuation", "goes on as another utterance of the same speaker does"),
+    "speaker": ("Speaker", "goes on in another speaker's voice"),
+    "segments": ("Order", "two neighbouring stretches have changed places"),
+    "reversed": ("Direction of time", "a stretch runs backwards"),
+    "words": ("Words", "two spoken words have exchanged their last syllables"),
+}
+
+
+def content(report: ReportData) -> Section:
+    """Show accuracies on minimal pairs beside chance, the loss over time, calibration, and what drafts are worth."""
+    title = "Content"
+    accuracies = {task: found for task in TASKS if (found := accuracy(report.metrics, task))}
+    skipped = as_mapping(report.minimal_pairs.get("skipped"))
+    figures = _figures(report, {TASKS[task][0]: found for task, found in accuracies.items()})
+    if not accuracies and not skipped and not figures:
+        return absent(title, "The evaluation asked for no minimal pairs.")
+    context = {
+        "tasks": [(*TASKS[task], found, pairs_sentence(found)) for task, found in accuracies.items()],
+        "skipped": {TASKS.get(task, (task, ""))[0]: reason for task, reason in skipped.items()},
+        "figures": figures,
+        "ahead": _ahead(report.metrics),
+    }
+    return Section(title, render_template("content.html.jinja", context))
+
+
+def accuracy(metrics: Mapping[str, float], task: str) -> dict[str, float]:
+    """A task's accuracy, its bounds, and what the bigram reaches; empty where it was not asked."""
+    name = f"eval/pairs/{task}"
+    if name not in metrics:
+        return {}
+    keys = {"value": name, "low": f"{name}/low", "high": f"{name}/high", "bigram": f"{name}/bigram"}
+    return {key: metrics.get(metric, math.nan) for key, metric in keys.items()}
+
+
+def pairs_sentence(found: Mapping[str, float]) -> str:
+    """What an accuracy says: only an interval that leaves chance out says anything."""
+    if found["low"] > CHANCE:
+        return "The model can tell." if found["low"] > found["bigram"] else "The model can tell, but so can a bigram."
+    if found["high"] < CHANCE:
+        return "The model prefers what is wrong."
+    return "No telling from chance."
+
+
+def _figures(report: ReportData, accuracies: Mapping[str, Mapping[str, float]]) -> list[dict[str, object]]:
+    figures: list[dict[str, object]] = []
+    if accuracies:
+        caption = (
+            "Held-out speech against the same speech put together wrongly: how often is the true one more likely to "
+            "the model? Joins themselves are not scored. Diamonds are what counting pairs of tokens reaches."
+        )
+        figures.append({"title": "Minimal pairs", "figure": accuracy_bars(accuracies), "caption": caption})
+    if report.loss_by_position:
+        caption = (
+            "A model that makes use of what it has heard loses less later on. Lines are 95 % intervals over utterances."
+        )
+        figure = loss_over_time(report.loss_by_position)
+        figures.append({"title": "Loss over time", "figure": figure, "caption": caption})
+    if report.calibration:
+        error = report.metrics.get("eval/calibration/ece", math.nan)
+        excess = report.metrics.get("eval/calibration/overconfidence", math.nan)
+        which = "surer than it is right" if excess > 0 else "less sure than it is right"
+        caption = (
+            "On the dashed line the model is right as often as it is sure. Calibration error "
+            f"{number(error, 2)}; on average it is {which}, by {number(abs(excess), 2)}."
+        )
+        figure = reliability_curve(report.calibration)
+        figures.append({"title": "Calibration", "figure": figure, "caption": caption})
+    return figures
+
+
+def _ahead(metrics: Mapping[str, float]) -> list[dict[str, float]]:
+    """Loss and acceptance of every depth of multi-token prediction."""
+    rows: list[dict[str, float]] = []
+    while f"eval/mtp/loss_{(depth := len(rows) + 1)}" in metrics:
+        row = {"depth": float(depth)}
+        for name, measure in (("loss", "loss"), ("kept", "acceptance")):
+            for bound in ("", "/low", "/high"):
+                row[name + bound.replace("/", "_")] = metrics.get(f"eval/mtp/{measure}_{depth}{bound}", math.nan)
+        rows.append(row)
+    return rows
