@@ -227,7 +227,7 @@ class RecordedRun:
 
     def link(self, file: str) -> str:
         """Where MLflow's pages show a file of this run, relative to themselves."""
-        return f"#/experiments/{self._experiment_id}/runs/{self.run_id}/artifacts/{quote(file, safe='')}"
+        return f"#/experiments/{self._experiment_id}/runs/{self.run_id}/artifacts/{quote(file)}"
 
     @property
     def _training(self) -> str:

@@ -96,5 +96,5 @@ def test_a_description_grows_section_by_section(start, client):
     stored = client.get_run(training.run_id)
     assert stored.data.tags["mlflow.note.content"] == (
         f"### Listen\n[clip](#/experiments/{stored.info.experiment_id}/runs/{evaluation.run_id}/artifacts/"
-        "audio%2Freal%2000.wav)\n\n### Training\nloss 3"
+        "audio/real%2000.wav)\n\n### Training\nloss 3"
     )
