@@ -23,7 +23,7 @@ from pipeline.evaluation.loss_breakdown import loss_breakdown
 from pipeline.evaluation.losses import losses
 from pipeline.evaluation.minimal_pairs import minimal_pairs
 from pipeline.evaluation.model import checkpoint_weights, codec_folder, find_data, find_model, identify_model
-from pipeline.evaluation.note import evaluation_note
+from pipeline.evaluation.note import evaluation_note, mirrored
 from pipeline.evaluation.prediction_ahead import prediction_ahead
 from pipeline.evaluation.scoring import score_documents
 from pipeline.evaluation.sound import sound
@@ -105,7 +105,7 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
         run.log_evaluation(metrics, export_digest(model), tested_on)
         # Of several evaluations none is the training's own, and figures on other data are not either.
         if not is_multirun() and training is not None and data.digest == training.data:
-            run.mirror_to_parent(metrics)
+            run.mirror_to_parent(mirrored(metrics, HEADLINE))
             clips = sorted(path.name for path in (folder / "audio").glob("*.wav"))
             run.describe(SOUND, evaluation_note(metrics, clips, run.link))
         # The whole evaluation, so that models can be compared from wherever their runs are seen.

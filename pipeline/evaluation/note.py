@@ -1,4 +1,4 @@
-"""What an evaluation adds to the description of its training's run: the headline figures, and where to listen."""
+"""What an evaluation adds to its training's run: its figures, and a description that says where to listen."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,6 +10,7 @@ FIGURES = (
 )
 # Clips of a kind that are linked; the rest lie beside them.
 N_LINKED = 4
+_ENDS = ("low", "high")
 
 
 def evaluation_note(metrics: Mapping[str, float], clips: Sequence[str], link: Callable[[str], str]) -> str:
@@ -29,12 +30,25 @@ def evaluation_note(metrics: Mapping[str, float], clips: Sequence[str], link: Ca
     return "\n".join([f"{'; '.join(figures)}.", "", *lines])
 
 
+def mirrored(metrics: Mapping[str, float], headline: Sequence[str]) -> dict[str, float]:
+    """The metrics that the training's run shows too: of intervals only the headline's.
+
+    MLflow draws a section of charts for each interval, among which those of the training would be lost. The run of the
+    evaluation and the model have all of them.
+    """
+    return {
+        name: value
+        for name, value in metrics.items()
+        if name.rpartition("/")[2] not in _ENDS or name.rpartition("/")[0] in headline
+    }
+
+
 def _figure(metrics: Mapping[str, float], key: str, form: str) -> str:
     """A value in bold, with its interval where there is one."""
     value = f"**{form.format(metrics[key])}**"
     if f"{key}/low" not in metrics:
         return value
-    low, high = (form.format(metrics[f"{key}/{end}"]) for end in ("low", "high"))
+    low, high = (form.format(metrics[f"{key}/{end}"]) for end in _ENDS)
     return f"{value} [{low}, {high}]"
 
 

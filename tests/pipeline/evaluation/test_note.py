@@ -1,4 +1,4 @@
-from pipeline.evaluation.note import evaluation_note
+from pipeline.evaluation.note import evaluation_note, mirrored
 
 
 def test_figures_with_their_intervals_and_players_of_every_kind():
@@ -9,3 +9,8 @@ def test_figures_with_their_intervals_and_players_of_every_kind():
     assert lines[2] == "- codec: [00](#/audio/codec_00.wav)"
     assert lines[3].startswith("- continuation: [00](#/audio/continuation_00.wav) [01]")
     assert lines[3].count("](") == 4
+
+
+def test_the_training_shows_every_figure_but_only_the_intervals_of_the_headline():
+    metrics = {"eval/loss": 3.0, "eval/loss/low": 2.0, "eval/accuracy": 0.1, "eval/accuracy/high": 0.2}
+    assert mirrored(metrics, ["eval/loss"]).keys() == {"eval/loss", "eval/loss/low", "eval/accuracy"}
