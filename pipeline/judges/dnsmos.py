@@ -20,9 +20,9 @@ class Dnsmos:
     compares = False
     origin = "DNSMOS (Microsoft), by speechmos 0.0.1.1"
     measures: Mapping[str, Measure] = {
-        "overall": Measure("DNSMOS overall", "higher", "predicted opinion of the whole, 1 to 5 (P.835)"),
-        "signal": Measure("DNSMOS signal", "higher", "predicted opinion of the speech itself, 1 to 5 (P.835)"),
-        "p808": Measure("DNSMOS P.808", "higher", "predicted opinion by another model, 1 to 5"),
+        "overall": Measure("DNSMOS", "higher", "predicted opinion of the whole, 1 to 5 (P.835)"),
+        "signal": Measure("Signal", "higher", "predicted opinion of the speech itself, 1 to 5 (P.835)"),
+        "p808": Measure("P.808", "higher", "predicted opinion by another model, 1 to 5"),
     }
 
     def __init__(self, options: Options) -> None:

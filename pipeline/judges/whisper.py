@@ -24,8 +24,8 @@ class Whisper:
 
     compares = False
     measures: Mapping[str, Measure] = {
-        "wer": Measure("Word errors", "lower", "words heard wrong, of those that the transcript has"),
-        "cer": Measure("Character errors", "lower", "characters heard wrong, of those that the transcript has"),
+        "wer": Measure("WER", "lower", "words heard wrong, of those that the transcript has"),
+        "cer": Measure("CER", "lower", "characters heard wrong, of those that the transcript has"),
         "confidence": Measure("Confidence", "higher", "mean probability of what was heard; 0 where nothing was"),
         "words_again": Measure("Words again", "higher", "words a second that are heard alike under faint noise"),
     }

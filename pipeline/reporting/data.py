@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.plumbing.files import companion, read_json
 from pipeline.reporting.clips import Clip, load_clips
+from pipeline.reporting.judged import Judged, read_judged
 from pipeline.reporting.specialisation import Preferences, read_pairs, read_preferences
 from pipeline.reporting.tables import read_number, read_rows
 
@@ -49,8 +50,9 @@ class ReportData:
     `throughput` how fast it went. `expert_load` maps a layer to the load [E] of its experts, `expert_preferences` a
     kind of tokens, `codebook` or `speaker`, to those of its groups in every layer; `comparison` maps a signal to its
     measures; `loss_by_codebook` has one row a codebook position, `loss_by_position` one a stretch of time,
-    `calibration` one a bin of confidence; `minimal_pairs` says what was not asked. `data_card`, `conversion`, `run`,
-    `lineage`, `environment` and `compliance` are shown as they were written.
+    `calibration` one a bin of confidence; `minimal_pairs` says what was not asked; `judged` is what judges said, and
+    how long speech went. `data_card`, `conversion`, `run`, `lineage`, `environment` and `compliance` are shown as they
+    were written.
     `foreign` says of each part, `CURVES`, `CONVERSION` or `DATA`, that is from another training than the evaluation,
     from which it is.
 
@@ -72,6 +74,7 @@ class ReportData:
     minimal_pairs: Mapping[str, Any] = field(default_factory=dict)
     comparison: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     clips: tuple[Clip, ...] = ()
+    judged: Judged = Judged()
     data_card: Mapping[str, Any] = field(default_factory=dict)
     conversion: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
@@ -130,6 +133,7 @@ def collect(
         calibration=_numeric_rows(paths.evaluate / "calibration.csv"),
         minimal_pairs=_optional_mapping(paths.evaluate / "minimal_pairs.json"),
         comparison=_comparison(paths.evaluate / "comparison.csv"),
+        judged=read_judged(paths.evaluate),
         clips=load_clips(paths.evaluate, n_examples),
         data_card=_optional_mapping(paths.prepared / "data_card.json"),
         conversion=_optional_mapping(companion(paths.export, "conversion_report.json")),

@@ -7,11 +7,13 @@ A section is a function from `ReportData` to a `Section`; to add one, write it i
 from collections.abc import Callable
 
 from pipeline.reporting.data import ReportData
+from pipeline.reporting.sections.collapse import collapse
 from pipeline.reporting.sections.compliance import compliance
 from pipeline.reporting.sections.content import content
 from pipeline.reporting.sections.conversion import conversion
 from pipeline.reporting.sections.experts import expert_balance
 from pipeline.reporting.sections.headline import headline
+from pipeline.reporting.sections.judges import judges
 from pipeline.reporting.sections.listen import listen
 from pipeline.reporting.sections.metrics import metrics
 from pipeline.reporting.sections.provenance import CIRCUMSTANCES_PAGE, circumstances, configuration, data, lineage
@@ -25,6 +27,8 @@ SECTIONS: tuple[Callable[[ReportData], Section], ...] = (
     training,
     expert_balance,
     metrics,
+    judges,
+    collapse,
     data,
     conversion,
     compliance,
