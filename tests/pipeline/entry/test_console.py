@@ -49,7 +49,7 @@ def test_an_unknown_command_is_named(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(sys, "argv", ["melisma", "trane"])
     with pytest.raises(SystemExit, match="2"):
         console.main()
-    assert capsys.readouterr().err.startswith("ERROR: melisma has no command `trane`; known are compliance,")
+    assert capsys.readouterr().err.startswith("ERROR: melisma has no command `trane`; known are compare,")
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
