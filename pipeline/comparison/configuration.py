@@ -1,8 +1,9 @@
 """What is compared, and what is asked of a difference. Light: needs no torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any
 
 from pipeline.configuration.settings import read_settings
 
@@ -15,20 +16,23 @@ class ComparisonConfig:
 
     Attributes:
         decisive: metrics of which one has to be better, and none may be worse.
-        training_spread: the relative standard deviation between trainings of other seeds; None: these very weights
-            are compared.
+        training_spread: the relative standard deviation of each metric between trainings of other seeds, 0 where it is
+            not named; None: these very weights are compared.
     """
 
-    LARGEST: ClassVar[Mapping[str, float]] = {"training_spread": 1}
-
     decisive: tuple[str, ...]
-    training_spread: float | None
+    training_spread: Mapping[str, float] | None
 
     def __post_init__(self) -> None:
         if not self.decisive:
             raise ValueError("decisive is empty; name a metric, as eval/loss.")
-        if self.training_spread is not None and self.training_spread < 0:
-            raise ValueError(f"training_spread is {self.training_spread}; it takes a fraction of 0 or more.")
+        for name, spread in (self.training_spread or {}).items():
+            if not isinstance(spread, int | float) or not 0 <= spread < math.inf:
+                raise ValueError(f"training_spread.{name} is {spread!r}; it takes a fraction of 0 or more.")
+
+    def spread_of(self, name: str) -> float:
+        """How far trainings lie apart in one metric."""
+        return (self.training_spread or {}).get(name, 0.0)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def compare_evaluations(
     measured = [paired_measures(baseline, other) for other in others]
     found = compare(
         {
-            _key(number, measure): measure.pair(config.training_spread or 0.0)
+            _key(number, measure): measure.pair(config.spread_of(measure.measure.name))
             for number, measures in enumerate(measured)
             for measure in measures
         },

@@ -51,5 +51,5 @@ class PairedMeasure:
 
     def pair(self, training_spread: float) -> Pair:
         """What is tested, where trainings of other seeds lie `training_spread` of the value apart."""
-        noise = training_spread * abs(self.values[0])
+        noise = training_spread * max(map(abs, self.values))
         return Pair(self.a, self.b, self.design, self.measure.lower_is_better, noise)

@@ -53,14 +53,17 @@ class PathsConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What the page is called, and how many utterances of each kind it holds."""
+    """What the page is called, what it holds the model against, and how many utterances of each kind it holds."""
 
     LARGEST: ClassVar[Mapping[str, float]] = {"n_examples": 1000}
 
     title: str
+    baseline: str | None
     n_examples: int
 
     def __post_init__(self) -> None:
+        if self.baseline is not None and not self.baseline.strip():
+            raise ValueError("report.baseline is empty; name a model as for pipeline.compare, or null.")
         if not self.title.strip():
             raise ValueError("report.title is empty; give the page a title.")
         if self.n_examples < 0:

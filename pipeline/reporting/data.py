@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.comparison.result import Comparison
 from pipeline.plumbing.files import companion, read_json
 from pipeline.reporting.clips import Clip, load_clips
 from pipeline.reporting.judged import Judged, read_judged
@@ -56,6 +57,8 @@ class ReportData:
     `foreign` says of each part, `CURVES`, `CONVERSION` or `DATA`, that is from another training than the evaluation,
     from which it is.
 
+    `against` holds the model against another, where `report.baseline` names one.
+
     `throughput`, `run`, `lineage`, `environment` and `created` differ between equal trainings: they stand on a page
     of their own.
     """
@@ -82,6 +85,7 @@ class ReportData:
     environment: Mapping[str, Any] = field(default_factory=dict)
     compliance: Mapping[str, Any] = field(default_factory=dict)
     foreign: Mapping[str, str] = field(default_factory=dict)
+    against: Comparison | None = None
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 

@@ -14,9 +14,12 @@ from pipeline.plumbing.files import atomic_write
 from pipeline.reporting.data import CURVES, ReportData
 from pipeline.reporting.formatting import as_number, compact, plain
 from pipeline.reporting.sections import CIRCUMSTANCES, CIRCUMSTANCES_PAGE, SECTIONS, Section
+from pipeline.reporting.sections.comparison import comparison
 from pipeline.reporting.sections.section import render_template
 
 PAGE = "index.html"
+# Rows of each kind that a report plays beside its baseline.
+MOST_HEARD = 4
 
 
 def render(report: ReportData) -> str:
@@ -24,7 +27,9 @@ def render(report: ReportData) -> str:
 
     Equal results give equal pages, whenever and wherever they were reached.
     """
-    return render_page(report.title, _facts(report), [section(report) for section in SECTIONS])
+    verdict, *others = (section(report) for section in SECTIONS)
+    against = [] if report.against is None else [comparison(report.against, MOST_HEARD)]
+    return render_page(report.title, _facts(report), [verdict, *against, *others])
 
 
 def render_circumstances(report: ReportData) -> str:

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline.architecture.examination import examine
+from pipeline.comparison.comparing import compare_names
 from pipeline.configuration.composed import REPOSITORY, Folders
 from pipeline.plumbing.files import sweep
 from pipeline.plumbing.redaction import redacted_values
@@ -53,6 +55,8 @@ def report(values: Mapping[str, Any], folders: Folders) -> None:
         run=run_of(paths.train, training),
         foreign=foreign,
     )
+    if (baseline := values["report"]["baseline"]) is not None:
+        content = replace(content, against=compare_names((baseline, str(folders.training)), values))
     page = write_report(content, folders.outputs / "report")
     verdict = report_verdict(content)
     log.info("%s: %s Open %s in a browser.", verdict.stamp, verdict.judgements[0].sentence, page.resolve().as_uri())

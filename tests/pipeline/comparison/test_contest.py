@@ -58,7 +58,7 @@ def test_better_by_one_decisive_measure_and_worse_by_another_is_no_verdict(tmp_p
 def test_what_trainings_differ_by_anyway_is_no_difference(tmp_path: Path) -> None:
     models = Model(loss=3.05), Model(loss=3.0, seed=1)
     (weights,) = compared(tmp_path, *models).contests
-    (recipes,) = compared(tmp_path, *models, config=ComparisonConfig(DECISIVE, 0.01)).contests
+    (recipes,) = compared(tmp_path, *models, config=ComparisonConfig(DECISIVE, {"eval/loss": 0.01})).contests
     assert weights.verdicts["eval/loss"] is Verdict.BETTER
     assert recipes.verdicts["eval/loss"] is Verdict.CANNOT_TELL
 
