@@ -74,7 +74,8 @@ def players(found: Comparison, n_examples: int) -> list[dict[str, Any]]:
     rows = []
     for kind, title in KINDS.items():
         for number, pair in enumerate(_pairs(by_model, kind)[:n_examples], start=1):
-            columns = [_recorded(by_model[0], pair)] if kind == "continuation" else []
+            recorded = _recorded(by_model[0], pair)
+            columns = [recorded] if kind == "continuation" and recorded[1] else []
             columns += [(m.label, clips.get((kind, pair))) for m, clips in zip(found.models, by_model, strict=True)]
             cells = [
                 _cell(label, clip, f"side-{kind}-{number}-{column}", seconds, f_max)
