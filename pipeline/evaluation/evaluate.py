@@ -25,6 +25,7 @@ from pipeline.evaluation.minimal_pairs import minimal_pairs
 from pipeline.evaluation.model import checkpoint_weights, codec_folder, find_data, find_model, identify_model
 from pipeline.evaluation.note import evaluation_note, mirrored
 from pipeline.evaluation.prediction_ahead import prediction_ahead
+from pipeline.evaluation.ranks import joined_ranks
 from pipeline.evaluation.scoring import score_documents
 from pipeline.evaluation.sound import sound
 from pipeline.evaluation.speakers import Speakers
@@ -34,6 +35,7 @@ from pipeline.judges.registry import check_presence
 from pipeline.plumbing.device import device_of
 from pipeline.plumbing.files import sweep, write_metrics, write_yaml
 from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.rank import rank_of_this_process
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.preparation.origins import read_origins
 from pipeline.provenance.exports import export_digest
@@ -85,8 +87,31 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
     model = find_model(folders.training, settings.weights)
     training = identify_model(model, folders.training)
     prepared = find_data(model, training, values["paths"])
-    data = read_prepared_identity(prepared)
-    findings = write_evaluation(model, training, prepared, values["evaluate"], folder)
+    with joined_ranks() as is_first:
+        findings = write_evaluation(model, training, prepared, values["evaluate"], folder)
+        if is_first:
+            publish(values, folders, findings, model, training, prepared)
+
+
+def publish(
+    values: Mapping[str, Any],
+    folders: Folders,
+    findings: Findings,
+    model: Path,
+    training: TrainingIdentity | None,
+    prepared: Path,
+) -> None:
+    """Say what was found, and log it to the tracked run of the training.
+
+    Args:
+        values: the composed configuration.
+        folders: where the evaluation was written.
+        findings: of all parts.
+        model: what was evaluated.
+        training: that it is from; None: nobody knows.
+        prepared: the folder of prepared data that it was evaluated on.
+    """
+    data, folder = read_prepared_identity(prepared), folders.outputs / "evaluate"
     metrics = findings.metrics
     log.info(
         "Test loss: %.3f nats a token (bigram %.3f, guessing %.3f); Fréchet distance %.0f. See %s.%s",
@@ -119,6 +144,8 @@ def write_evaluation(
 ) -> Findings:
     """Evaluate a model into a folder, which says last what it is of: one that does not was not finished.
 
+    Processes that have joined share the work; the first alone writes.
+
     Args:
         model: an export, or another checkpoint.
         training: that it is from; None: nobody knows.
@@ -133,6 +160,8 @@ def write_evaluation(
     check_presence(settings.judging.named)
     subject = examine(model, prepared, training.context if training else None, settings)
     findings = merge(part(subject) for part in PARTS)
+    if rank_of_this_process() > 0:
+        return findings
     (folder / IDENTITY).unlink(missing_ok=True)
     listened_to = subject.clips_of(*LISTENED_TO)
     write_clips(listened_to, subject.codec.sample_rate, folder / "audio", folder / "audio.json")

@@ -13,6 +13,7 @@ from pipeline.audio.measures.controls import control_signals
 from pipeline.audio.measures.flatness import spectral_flatness
 from pipeline.audio.reading import write_wav
 from pipeline.evaluation.clip import UNIFORM_RANDOM, UNIGRAM_RANDOM, Clip
+from pipeline.evaluation.ranks import share
 from pipeline.plumbing.files import atomic_folder, write_json
 from pipeline.plumbing.worker_processes import map_parallel
 from pipeline.tokens.ngram import NgramBaselines
@@ -22,7 +23,8 @@ CONTROLS = {"tone": "tone", "noise": "white_noise"}
 
 def decode_all(codec: Codec, codes: Sequence[Tensor], description: str) -> list[np.ndarray]:
     """Waveforms of many utterances' codes [F, Q], decoded on all cores."""
-    return list(map_parallel(partial(_decode, codec=codec), codes, None, description, "utterance"))
+    decode = partial(_decode, codec=codec)
+    return share(lambda own: list(map_parallel(decode, own, None, description, "utterance")), codes)
 
 
 def random_speech(baselines: NgramBaselines, codec: Codec, lengths: Sequence[int], seed: int) -> list[Clip]:

@@ -33,6 +33,10 @@ class RoutingCounts:
         """How many tokens each expert received [E]."""
         return self.by_codebook.sum(dim=0)
 
+    def tables(self) -> tuple[Tensor, ...]:
+        """All that is counted: those of several ranks add up."""
+        return self.by_codebook, self.by_document, self.together
+
     def add(self, routing: Routing, codebook: Tensor, document: Tensor, is_scored: Tensor) -> None:
         """Count a batch.
 

@@ -13,6 +13,7 @@ from lightning_modules.model.decoding.sampling import token_probabilities
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.token_loss import IGNORED_TARGET
 from lightning_modules.packing import Documents
+from pipeline.evaluation.ranks import own_share, sum_over_ranks
 from pipeline.evaluation.routing_counts import RoutingCounts
 from pipeline.evaluation.windows import batches
 
@@ -104,13 +105,14 @@ def score_documents(
     device, depth = decoder.embed_tokens.weight.device, len(decoder.mtp)
     counts = np.maximum(documents.lengths - 1, 0)
     first = torch.from_numpy(np.cumsum(counts) - counts)
-    judged = torch.full((3 + 2 * depth, int(counts.sum())), torch.nan, dtype=torch.float64)
+    judged = torch.zeros(3 + 2 * depth, int(counts.sum()), dtype=torch.float64)
     choices = {
         layer: RoutingCounts(n_codebooks, len(documents), decoder.config.n_routed_segments)
         for layer in decoder.expert_layers()
         if layer < decoder.config.num_hidden_layers
     }
-    for batch in tqdm(list(batches(documents, tokens_per_batch, context, depth)), desc="scoring", unit="batch"):
+    own_batches = own_share(list(batches(documents, tokens_per_batch, context, depth)))
+    for batch in tqdm(own_batches, desc="scoring", unit="batch"):
         output, is_scored = _predict(decoder, batch.tokens.to(device)), batch.is_scored
         index = first[batch.documents][:, None] + batch.places - 1
         judged[:, index[is_scored]] = _judge(output, batch.targets.to(device), sampling).double().cpu()[:, is_scored]
@@ -118,6 +120,8 @@ def score_documents(
         # After the main model's routings come those of its prediction modules.
         for counted, routing in zip(choices.values(), output.routings, strict=False):
             counted.add(routing, codebook.flatten(), document.flatten(), is_scored.flatten())
+    for table in (judged, *(table for counted in choices.values() for table in counted.tables())):
+        sum_over_ranks(table)
     tokens = _token_scores(counts, judged.numpy())
     slot, shape = tokens.document * n_codebooks + (tokens.place - 1) % n_codebooks, (len(documents), n_codebooks)
     return Score(
@@ -139,14 +143,16 @@ def token_nats(
     """The cross-entropy of every token of each document [T], of which the first has none: as `score_documents`."""
     decoder.eval()
     device = decoder.embed_tokens.weight.device
-    nats = [np.zeros(length) for length in documents.lengths]
-    for batch in tqdm(list(batches(documents, tokens_per_batch, context)), desc=description, unit="batch"):
+    ends = np.cumsum(documents.lengths)
+    nats = torch.zeros(int(ends[-1]) if len(ends) else 0, dtype=torch.float64)
+    first = torch.from_numpy(ends - documents.lengths)
+    for batch in tqdm(own_share(list(batches(documents, tokens_per_batch, context))), desc=description, unit="batch"):
         logits, _ = decoder.next_token_logits(batch.tokens.to(device))
         losses = _cross_entropy(logits, batch.targets[0].to(device)).double().cpu()
-        for row, (document, places) in enumerate(zip(batch.documents.tolist(), batch.places, strict=True)):
-            is_scored = batch.is_scored[row]
-            nats[document][places[is_scored].numpy()] = losses[row, is_scored].numpy()
-    return nats
+        index = first[batch.documents][:, None] + batch.places
+        nats[index[batch.is_scored]] = losses[batch.is_scored]
+    sum_over_ranks(nats)
+    return [nats[end - length : end].numpy() for length, end in zip(documents.lengths, ends, strict=True)]
 
 
 def _predict(decoder: Decoder, tokens: Tensor) -> DecoderOutput:

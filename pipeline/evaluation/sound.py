@@ -13,6 +13,7 @@ from pipeline.audio.measures.summary import ClipMeasures, SpeechMeasures, measur
 from pipeline.evaluation.body import ALL_GENERATED, Body, BodyMeasures, gather, measure_body, measures_of_whole
 from pipeline.evaluation.clip import CODEC, REAL, UNIGRAM_RANDOM, Clip
 from pipeline.evaluation.findings import Findings
+from pipeline.evaluation.ranks import share
 from pipeline.evaluation.subject import Subject
 from pipeline.plumbing.worker_processes import map_parallel
 from pipeline.preparation.origins import Origin
@@ -52,7 +53,8 @@ def sound(subject: Subject) -> Findings:
 def measure_clips(clips: Sequence[Clip], sample_rate: int) -> list[ClipMeasures]:
     """Measure what is each clip's own, on all cores."""
     measure = partial(measure_clip, sample_rate=sample_rate)
-    return list(map_parallel(measure, [clip.own_audio for clip in clips], None, "measuring", "clip"))
+    sounds = [clip.own_audio for clip in clips]
+    return share(lambda own: list(map_parallel(measure, own, None, "measuring", "clip")), sounds)
 
 
 def measure_bodies(
@@ -60,7 +62,7 @@ def measure_bodies(
 ) -> dict[str, BodyMeasures]:
     """Measure every body, on all cores."""
     measure = partial(measure_body, reference=reference, undecoded=undecoded)
-    found = map_parallel(measure, bodies, None, "drawing clips again", "body")
+    found = share(lambda own: list(map_parallel(measure, own, None, "drawing clips again", "body")), bodies)
     return {body.name: measures for body, measures in zip(bodies, found, strict=True)}
 
 

@@ -11,6 +11,7 @@ from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.engine import Engine
 from lightning_modules.model.decoding.generation import draw_seeds, steps_ahead
 from lightning_modules.model.sampling_configuration import SamplingConfig
+from pipeline.evaluation.ranks import own_share, share
 from pipeline.tokens.vocabulary import Special, Vocabulary
 
 
@@ -47,9 +48,10 @@ def generate_codes(
     device, n_codebooks = decoder.embed_tokens.weight.device, vocabulary.n_codebooks
     openings = [opening_tokens(vocabulary, codes) for codes in prompts]
     n_new = [n_frames * n_codebooks + 1 - len(tokens) for tokens in openings]
+    own = own_share(range(len(prompts)))
     engine = Engine(
         decoder,
-        n_rows=min(batch_size, len(prompts)),
+        n_rows=max(1, min(batch_size, len(own))),
         capacity=n_frames * n_codebooks + 1,
         sampling=sampling,
         allowed=vocabulary.allowed_mask().to(device),
@@ -57,7 +59,12 @@ def generate_codes(
         context=context,
     )
     seeds = draw_seeds(len(prompts), torch.Generator().manual_seed(seed))
-    continued = continue_all(engine, openings, n_new, seeds, steps_ahead(device))
+
+    def continue_some(numbers: Sequence[int]) -> list[list[int]]:
+        limits, own_seeds = [n_new[number] for number in numbers], [seeds[number] for number in numbers]
+        return continue_all(engine, [openings[number] for number in numbers], limits, own_seeds, steps_ahead(device))
+
+    continued = share(continue_some, range(len(prompts)))
     utterances = [tokens.tolist() + new for tokens, new in zip(openings, continued, strict=True)]
     return [vocabulary.tokens_to_codes(torch.tensor(tokens))[:n_frames] for tokens in utterances]
 

@@ -36,7 +36,9 @@ def map_parallel(
         on_death: what stands for the result of an item that kills its process, as a decoder may that crashes on a
             hostile file; without it a BrokenProcessPool is raised.
     """
-    n_workers = min(workers or os.cpu_count() or 1, max(len(items), 1))
+    # Ranks on one machine share its cores.
+    n_cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    n_workers = min(workers or n_cores, max(len(items), 1))
     results = map(function, items) if n_workers == 1 else _map_processes(function, items, n_workers, on_death)
     yield from tqdm(results, total=len(items), desc=description, unit=unit)
 
