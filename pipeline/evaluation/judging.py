@@ -14,7 +14,7 @@ from pipeline.evaluation.findings import Findings
 from pipeline.evaluation.specimens import JUNK, OTHER_SPEAKER, Exhibit, exhibits
 from pipeline.evaluation.subject import Subject
 from pipeline.judges.judge import SAMPLE_RATE, Judge, Judgement, Measure
-from pipeline.judges.registry import Options, Panel, call_in, call_in_installed
+from pipeline.judges.registry import NOT_ASKED_FOR, Options, Panel, call_in, call_in_installed
 from pipeline.judges.separation import TELLS, separation
 from pipeline.statistics.bootstrap import bootstrap
 from pipeline.statistics.interval import Interval
@@ -29,8 +29,8 @@ def judging(subject: Subject) -> Findings:
     """What the judges who are here say of each sound, and whether they can tell speech from what is none."""
     settings, rate = subject.settings.judging, subject.codec.sample_rate
     panel = call_in_panel(settings, subject.device.type)
-    for name, reason in panel.skipped.items():
-        log.info("The judge %s is left out: %s", name, reason)
+    if absent := [name for name, reason in panel.skipped.items() if reason != NOT_ASKED_FOR]:
+        log.info("Judges who are not asked: %s (%s)", ", ".join(absent), panel.skipped[absent[0]])
     n = settings.judged_clips if panel.judges else 0
     given = exhibits(subject.clips, subject.origins, rate, n, subject.settings.seed)
     judged = list(ask(panel.judges, given))

@@ -1,5 +1,6 @@
 """Work that several processes share, where torchrun has started them; each then has the whole result."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,12 +29,15 @@ def joined_ranks() -> Iterator[bool]:
     # What is exchanged lies in the CPU's memory: scores and tokens.
     dist.init_process_group("gloo", timeout=PATIENCE)
     if _rank() > 0:
+        # All would say the same.
         os.environ["TQDM_DISABLE"] = "1"
+        logging.disable(logging.INFO)
     try:
         yield _rank() == 0
         # The others stay until the results are written: torchrun would take an early end for a failure of the rest.
         dist.barrier()
     finally:
+        logging.disable(logging.NOTSET)
         dist.destroy_process_group()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pipeline.judges.judge import Judge
 
+NOT_ASKED_FOR = "not asked for"
 REMEDY = "make judges installs it"
 
 
@@ -89,7 +90,7 @@ def call_in(names: tuple[str, ...], options: Options) -> Panel:
             judges[name] = _load(JUDGES[name], options)
         except Exception as error:  # as above; who asked for it by name is told
             raise ValueError(f"The judge {name} cannot be called in ({' '.join(str(error).split())}).") from error
-    return Panel(judges, {name: "not asked for" for name in JUDGES if name not in names})
+    return Panel(judges, {name: NOT_ASKED_FOR for name in JUDGES if name not in names})
 
 
 def _absent(entry: Entry) -> str:
