@@ -35,7 +35,11 @@ class Findings:
         return (*self.tables, *self.documents, *self.arrays)
 
     def write_files(self, folder: Path) -> None:
-        """Write everything but the metrics into `folder`."""
+        """Write everything but the metrics into `folder`; tables and tensors of an earlier evaluation give way."""
+        for kind in ("*.csv", "*.safetensors"):
+            for path in folder.glob(kind):
+                if path.name not in self.files:
+                    path.unlink()
         for name, rows in self.tables.items():
             write_csv(folder / name, rows)
         for name, content in self.documents.items():

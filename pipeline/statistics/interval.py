@@ -21,8 +21,9 @@ class Interval:
         return (self.high - self.low) / 2
 
     def metrics(self, name: str) -> dict[str, float]:
-        """The three figures under their logged names."""
-        return {name: self.value, f"{name}/low": self.low, f"{name}/high": self.high}
+        """The figures under their logged names: the estimate, and its bounds where they are known."""
+        bounds = {f"{name}/low": self.low, f"{name}/high": self.high}
+        return {name: self.value} | {bound: value for bound, value in bounds.items() if not math.isnan(value)}
 
     def map(self, function: Callable[[float], float]) -> "Interval":
         """The interval of a function of the quantity that only rises, or only falls."""

@@ -25,3 +25,10 @@ def test_the_findings_of_parts_become_files_and_metrics(tmp_path: Path) -> None:
 def test_two_parts_cannot_claim_one_name() -> None:
     with pytest.raises(ValueError, match="write eval/loss"):
         merge([Findings({"eval/loss": 1.0}), Findings({"eval/loss": 2.0})])
+
+
+def test_tables_of_an_earlier_evaluation_give_way(tmp_path: Path) -> None:
+    Findings(tables={"old.csv": [{"a": 1}]}, arrays={"old.safetensors": {"x": np.zeros(1)}}).write_files(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    Findings(tables={"new.csv": [{"a": 1}]}).write_files(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "notes.txt"]

@@ -110,7 +110,9 @@ def test_a_judge_that_tells_speech_from_junk_is_told_from_one_that_does_not(give
     assert doubts(list(rows.values())) == ["The judge meter cannot tell shuffled from real speech by level here."]
     metrics = judge_metrics(list(rows.values()))
     assert metrics["judge/meter/level"] == pytest.approx(rows["generated"]["value"])
-    assert metrics["judge/meter/level/low"] <= metrics["judge/meter/level"] <= metrics["judge/meter/level/high"]
+    assert rows["junk"]["low"] <= rows["junk"]["value"] <= rows["junk"]["high"]
+    # Four clips are too few to say between what their mean is known to lie.
+    assert "judge/meter/level/low" not in metrics
     assert metrics["judge/meter/level_reference"] == pytest.approx(0.01, rel=0.1)
     assert metrics["judge/meter/level_separation"] == rows["junk"]["separation"] < 1
 
