@@ -11,23 +11,30 @@ An interrupted training goes on with the same command.
 
 from typing import Any
 
-from pipeline.configuration.composed import Folders
+from pipeline.configuration.composed import Folders, is_multirun
 from pipeline.entry.command import command
+from pipeline.plumbing.rank import rank_of_this_process
 
 
 @command(
     groups=(
         "data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking", "experiment",
-        "cluster", "debug",
+        "cluster", "debug", "sweep",
     ),
     writes=("outputs",),
 )  # fmt: skip
 def main(values: dict[str, Any], folders: Folders) -> float:
-    """Train, and return the best validation loss, which sweeps minimise."""
+    """Train, and return the best validation loss, or what a sweep compares its jobs by."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.
+    from pipeline.provenance.training import is_trained
+    from pipeline.sweeping.objective import job_objective
     from pipeline.training.train import train
 
-    return train(values, folders)
+    if is_multirun() and is_trained(folders.outputs / "train", values):
+        # What came after the training had failed, or another figure is asked for.
+        return job_objective(values, folders.outputs)
+    loss = train(values, folders)
+    return job_objective(values, folders.outputs) if is_multirun() and rank_of_this_process() == 0 else loss
 
 
 if __name__ == "__main__":

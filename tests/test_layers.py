@@ -12,7 +12,7 @@ FLOOR_2 = {
     "judges",
 }  # fmt: skip
 STAGES = {"prepare_data", "train", "convert_checkpoint", "evaluate", "report"}
-COMMANDS = STAGES | {"compose", "compliance", "plan", "ui", "stream", "serve", "compare"}
+COMMANDS = STAGES | {"compose", "compliance", "plan", "ui", "stream", "serve", "compare", "sweep_report"}
 MODULES = sorted(
     path.relative_to(REPOSITORY)
     for package in ("pipeline", "lightning_modules")

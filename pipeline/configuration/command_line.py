@@ -6,10 +6,9 @@ from pathlib import Path
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from pipeline.plumbing.files import read_json, write_json
+from pipeline.plumbing.files import read_json
 
 # What prepared data may depend on: their own groups, where they lie, and choices that may set any of these.
 PREPARING = ("data", "codec", "paths", "experiment", "cluster", "debug")
@@ -30,13 +29,6 @@ def command(stage: str, groups: tuple[str, ...]) -> str:
         hydra = HydraConfig.get()
         words += [*_source(hydra), *(o for o in hydra.overrides.task if _root(o) in groups)]
     return shlex.join(words)
-
-
-def write_shared_overrides(hydra: HydraConf | DictConfig) -> None:
-    """Note, before the first job of a multirun, which settings all jobs share."""
-    parsed = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
-    keys = [override.get_key_element() for override in parsed if not override.is_sweep_override()]
-    write_json(Path(hydra.sweep.dir, SHARED), keys)
 
 
 def swept_overrides(hydra: HydraConf | DictConfig) -> str:

@@ -19,6 +19,7 @@ from pipeline.planning.settings import GpuConfig
 from pipeline.preparation.configuration import read_data
 from pipeline.serving.configuration import SERVE_KEYS, read_serve
 from pipeline.streaming.configuration import STREAM_KEYS, read_stream
+from pipeline.sweeping.configuration import SWEEP_REPORT_KEYS, SweepConfig, read_sweep_report
 from pipeline.tracking.config import TrackingConfig
 
 # A path that the system takes is shorter.
@@ -163,6 +164,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "evaluate": lambda values: read_evaluation(values["evaluate"]),
     "report": _settings(ReportConfig, "report"),
     "comparison": _settings(ComparisonConfig, "comparison"),
+    "sweep": _settings(SweepConfig, "sweep"),
     "seed": _check_seed,
     "paths": _settings(PathsConfig, "paths"),
     "source": _path_or_null("source"),
@@ -172,7 +174,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 # Those of them that are chosen by a file's name.
 GROUPS = (
     "data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking", "conversion",
-    "evaluate", "report", "comparison", "gpu",
+    "evaluate", "report", "comparison", "sweep", "gpu",
 )  # fmt: skip
 # What some commands add.
 OWN_KEYS: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
@@ -187,4 +189,5 @@ OWN_KEYS: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
     "stream": dict.fromkeys(STREAM_KEYS, read_stream),
     "serve": dict.fromkeys(SERVE_KEYS, read_serve),
     "compare": dict.fromkeys(COMPARE_KEYS, read_compare),
+    "sweep_report": dict.fromkeys(SWEEP_REPORT_KEYS, read_sweep_report),
 }

@@ -20,6 +20,7 @@ from pipeline.entry.help import help_text
 from pipeline.entry.places import require_writable
 from pipeline.entry.positional import gathered
 from pipeline.entry.quiet import quieten
+from pipeline.entry.sweep_folder import with_folder
 
 Work = Callable[[dict[str, Any], Folders], Any]
 HELP = ("--help", "-h")
@@ -78,6 +79,8 @@ def command(
                 ending.show_traceback = True
             if names is not None:
                 sys.argv[1:] = gathered(sys.argv[1:], names)
+            if module.endswith(".train"):
+                sys.argv[1:] = with_folder(sys.argv[1:])
             # Hydra would print the error itself, and end with 1.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             with ending.of_command():

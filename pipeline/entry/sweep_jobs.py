@@ -2,8 +2,6 @@
 
 import atexit
 import logging
-import math
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +10,15 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.configuration.command_line import swept_overrides, write_shared_overrides
+from pipeline.configuration.command_line import own_overrides
 from pipeline.entry.ending import JobFailedError
 from pipeline.entry.errors import sentence_of
-from pipeline.plumbing.files import read_json, write_json, write_yaml
+from pipeline.plumbing.files import read_json, write_yaml
 from pipeline.plumbing.redaction import redacted, redacted_values
+from pipeline.sweeping.job import CONFIGURATION, Job, read_jobs
+from pipeline.sweeping.record import read_record
 
 log = logging.getLogger(__name__)
-
-JOB, CONFIGURATION = "job.json", "config.yaml"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job that has ended.
-
-    Attributes:
-        number: its place in the sweep.
-        overrides: what it was asked for that others were not.
-        folder: where its results lie.
-        objective: what sweeps minimise; None of a stage that has none.
-        failure: why it failed; empty if it did not.
-        run_id: its tracked run, if it has one.
-    """
-
-    number: int
-    overrides: str
-    folder: str
-    objective: float | None
-    failure: str
-    run_id: str | None
-
-    def __str__(self) -> str:
-        return f"Job {self.number} ({self.overrides})" if self.overrides else f"Job {self.number}"
 
 
 class SweepJobs(Callback):
@@ -52,17 +26,13 @@ class SweepJobs(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the jobs summed up, also where Hydra ends with the error of one of them."""
-        write_shared_overrides(config.hydra)
         folder = Path(config.hydra.sweep.dir).resolve()
         atexit.register(say_summary, folder)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the job's composed configuration."""
         if _is_written_here(config):
-            values = OmegaConf.to_container(config, resolve=False)
-            assert isinstance(values, dict)
-            values.pop("hydra")
-            write_yaml(Path(config.hydra.runtime.output_dir, CONFIGURATION), redacted_values(values))
+            write_yaml(Path(config.hydra.runtime.output_dir, CONFIGURATION), written_values(config))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Say and keep how the job ended; a training that failed before it had a run gets one all the same."""
@@ -77,29 +47,50 @@ class SweepJobs(Callback):
                 _record_failure(config, error)
         elif job.objective is not None:
             log.info("%s: %.4f, in %s.", job, job.objective, _shown(job.folder))
-        write_json(Path(job.folder, JOB), asdict(job))
+        job.write()
+
+
+def written_values(config: DictConfig) -> dict[str, Any]:
+    """The configuration of a job as its folder keeps it: what was composed, without Hydra's own part and secrets."""
+    values = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(values, dict)
+    values.pop("hydra", None)
+    return dict(redacted_values({str(key): value for key, value in values.items()}))
 
 
 def say_summary(folder: Path) -> None:
     """Say how the jobs of a sweep ended, and name the best one."""
-    jobs = sorted((Job(**read_json(path)) for path in folder.glob(f"*/{JOB}")), key=lambda job: job.number)
-    if jobs:
-        print(summary(jobs))
+    if jobs := read_jobs(folder):
+        record = read_record(folder)
+        print(summary(jobs, record.sign if record else 1))
 
 
-def summary(jobs: list[Job]) -> str:
-    """How jobs ended, in a few lines, the best one last."""
+def summary(jobs: list[Job], sign: int = 1) -> str:
+    """How jobs ended, in a few lines, the best one last.
+
+    Args:
+        jobs: that have ended.
+        sign: 1 where a small objective is good, -1 where a large one is.
+    """
+    # SciPy, which no other command needs to begin.
+    from pipeline.sweeping.grouping import best_job, grouped
+
     failed = [job for job in jobs if job.failure]
     lines = [
         f"{len(jobs) - len(failed)} of {len(jobs)} jobs finished" + (f", {len(failed)} failed:" if failed else ".")
     ]
     lines += [f"  {job}: {job.failure}" for job in failed]
-    measured = [(job.objective, job.number, job) for job in jobs if job.objective is not None]
-    measured = [entry for entry in measured if math.isfinite(entry[0])]
-    if measured:
-        objective, _, best = min(measured)
-        run = f", run {best.run_id}" if best.run_id else ""
-        lines.append(f"Best: {best}, {objective:.4f}, in {_shown(best.folder)}{run}.")
+    best, *_ = grouped(jobs, sign)
+    if len(best.jobs) > 1:
+        mean = best.objective
+        lines.append(
+            f"Best of {len({job.configuration for job in jobs})} configurations: {best.title}, {mean.value:.4f} "
+            f"({mean.low:.4f} to {mean.high:.4f}, {len(best.jobs)} seeds)."
+        )
+    if best.jobs:
+        job = best_job(best, sign)
+        run = f", run {job.run_id}" if job.run_id else ""
+        lines.append(f"Best: {job}, {job.objective:.4f}, in {_shown(job.folder)}{run}.")
     return "\n".join(lines)
 
 
@@ -108,8 +99,8 @@ def _describe(config: DictConfig, value: Any, error: BaseException | None) -> Jo
     failure = redacted((sentence_of(error) or f"{type(error).__name__}: {error}") if error else "")
     run = Path(hydra.runtime.output_dir, "train", "run.json")
     return Job(
-        number=int(hydra.job.num),
-        overrides=redacted(swept_overrides(hydra)),
+        number=_number(hydra),
+        overrides=tuple(redacted(override) for override in own_overrides(hydra)),
         folder=str(hydra.runtime.output_dir),
         objective=float(value) if isinstance(value, int | float) else None,
         failure=" ".join(failure.split()),
@@ -120,8 +111,9 @@ def _describe(config: DictConfig, value: Any, error: BaseException | None) -> Jo
 def _record_failure(config: DictConfig, error: Exception) -> None:
     """Leave a run that failed, as a child of the sweep's, unless the training had one already."""
     from pipeline.plumbing.stage_runs import failed_training_run, has_a_run
+    from pipeline.provenance.training import is_trained
 
-    if has_a_run(error):
+    if has_a_run(error) or is_trained(Path(config.hydra.runtime.output_dir, "train"), written_values(config)):
         return
     values = OmegaConf.to_container(config, resolve=False)
     assert isinstance(values, dict)
@@ -138,6 +130,12 @@ def _is_written_here(config: DictConfig) -> bool:
     from pipeline.tracking.start import is_first_process
 
     return config.hydra.mode == RunMode.MULTIRUN and is_first_process()
+
+
+def _number(hydra: DictConfig) -> int:
+    """A job's place in the sweep, which its folder is named by; Hydra numbers those that it runs this time."""
+    name = Path(hydra.runtime.output_dir).name
+    return int(name) if name.isdecimal() else int(hydra.job.num)
 
 
 def _shown(folder: str) -> str:

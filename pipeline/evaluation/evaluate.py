@@ -129,7 +129,7 @@ def publish(
         run.log_dataset(*tested_on, str(prepared), context="evaluation")
         run.log_evaluation(metrics, export_digest(model), tested_on)
         # Of several evaluations none is the training's own, and figures on other data are not either.
-        if not is_multirun() and training is not None and data.digest == training.data:
+        if folders.outputs == folders.training and training is not None and data.digest == training.data:
             run.mirror_to_parent(mirrored(metrics, HEADLINE))
             clips = sorted(path.name for path in (folder / "audio").glob("*.wav"))
             run.describe(SOUND, evaluation_note(metrics, clips, run.link))

@@ -21,7 +21,7 @@ class InUseError(OSError):
 
 
 @contextmanager
-def exclusive(lock: Path, writer: str, target: Path) -> Iterator[None]:
+def exclusive(lock: Path, writer: str, target: Path, elsewhere: str = "paths.outputs=…") -> Iterator[None]:
     """Hold `lock` while the block runs, or be refused at once.
 
     The operating system lets go of it when its process ends, however that happens. Where a file system has no locks,
@@ -31,6 +31,7 @@ def exclusive(lock: Path, writer: str, target: Path) -> Iterator[None]:
         lock: a file outside what is written, which stays; beside it lies `<lock>.json`, which tells who holds it.
         writer: what this process is to others, as in "training small".
         target: what is written, for messages.
+        elsewhere: the setting that gives this process a folder of its own, for messages.
 
     Raises:
         InUseError: when another process holds it, with its name, its id, its machine and since when.
@@ -43,7 +44,7 @@ def exclusive(lock: Path, writer: str, target: Path) -> Iterator[None]:
     except Timeout:
         raise InUseError(
             f"{_describe(owner_file)} writes to {target}; wait until it is done, end it, or give this one a folder of "
-            "its own (paths.outputs=…)."
+            f"its own ({elsewhere})."
         ) from None
     try:
         if owner_file.exists():

@@ -15,11 +15,12 @@ from pipeline.configuration.settings import read_settings
 from pipeline.plumbing.rank import rank_of_this_process
 from pipeline.provenance.identity import TrainingIdentity
 from pipeline.provenance.training import run_of
+from pipeline.sweeping.job import without_seed
 from pipeline.tracking.config import TrackingConfig
-from pipeline.tracking.names import job_title, run_title
+from pipeline.tracking.names import DEFAULT, job_title, run_title
 from pipeline.tracking.run import FAILURE_NOTE, TrackedRun
 from pipeline.tracking.start import start_run
-from pipeline.tracking.sweep import sweep_parent
+from pipeline.tracking.sweep import CONFIGURATION_TAG, GOAL_TAG, JOB_TAG, OBJECTIVE_TAG, OVERRIDES_TAG, sweep_parent
 
 
 def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run_id: str | None) -> TrackedRun:
@@ -34,28 +35,35 @@ def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run
     config = read_settings(TrackingConfig, values["tracking"], "tracking")
     if rank_of_this_process() != 0:
         return start_run(config, REPOSITORY, outputs, name, "train")
-    hydra, parent = HydraConfig.get(), None
+    hydra, parent, tags = HydraConfig.get(), None, dict[str, str]()
     if hydra.mode == RunMode.MULTIRUN:
         own, sweep_folder = own_overrides(hydra), Path(hydra.sweep.dir)
-        parent = sweep_parent(config, REPOSITORY, sweep_folder, sweep_title(own, sweep_folder))
+        parent_tags = {GOAL_TAG: values["sweep"]["goal"], OBJECTIVE_TAG: values["sweep"]["objective"]}
+        parent = sweep_parent(config, REPOSITORY, sweep_folder, sweep_title(own, sweep_folder), parent_tags)
         overrides = shaping(own)
         title = job_title(overrides, name)
+        tags = {
+            JOB_TAG: Path(hydra.runtime.output_dir).name,
+            CONFIGURATION_TAG: " ".join(without_seed(own)) or DEFAULT,
+            OVERRIDES_TAG: " ".join(own),
+        }
     else:
         overrides = overridden(values)
         title = run_title(overrides, name)
-    tags = {"overrides": " ".join(overrides)} if overrides else {}
+    if overrides:
+        tags["overrides"] = " ".join(overrides)
     return start_run(config, REPOSITORY, outputs, title, "train", parent, tags, resume_run_id=resume_run_id)
 
 
 def sweep_title(overrides: Sequence[str], folder: Path) -> str:
-    """The name of a sweep's run: what its jobs differ in, and when it began.
+    """The name of a sweep's run: what its jobs differ in, and its folder.
 
     Args:
         overrides: of one of its jobs.
-        folder: of the sweep, which is named after the time.
+        folder: of the sweep.
     """
     keys = (override.partition("=")[0].rpartition(".")[2] for override in overrides)
-    return f"sweep {' '.join(keys)} · {folder.parent.name} {folder.name}"
+    return f"sweep {' '.join(keys)} · {folder.name}"
 
 
 def failed_training_run(values: Mapping[str, Any], outputs: Path, error: Exception) -> None:

@@ -68,6 +68,12 @@ def recorded_configuration(folder: Path) -> dict[str, Any]:
     return dict(read_yaml(path)) if path.exists() else {}
 
 
+def is_trained(folder: Path, values: Mapping[str, Any]) -> bool:
+    """Whether the outputs in `folder` are whole, and of a training with the settings of `values`."""
+    settings = redacted_values({group: values[group] for group in GROUPS})
+    return latest_training(folder) is not None and recorded_configuration(folder) == settings
+
+
 def run_of(folder: Path, training: TrainingIdentity | None) -> dict[str, Any]:
     """What leads to the run of a training; empty unless its own outputs, or their reference to it, lie in `folder`."""
     path = folder / RUN

@@ -1,19 +1,27 @@
 """Sweeps: one parent run for all jobs, made by whichever job is first. MLflow is loaded only by that one."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.limits import valid_tags
 from pipeline.tracking.lineage import lineage_tags
+from pipeline.tracking.run import OBJECTIVE
 
 PARENT_FILE = "parent_run.txt"
 SWEEP = "sweep"
+# Tags of the parent: where its jobs lie, what they are compared by, and whether a small one is good.
+FOLDER_TAG, OBJECTIVE_TAG, GOAL_TAG = "sweep.folder", "sweep.objective", "sweep.goal"
+# Tags of a job: which one of the sweep it is, what tells it from others, and that without the seed.
+JOB_TAG, OVERRIDES_TAG, CONFIGURATION_TAG = "sweep.job", "sweep.overrides", "sweep.configuration"
 WAIT = 120.0
 POLL = 0.1
 
 
-def sweep_parent(config: TrackingConfig, repository_root: Path, sweep_dir: Path, name: str) -> str | None:
+def sweep_parent(
+    config: TrackingConfig, repository_root: Path, sweep_dir: Path, name: str, tags: Mapping[str, str] | None = None
+) -> str | None:
     """Id of the run that all jobs of a sweep are children of: the first job makes it, the others wait for its id.
 
     Args:
@@ -21,6 +29,7 @@ def sweep_parent(config: TrackingConfig, repository_root: Path, sweep_dir: Path,
         repository_root: where a relative store lies.
         sweep_dir: the folder that all jobs of the sweep share; it keeps the id in `parent_run.txt`.
         name: the parent run's name.
+        tags: further tags of it.
 
     Returns:
         The run id, to be given to `start_run` as the parent; None without tracking.
@@ -43,7 +52,7 @@ def sweep_parent(config: TrackingConfig, repository_root: Path, sweep_dir: Path,
             continue
         try:
             with file:
-                run_id = _create_parent(config, repository_root, sweep_dir, name)
+                run_id = _create_parent(config, repository_root, sweep_dir, name, tags or {})
                 file.write(f"{run_id}\n")
         except BaseException:
             # The next job may have more luck.
@@ -52,12 +61,30 @@ def sweep_parent(config: TrackingConfig, repository_root: Path, sweep_dir: Path,
         return run_id
 
 
-def _create_parent(config: TrackingConfig, repository_root: Path, sweep_dir: Path, name: str) -> str:
+def record_objective(config: TrackingConfig, repository_root: Path, run_id: str, sweep_dir: Path, value: float) -> None:
+    """Log what a job whose run has ended is compared by, and sum the sweep up again.
+
+    Raises:
+        pipeline.tracking.store.StoreUnavailableError: when the store cannot be used.
+    """
+    from pipeline.tracking.store import asking, connect
+    from pipeline.tracking.sweep_summary import update_sweep
+
+    parent = (sweep_dir / PARENT_FILE).read_text(encoding="utf-8").strip()
+    store, _ = connect(config, repository_root)
+    with asking(store.uri):
+        store.client.log_metric(run_id, OBJECTIVE, value)
+        update_sweep(store, parent)
+
+
+def _create_parent(
+    config: TrackingConfig, repository_root: Path, sweep_dir: Path, name: str, tags: Mapping[str, str]
+) -> str:
     from pipeline.tracking.store import STAGE_TAG, connect
 
     store, experiment = connect(config, repository_root)
-    tags = valid_tags({**lineage_tags(repository_root), STAGE_TAG: SWEEP, "sweep.folder": str(sweep_dir)})
-    return store.create_run(experiment.experiment_id, name, tags).info.run_id
+    own = {**lineage_tags(repository_root), **tags, STAGE_TAG: SWEEP, FOLDER_TAG: str(sweep_dir.resolve())}
+    return store.create_run(experiment.experiment_id, name, valid_tags(own)).info.run_id
 
 
 def _wait_for_id(path: Path) -> str | None:

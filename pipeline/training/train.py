@@ -47,6 +47,8 @@ from pipeline.provenance.prepared_data import (
     require_prepared,
 )
 from pipeline.provenance.training import CHECKPOINT, begin_outputs, finish_outputs, identify_training
+from pipeline.sweeping.configuration import OF_TRAINING
+from pipeline.sweeping.objective import figure
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger, last_values, write_history_tables
@@ -121,6 +123,7 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
                 return math.nan
             begin_outputs(outputs / "train")
             best = write_outputs(outputs / "train", resume, run, trainer)
+            log_objective(run, outputs, values["sweep"]["objective"])
             log_checkpoints(
                 run,
                 trainer,
@@ -290,11 +293,17 @@ def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun, trainer: 
     copy_checkpoint(resume.best(best_step(trainer)), folder / "checkpoint.ckpt")
     write_metrics(folder, metrics, HEADLINE)
     run.log_metrics({"val/loss_best": best})
-    run.log_objective(best)
     for table in tables:
         run.log_artifact(table)
     run.log_artifact(folder / "metrics.json")
     return best
+
+
+def log_objective(run: TrackedRun, outputs: Path, name: str) -> None:
+    """Log what a sweep compares its jobs by, unless that is measured later."""
+    objective = figure(outputs, name) if name in OF_TRAINING else None
+    if objective is not None:
+        run.log_objective(objective)
 
 
 def log_checkpoints(run: TrackedRun, trainer: L.Trainer, kept: Path, dataset: tuple[str, str]) -> None:

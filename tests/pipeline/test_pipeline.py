@@ -150,3 +150,24 @@ def test_a_sweep_keeps_its_jobs_apart_and_survives_a_failing_one(copy: Repositor
     assert f", run {best.info.run_id}." in output
     assert all((copy.root / "sweep" / str(number) / "config.yaml").exists() for number in range(4))
     assert parent.data.metrics["sweep/best_objective"] == pytest.approx(min(losses))
+
+
+def test_the_same_command_finishes_a_sweep(copy: RepositoryCopy) -> None:
+    sweep = ["-m", "model=tiny", "optimizer.lr=1e-3,2e-3", "trainer.max_steps=1", "sweep.seeds=2"]
+    output = copy.python("pipeline.train", *sweep)
+    assert "Best of 2 configurations: optimizer.lr=" in output
+    (folder,) = copy.root.glob("multirun/lr-*")
+    # As a sweep leaves it that was killed during one job, while another one failed.
+    (folder / "1" / "job.json").unlink()
+    shutil.rmtree(folder / "1" / "train")
+    failed = json.loads((folder / "2" / "job.json").read_text()) | {"failure": "the disk is full"}
+    (folder / "2" / "job.json").write_text(json.dumps(failed))
+    kept = (folder / "0" / "train" / "metrics.json").stat().st_mtime_ns
+    again = copy.python("pipeline.train", *sweep)
+    assert "2 of 4 jobs are in" in again
+    assert "running 1, 2." in again
+    assert "4 of 4 jobs finished." in again
+    assert (folder / "0" / "train" / "metrics.json").stat().st_mtime_ns == kept
+    parent = next(run for run in copy.runs() if run.info.run_id == (folder / "parent_run.txt").read_text().strip())
+    assert (parent.info.status, parent.data.tags["sweep.finished"]) == ("FINISHED", "4")
+    assert "4 of 4 jobs are in" in copy.python("pipeline.train", *sweep)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.entry.sweep_jobs import Job, summary
+from pipeline.entry.sweep_jobs import summary
+from pipeline.sweeping.job import Job
 
 JOBS = [
-    Job(0, "optimizer.lr=-1", "/sweep/0", None, "ValueError: optimizer.lr must be positive.", None),
-    Job(1, "optimizer.lr=1e-3", "/sweep/1", 3.25, "", "abc"),
-    Job(2, "optimizer.lr=2e-3", "/sweep/2", 3.125, "", "def"),
-    Job(3, "optimizer.lr=9", "/sweep/3", float("nan"), "", None),
+    Job(0, ("optimizer.lr=-1",), "/sweep/0", None, "ValueError: optimizer.lr must be positive.", None),
+    Job(1, ("optimizer.lr=1e-3",), "/sweep/1", 3.25, "", "abc"),
+    Job(2, ("optimizer.lr=2e-3",), "/sweep/2", 3.125, "", "def"),
+    Job(3, ("optimizer.lr=9",), "/sweep/3", float("nan"), "", None),
 ]
 
 
@@ -24,6 +25,16 @@ def test_the_best_job_is_named_with_its_folder_and_run() -> None:
 
 
 def test_a_stage_without_an_objective_has_no_best_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert summary([Job(0, "evaluate.temperature=0.7", "/sweep/0", None, "", None)]) == "1 of 1 jobs finished."
+    assert summary([Job(0, ("evaluate.temperature=0.7",), "/sweep/0", None, "", None)]) == "1 of 1 jobs finished."
     monkeypatch.chdir(tmp_path)
-    assert "in multirun/0." in summary([Job(0, "", f"{tmp_path}/multirun/0", 1.0, "", None)])
+    assert "in multirun/0." in summary([Job(0, (), f"{tmp_path}/multirun/0", 1.0, "", None)])
+
+
+def test_seeds_of_a_configuration_are_one_and_the_best_mean_wins() -> None:
+    objectives = {("lr=1", "seed=1"): 1.0, ("lr=1", "seed=2"): 5.0, ("lr=2", "seed=1"): 2.0, ("lr=2", "seed=2"): 3.0}
+    jobs = [Job(n, overrides, f"/s/{n}", value, "", None) for n, (overrides, value) in enumerate(objectives.items())]
+    *_, configuration, best = summary(jobs).splitlines()
+    # Student's t of one degree of freedom: 2.5 ± 12.706 · 0.5.
+    assert configuration == "Best of 2 configurations: lr=2, 2.5000 (-3.8531 to 8.8531, 2 seeds)."
+    assert best == "Best: Job 2 (lr=2, seed=1), 2.0000, in /s/2."
+    assert "Best: Job 1 (lr=1, seed=2), 5.0000" in summary(jobs, sign=-1)

@@ -1,0 +1,1 @@
+"""Melisma's part of Hydra."""

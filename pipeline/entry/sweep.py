@@ -1,0 +1,173 @@
+"""A sweep under way: its jobs are listed, those that have ended well are left alone, and the others run."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.configuration.command_line import SHARED
+from pipeline.configuration.settings import read_settings
+from pipeline.entry.sweep_jobs import written_values
+from pipeline.plumbing.files import atomic_write, read_yaml, write_json
+from pipeline.plumbing.lock import exclusive
+from pipeline.plumbing.redaction import redacted
+from pipeline.sweeping.configuration import SweepConfig
+from pipeline.sweeping.job import CONFIGURATION, JOB, SEED, key_of, read_job, without_seed
+from pipeline.sweeping.objective import figure
+from pipeline.sweeping.record import SweepRecord, read_record
+
+log = logging.getLogger(__name__)
+
+LOCK = ".sweep.lock"
+TRAINING = "train"
+# Settings of a job that its result does not depend on.
+INDIFFERENT = ("tracking", "sweep")
+
+
+def run_sweep(
+    context: HydraContext, config: DictConfig, launcher: Launcher, arguments: Sequence[str]
+) -> Sequence[JobReturn]:
+    """Run the jobs that a command line asks for and that have not ended well before.
+
+    Args:
+        context: Hydra's.
+        config: the configuration without the values that jobs differ in.
+        launcher: runs jobs.
+        arguments: the overrides as they were typed.
+    """
+    values = OmegaConf.to_container(config.sweep, resolve=True)
+    assert isinstance(values, dict)
+    sweep = read_settings(SweepConfig, {str(key): value for key, value in values.items()}, "sweep")
+    folder, stage = Path(config.hydra.sweep.dir), str(config.hydra.job.name)
+    parsed = OverridesParser.create(config_loader=context.config_loader).parse_overrides(list(arguments))
+    require_seeds_apart(parsed, sweep.seeds, stage)
+    wanted = [job for one in combinations(parsed) for job in of_seeds(one, int(config.seed), sweep.seeds)]
+    with exclusive(folder / LOCK, "A sweep", folder, "hydra.sweep.dir=…"):
+        with atomic_write(folder / "multirun.yaml") as path:
+            path.write_text(redacted(OmegaConf.to_yaml(config)), encoding="utf-8")
+        jobs = Jobs(context, config, folder, sweep)
+        jobs.share(parsed)
+        missing = jobs.missing(wanted)
+        return jobs.launch(launcher, missing) if missing else []
+
+
+class Jobs:
+    """The jobs of a sweep, each with a number that it keeps.
+
+    Args:
+        context: Hydra's.
+        config: the configuration without the values that jobs differ in.
+        folder: of the sweep.
+        sweep: what it is asked for.
+    """
+
+    def __init__(self, context: HydraContext, config: DictConfig, folder: Path, sweep: SweepConfig) -> None:
+        self._context, self._config, self._folder, self._sweep = context, config, folder, sweep
+        self._stage = str(config.hydra.job.name)
+        known = read_record(folder)
+        self._record = SweepRecord(self._stage, sweep.objective, sweep.goal, known.jobs if known else [])
+
+    def share(self, parsed: Sequence[Override]) -> None:
+        """Note which settings tell no job from another."""
+        swept = {override.get_key_element() for override in parsed if override.is_sweep_override()} | {SEED}
+        keys = [override.get_key_element() for override in parsed if override.get_key_element() not in swept]
+        write_json(self._folder / SHARED, [key for key in keys if not self._differs(key)])
+
+    def missing(self, wanted: Sequence[Sequence[str]]) -> dict[int, Sequence[str]]:
+        """The jobs that have to run, by number."""
+        jobs = {self._record.number(self._lasting(overrides)): overrides for overrides in wanted}
+        self._record.write(self._folder)
+        missing = {number: overrides for number, overrides in jobs.items() if not self._is_done(number, overrides)}
+        if len(missing) < len(jobs):
+            log.info(
+                "%d of %d jobs are in %s already; %s. Remove a job's folder to run it anew.",
+                len(jobs) - len(missing),
+                len(jobs),
+                self._folder,
+                f"running {', '.join(map(str, missing))}" if missing else "none is left to run",
+            )
+        return missing
+
+    def launch(self, launcher: Launcher, jobs: dict[int, Sequence[str]]) -> Sequence[JobReturn]:
+        """Run jobs, each in the folder of its number."""
+        for number in jobs:
+            (self._folder / str(number) / JOB).unlink(missing_ok=True)
+        placed = [[*overrides, f"hydra.sweep.subdir='{number}'"] for number, overrides in jobs.items()]
+        return launcher.launch(placed, initial_job_idx=min(jobs))
+
+    def _is_done(self, number: int, overrides: Sequence[str]) -> bool:
+        """Whether a training has ended well with these very settings; others depend on files that may have changed.
+
+        Composing what the job would run on finds mistakes before the first one runs.
+        """
+        composed = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+        folder = self._folder / str(number)
+        job = read_job(folder)
+        if self._stage != TRAINING or job is None or job.failure or not (folder / CONFIGURATION).exists():
+            return False
+        # As YAML brings values back.
+        asked = yaml.safe_load(yaml.safe_dump(written_values(composed)))
+        if _decisive(asked) != _decisive(read_yaml(folder / CONFIGURATION)):
+            return False
+        objective = figure(folder, self._sweep.objective)
+        if objective is not None and objective != job.objective:
+            replace(job, objective=objective).write()
+        return objective is not None
+
+    def _lasting(self, overrides: Sequence[str]) -> list[str]:
+        """What tells a job from others, without secrets: the seed of a training too where it is the usual one."""
+        lasting = [redacted(o) for o in overrides if key_of(o).partition(".")[0].partition("/")[0] not in INDIFFERENT]
+        if self._stage != TRAINING or len(without_seed(lasting)) < len(lasting):
+            return lasting
+        return [*lasting, f"{SEED}={self._config.seed}"]
+
+    def _differs(self, key: str) -> bool:
+        """Whether jobs that were asked for earlier have other values of a setting."""
+        return len({tuple(o for o in job if key_of(o) == key_of(key)) for job in self._record.jobs}) > 1
+
+
+def combinations(parsed: Sequence[Override]) -> list[list[str]]:
+    """The overrides of every combination of values.
+
+    Raises:
+        ValueError: when a value is a range to search.
+    """
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ValueError(
+                f"{override.input_line} is a range, of which there is no every value; list the values, with commas, or "
+                "have the range searched with sweep=optuna."
+            )
+    return [list(job) for job in BasicSweeper.split_arguments(list(parsed), None)[0]]
+
+
+def of_seeds(overrides: Sequence[str], first: int, n_seeds: int) -> list[list[str]]:
+    """A configuration once for each of its seeds."""
+    if n_seeds == 1:
+        return [list(overrides)]
+    return [[*without_seed(overrides), f"{SEED}={first + i}"] for i in range(n_seeds)]
+
+
+def require_seeds_apart(parsed: Sequence[Override], n_seeds: int, stage: str) -> None:
+    """Refuse what contradicts several seeds of each configuration.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if n_seeds > 1 and stage != TRAINING:
+        raise ValueError(f"sweep.seeds={n_seeds} is for trainings; {stage} takes several values of its own settings.")
+    if n_seeds > 1 and any(o.is_sweep_override() and o.get_key_element() == SEED for o in parsed):
+        raise ValueError(f"seed lists values, and sweep.seeds={n_seeds} makes more of them; leave one of both out.")
+
+
+def _decisive(values: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in values.items() if key not in INDIFFERENT}

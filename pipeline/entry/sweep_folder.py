@@ -1,0 +1,28 @@
+"""Where a sweep of trainings lies: in a folder named by what was asked for, so that the same command finds it."""
+
+import re
+from collections.abc import Sequence
+
+from pipeline.plumbing.fingerprint import fingerprint
+
+MULTIRUN = ("-m", "--multirun")
+FOLDER = "hydra.sweep.dir"
+# Settings that do not decide which sweep this is: how jobs run, how many there are, and where they are recorded.
+INDIFFERENT = ("hydra.", "hydra/", "sweep.", "tracking")
+DIGEST = 6
+MOST_KEYS = 4
+
+
+def with_folder(words: Sequence[str]) -> list[str]:
+    """The command line of a training with the folder of its sweep, if it is a sweep and names none."""
+    if not any(word in MULTIRUN for word in words) or any(word.startswith(f"{FOLDER}=") for word in words):
+        return list(words)
+    settings = sorted(word for word in words if word not in MULTIRUN and not word.startswith(INDIFFERENT))
+    name = "-".join([*_swept(settings), fingerprint(settings)[:DIGEST]])
+    return [*words, f"{FOLDER}=multirun/{name}"]
+
+
+def _swept(settings: Sequence[str]) -> list[str]:
+    """The last words of the keys that have several values, as far as a name takes them."""
+    keys = [key for key, _, value in (word.partition("=") for word in settings) if re.search(r"[,(]", value)]
+    return [re.sub(r"\W+", "_", key.rpartition(".")[2]).strip("_") for key in keys][:MOST_KEYS]

@@ -1,0 +1,1 @@
+"""Sweeps: which jobs there are, what became of them, and what they show."""
