@@ -46,7 +46,7 @@ clean: $(INSTALLED)
 	python -m pipeline.training.interrupted
 
 # After a change of dependencies in pyproject.toml.
-EXTRAS := --extra dev --extra espeak --extra pretrained --extra fp8 --extra speaker --extra slurm
+EXTRAS := --extra dev --extra espeak --extra pretrained --extra fp8 --extra speaker --extra slurm --extra sweeps
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet
 lock: $(INSTALLED)

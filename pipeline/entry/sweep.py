@@ -1,14 +1,16 @@
 """A sweep under way: its jobs are listed, those that have ended well are left alone, and the others run."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
@@ -20,10 +22,12 @@ from pipeline.entry.sweep_jobs import written_values
 from pipeline.plumbing.files import atomic_write, read_yaml, write_json
 from pipeline.plumbing.lock import exclusive
 from pipeline.plumbing.redaction import redacted
-from pipeline.sweeping.configuration import SweepConfig
+from pipeline.sweeping.configuration import SEARCHES, SweepConfig
 from pipeline.sweeping.job import CONFIGURATION, JOB, SEED, key_of, read_job, without_seed
-from pipeline.sweeping.objective import figure
+from pipeline.sweeping.objective import PRUNED, figure
 from pipeline.sweeping.record import SweepRecord, read_record
+from pipeline.sweeping.search import Search
+from pipeline.sweeping.space import Choice, Dimension, Range
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +54,66 @@ def run_sweep(
     folder, stage = Path(config.hydra.sweep.dir), str(config.hydra.job.name)
     parsed = OverridesParser.create(config_loader=context.config_loader).parse_overrides(list(arguments))
     require_seeds_apart(parsed, sweep.seeds, stage)
-    wanted = [job for one in combinations(parsed) for job in of_seeds(one, int(config.seed), sweep.seeds)]
     with exclusive(folder / LOCK, "A sweep", folder, "hydra.sweep.dir=…"):
         with atomic_write(folder / "multirun.yaml") as path:
             path.write_text(redacted(OmegaConf.to_yaml(config)), encoding="utf-8")
         jobs = Jobs(context, config, folder, sweep)
         jobs.share(parsed)
-        missing = jobs.missing(wanted)
-        return jobs.launch(launcher, missing) if missing else []
+        if sweep.search == SEARCHES[1]:
+            return search(parsed, int(config.seed), sweep, jobs, launcher)
+        wanted = [job for one in combinations(parsed) for job in of_seeds(one, int(config.seed), sweep.seeds)]
+        missing = jobs.missing(jobs.numbered(wanted))
+        jobs.say_which(missing, len(wanted))
+        return jobs.launch(launcher, missing)
+
+
+def search(
+    parsed: Sequence[Override], seed: int, sweep: SweepConfig, jobs: "Jobs", launcher: Launcher
+) -> list[JobReturn]:
+    """Run trials until there are as many as asked for; a failed one ends nothing.
+
+    The first seed decides whether a trial is stopped; the others are trained only if it is not.
+    """
+    fixed, results = combinations([o for o in parsed if not o.is_sweep_override()])[0], list[JobReturn]()
+    trials = Search(jobs.folder, sweep, space_of(parsed))
+    while trials.n_left:
+        batch = trials.next_batch()
+        asked = [of_seeds([*fixed, *trials.overrides(trial)], seed, sweep.seeds) for trial in batch]
+        folders = [jobs.folder_of(first) for first, *_ in asked]
+        for trial, folder in zip(batch, folders, strict=True):
+            trials.enter(trial, folder)
+        results += jobs.launch(launcher, jobs.missing(jobs.numbered([first for first, *_ in asked])))
+        stopped = [(folder / PRUNED).exists() for folder in folders]
+        others = [job for seeds, over in zip(asked, stopped, strict=True) if not over for job in seeds[1:]]
+        results += jobs.launch(launcher, jobs.missing(jobs.numbered(others)))
+        for trial, seeds, over in zip(batch, asked, stopped, strict=True):
+            trials.tell(trial, jobs.mean(seeds), over)
+    return results
+
+
+def space_of(parsed: Sequence[Override]) -> list[Dimension]:
+    """What a search chooses from: the values with commas, and the ranges.
+
+    Raises:
+        ValueError: when there is nothing to choose from.
+    """
+    space: list[Dimension] = []
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_interval_sweep():
+            interval = override.value()
+            assert isinstance(interval, IntervalSweep)
+            assert interval.start is not None
+            assert interval.end is not None
+            space.append(Range(key, interval.start, interval.end, "log" in interval.tags))
+        elif override.is_sweep_override():
+            space.append(Choice(key, tuple(override.sweep_string_iterator())))
+    if not space:
+        raise ValueError(
+            "sweep=optuna has nothing to search; give a range, as 'optimizer.lr=tag(log,interval(1e-4,1e-2))', or "
+            "values with commas."
+        )
+    return space
 
 
 class Jobs:
@@ -71,7 +127,7 @@ class Jobs:
     """
 
     def __init__(self, context: HydraContext, config: DictConfig, folder: Path, sweep: SweepConfig) -> None:
-        self._context, self._config, self._folder, self._sweep = context, config, folder, sweep
+        self._context, self._config, self.folder, self._sweep = context, config, folder, sweep
         self._stage = str(config.hydra.job.name)
         known = read_record(folder)
         self._record = SweepRecord(self._stage, sweep.objective, sweep.goal, known.jobs if known else [])
@@ -80,27 +136,47 @@ class Jobs:
         """Note which settings tell no job from another."""
         swept = {override.get_key_element() for override in parsed if override.is_sweep_override()} | {SEED}
         keys = [override.get_key_element() for override in parsed if override.get_key_element() not in swept]
-        write_json(self._folder / SHARED, [key for key in keys if not self._differs(key)])
+        write_json(self.folder / SHARED, [key for key in keys if not self._differs(key)])
 
-    def missing(self, wanted: Sequence[Sequence[str]]) -> dict[int, Sequence[str]]:
-        """The jobs that have to run, by number."""
+    def numbered(self, wanted: Sequence[Sequence[str]]) -> dict[int, Sequence[str]]:
+        """Jobs by the numbers that they keep."""
         jobs = {self._record.number(self._lasting(overrides)): overrides for overrides in wanted}
-        self._record.write(self._folder)
-        missing = {number: overrides for number, overrides in jobs.items() if not self._is_done(number, overrides)}
-        if len(missing) < len(jobs):
+        self._record.write(self.folder)
+        return jobs
+
+    def folder_of(self, overrides: Sequence[str]) -> Path:
+        """Where a job writes."""
+        (number,) = self.numbered([overrides])
+        return self.folder / str(number)
+
+    def missing(self, jobs: Mapping[int, Sequence[str]]) -> dict[int, Sequence[str]]:
+        """The jobs that have to run."""
+        return {number: overrides for number, overrides in jobs.items() if not self._is_done(number, overrides)}
+
+    def say_which(self, missing: Mapping[int, Sequence[str]], n_jobs: int) -> None:
+        """Say which jobs run, unless all do."""
+        if len(missing) < n_jobs:
             log.info(
                 "%d of %d jobs are in %s already; %s. Remove a job's folder to run it anew.",
-                len(jobs) - len(missing),
-                len(jobs),
-                self._folder,
+                n_jobs - len(missing),
+                n_jobs,
+                self.folder,
                 f"running {', '.join(map(str, missing))}" if missing else "none is left to run",
             )
-        return missing
 
-    def launch(self, launcher: Launcher, jobs: dict[int, Sequence[str]]) -> Sequence[JobReturn]:
+    def mean(self, jobs: Sequence[Sequence[str]]) -> float | None:
+        """The mean objective of jobs; None where one has none."""
+        ended = [read_job(self.folder_of(job)) for job in jobs]
+        objectives = [job.objective for job in ended if job and job.objective is not None]
+        return fmean(objectives) if len(objectives) == len(ended) and math.isfinite(fmean(objectives)) else None
+
+    def launch(self, launcher: Launcher, jobs: Mapping[int, Sequence[str]]) -> Sequence[JobReturn]:
         """Run jobs, each in the folder of its number."""
+        if not jobs:
+            return []
         for number in jobs:
-            (self._folder / str(number) / JOB).unlink(missing_ok=True)
+            for name in (JOB, PRUNED):
+                (self.folder / str(number) / name).unlink(missing_ok=True)
         placed = [[*overrides, f"hydra.sweep.subdir='{number}'"] for number, overrides in jobs.items()]
         return launcher.launch(placed, initial_job_idx=min(jobs))
 
@@ -110,7 +186,7 @@ class Jobs:
         Composing what the job would run on finds mistakes before the first one runs.
         """
         composed = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-        folder = self._folder / str(number)
+        folder = self.folder / str(number)
         job = read_job(folder)
         if self._stage != TRAINING or job is None or job.failure or not (folder / CONFIGURATION).exists():
             return False

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pipeline.configuration.settings import read_settings
 
 GOALS = ("minimize", "maximize")
+SEARCHES = ("grid", "optuna")
 # Figures of a training, and what those of an evaluation begin with.
 OF_TRAINING, OF_EVALUATION = ("val/loss", "val/loss_last", "train/loss"), ("eval/", "audio/", "judge/")
 
@@ -19,17 +20,28 @@ class SweepConfig:
         seeds: trainings of each configuration.
         objective: the figure of the training's or the evaluation's metrics.json that jobs are compared by.
         goal: whether a small one is good, or a large one.
+        search: `grid`, every combination, or `optuna`, which chooses among them.
+        trials: configurations that a search tries.
+        at_once: of them in a batch.
+        prune: whether a search stops trainings that are worse than others were at the same step.
     """
 
-    LARGEST: ClassVar[Mapping[str, float]] = {"seeds": 1000}
+    LARGEST: ClassVar[Mapping[str, float]] = {"seeds": 1000, "trials": 100_000, "at_once": 10_000}
 
     seeds: int
     objective: str
     goal: str
+    search: str
+    trials: int
+    at_once: int
+    prune: bool
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"seeds is {self.seeds}; it takes a whole number of 1 or more.")
+        for name in ("seeds", "trials", "at_once"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it takes a whole number of 1 or more.")
+        if self.search not in SEARCHES:
+            raise ValueError(f"search is '{self.search}'; choose {' or '.join(SEARCHES)}.")
         if self.goal not in GOALS:
             raise ValueError(f"goal is '{self.goal}'; choose {' or '.join(GOALS)}.")
         if self.objective not in OF_TRAINING and not self.needs_evaluation:

@@ -1,6 +1,7 @@
 """What the jobs of a sweep are compared by: a figure of their training, or of an evaluation made for it."""
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from pipeline.tracking.sweep import record_objective
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
+# Of a job that a search has stopped.
+PRUNED = "pruned.json"
 
 
 def figure(folder: Path, name: str) -> float | None:
@@ -45,6 +48,8 @@ def job_objective(values: Mapping[str, Any], job: Path) -> float:
         ValueError: when there is no such figure.
     """
     sweep = read_settings(SweepConfig, values["sweep"], "sweep")
+    if sweep.needs_evaluation and (job / PRUNED).exists():
+        return math.nan
     if sweep.needs_evaluation:
         evaluate_training(values, job)
     objective = figure(job, sweep.objective)

@@ -49,6 +49,7 @@ from pipeline.provenance.prepared_data import (
 from pipeline.provenance.training import CHECKPOINT, begin_outputs, finish_outputs, identify_training
 from pipeline.sweeping.configuration import OF_TRAINING
 from pipeline.sweeping.objective import figure
+from pipeline.sweeping.pruning import pruning
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger, last_values, write_history_tables
@@ -101,7 +102,12 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     if ranks.is_first and not trainer_config.attend_across_documents:
         say_reach(data.train_windows)
     trainer = build_trainer(
-        trainer_config, strategy, values["precision"]["kind"], DummyLogger(), resume.path, [HistoryCheckpoint()]
+        trainer_config,
+        strategy,
+        values["precision"]["kind"],
+        DummyLogger(),
+        resume.path,
+        [HistoryCheckpoint(), *pruning(outputs)],
     )
     with ExitStack() as held:
         point = settle_point(resume, outputs, ranks, held)
