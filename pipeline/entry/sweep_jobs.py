@@ -60,9 +60,11 @@ def written_values(config: DictConfig) -> dict[str, Any]:
 
 def say_summary(folder: Path) -> None:
     """Say how the jobs of a sweep ended, and name the best one."""
-    if jobs := read_jobs(folder):
-        record = read_record(folder)
+    jobs, record = read_jobs(folder), read_record(folder)
+    if jobs:
         print(summary(jobs, record.sign if record else 1))
+    if record and (n_open := len(record.jobs) - len(jobs)) > 0:
+        print(f"{n_open} of {len(record.jobs)} jobs have not ended; the same command goes on with them.")
 
 
 def summary(jobs: list[Job], sign: int = 1) -> str:

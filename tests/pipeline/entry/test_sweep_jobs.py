@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.entry.sweep_jobs import summary
+from pipeline.entry.sweep_jobs import say_summary, summary
 from pipeline.sweeping.job import Job
+from pipeline.sweeping.record import SweepRecord
 
 JOBS = [
     Job(0, ("optimizer.lr=-1",), "/sweep/0", None, "ValueError: optimizer.lr must be positive.", None),
@@ -38,3 +39,12 @@ def test_seeds_of_a_configuration_are_one_and_the_best_mean_wins() -> None:
     assert configuration == "Best of 2 configurations: lr=2, 2.5000 (-3.8531 to 8.8531, 2 seeds)."
     assert best == "Best: Job 2 (lr=2, seed=1), 2.0000, in /s/2."
     assert "Best: Job 1 (lr=1, seed=2), 5.0000" in summary(jobs, sign=-1)
+
+
+def test_an_interrupted_sweep_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    SweepRecord("train", "val/loss", "minimize", [["lr=1"], ["lr=2"], ["lr=3"]]).write(tmp_path)
+    say_summary(tmp_path)
+    assert capsys.readouterr().out == "3 of 3 jobs have not ended; the same command goes on with them.\n"
+    Job(0, ("lr=1",), str(tmp_path / "0"), 2.0, "", None).write()
+    say_summary(tmp_path)
+    assert capsys.readouterr().out.endswith("2 of 3 jobs have not ended; the same command goes on with them.\n")
