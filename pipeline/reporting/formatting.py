@@ -101,6 +101,11 @@ def plain(value: Any) -> str:
     return redacted(str(value))
 
 
+def cell(text: str) -> str:
+    """Keep a text within its cell of a Markdown table: one line, and bars that part nothing."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted key, value as text) for every leaf of a nested mapping; an empty branch is a leaf."""
     for key, value in tree.items():

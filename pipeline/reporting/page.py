@@ -1,6 +1,7 @@
-"""The pages: all sections in one HTML document that opens anywhere, without a network, and a second one beside it.
+"""The pages: all sections in one HTML document that opens anywhere, without a network, and two files beside it.
 
-The first holds what follows from data, settings and code; the second when, where and by which run it was made.
+The first holds what follows from data, settings and code, and report.md its headline for a pull request;
+circumstances.html holds when, where and by which run it was made.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from markupsafe import Markup
 from pipeline.plumbing.files import atomic_write
 from pipeline.reporting.data import CURVES, ReportData
 from pipeline.reporting.formatting import as_number, compact, plain
+from pipeline.reporting.markdown import MARKDOWN, render_markdown
 from pipeline.reporting.sections import CIRCUMSTANCES, CIRCUMSTANCES_PAGE, SECTIONS, Section
 from pipeline.reporting.sections.comparison import comparison
 from pipeline.reporting.sections.section import render_template
@@ -40,11 +42,16 @@ def render_circumstances(report: ReportData) -> str:
 
 
 def write_report(report: ReportData, folder: Path | str) -> Path:
-    """Write both pages into `folder`, each whole or not at all, and return the path of the first."""
+    """Write both pages and the headline into `folder`, each whole or not at all, and return the path of the first."""
     folder = Path(folder)
-    for name, html in ((CIRCUMSTANCES_PAGE, render_circumstances(report)), (PAGE, render(report))):
+    rendered = {
+        CIRCUMSTANCES_PAGE: render_circumstances(report),
+        MARKDOWN: render_markdown(report, _facts(report)),
+        PAGE: render(report),
+    }
+    for name, text in rendered.items():
         with atomic_write(folder / name) as temporary:
-            temporary.write_text(html, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
     return folder / PAGE
 
 

@@ -9,8 +9,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter
 
 from pipeline.reporting.figures.style import BAND, HALF, INK, MODEL, MUTED, SECOND, new_figure, styled, to_svg
 from pipeline.reporting.formatting import fixed, short
-
-CHANCE = 0.5
+from pipeline.reporting.pairs import CHANCE
 
 
 @styled

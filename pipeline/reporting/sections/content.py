@@ -4,18 +4,10 @@ import math
 from collections.abc import Mapping
 
 from pipeline.reporting.data import ReportData
-from pipeline.reporting.figures.content import CHANCE, accuracy_bars, loss_over_time, reliability_curve
+from pipeline.reporting.figures.content import accuracy_bars, loss_over_time, reliability_curve
 from pipeline.reporting.formatting import as_mapping, number
+from pipeline.reporting.pairs import TASKS, accuracy, pairs_sentence
 from pipeline.reporting.sections.section import Section, absent, render_template
-
-# Task: the name a reader sees, and what is wrong on the false side.
-TASKS = {
-    "continuation": ("Continuation", "goes on as another utterance of the same speaker does"),
-    "speaker": ("Speaker", "goes on in another speaker's voice"),
-    "segments": ("Order", "two neighbouring stretches have changed places"),
-    "reversed": ("Direction of time", "a stretch runs backwards"),
-    "words": ("Words", "two spoken words have exchanged their last syllables"),
-}
 
 
 def content(report: ReportData) -> Section:
@@ -33,24 +25,6 @@ def content(report: ReportData) -> Section:
         "ahead": _ahead(report.metrics),
     }
     return Section(title, render_template("content.html.jinja", context))
-
-
-def accuracy(metrics: Mapping[str, float], task: str) -> dict[str, float]:
-    """A task's accuracy, its bounds, and what the bigram reaches; empty where it was not asked."""
-    name = f"eval/pairs/{task}"
-    if name not in metrics:
-        return {}
-    keys = {"value": name, "low": f"{name}/low", "high": f"{name}/high", "bigram": f"{name}/bigram"}
-    return {key: metrics.get(metric, math.nan) for key, metric in keys.items()}
-
-
-def pairs_sentence(found: Mapping[str, float]) -> str:
-    """What an accuracy says: only an interval that leaves chance out says anything."""
-    if found["low"] > CHANCE:
-        return "The model can tell." if found["low"] > found["bigram"] else "The model can tell, but so can a bigram."
-    if found["high"] < CHANCE:
-        return "The model prefers what is wrong."
-    return "No telling from chance."
 
 
 def _figures(report: ReportData, accuracies: Mapping[str, Mapping[str, float]]) -> list[dict[str, object]]:

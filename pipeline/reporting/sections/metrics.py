@@ -7,7 +7,7 @@ from functools import partial
 from pipeline.reporting.data import ReportData
 from pipeline.reporting.figures.comparison import dot_plot, loss_bars
 from pipeline.reporting.formatting import bounds, fixed, number, short
-from pipeline.reporting.sections.headline import accepted_flatness
+from pipeline.reporting.sections.headline import accepted_range
 from pipeline.reporting.sections.section import Section, absent, render_template
 
 GROUPS = {"reference": "Real speech", "model": "The model", "control": "Controls"}
@@ -117,7 +117,7 @@ def _dot_plots(report: ReportData) -> list[dict[str, object]]:
             "flatness",
             "Spectral flatness",
             "Inside the shaded range is accepted. Tells tones and noise from speech, but not random tokens.",
-            accepted_flatness(report),
+            accepted_range(report),
         ),
     )
     figures: list[dict[str, object]] = []

@@ -24,6 +24,7 @@ TEMPLATES.filters.update(
     fixed=formatting.fixed,
     count=formatting.count,
     duration=formatting.duration,
+    cell=formatting.cell,
 )
 
 

@@ -94,7 +94,12 @@ def metrics() -> dict[str, float]:
         "audio/fd_undecoded_reference": 96.1,
         "audio/fd_unigram_random": 1204.2,
         "audio/mel_flux_db": 5.31,
+        "audio/mel_flux_db_reference": 5.8,
         "audio/modulation_depth": 0.93,
+        "eval/pairs/speaker": 0.95,
+        "eval/pairs/speaker/low": 0.87,
+        "eval/pairs/speaker/high": 0.98,
+        "eval/pairs/speaker/bigram": 0.5,
     }
     for layer in LAYERS:
         relative = np.array([row["load"] for row in expert_load() if row["layer"] == layer]) * N_EXPERTS

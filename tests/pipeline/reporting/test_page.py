@@ -281,7 +281,7 @@ def test_the_written_page_repeats_byte_for_byte_and_stays_small(report, html, tm
     path = write_report(report, tmp_path / "report")
     assert path == tmp_path / "report" / "index.html"
     assert path.read_text(encoding="utf-8") == html
-    assert {file.name for file in path.parent.iterdir()} == {"index.html", "circumstances.html"}
+    assert {file.name for file in path.parent.iterdir()} == {"index.html", "circumstances.html", "report.md"}
     seconds_of_audio = sum(clip.seconds for clip in report.clips)
     # 16-bit 8 kHz audio in base64 is 21 kB a second; figures and text must not dwarf it.
     assert path.stat().st_size < 21_400 * seconds_of_audio + 60_000 * len(report.clips) + 200_000

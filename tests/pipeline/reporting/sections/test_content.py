@@ -5,7 +5,8 @@ import pytest
 
 from pipeline.plumbing.files import write_csv, write_json
 from pipeline.reporting.data import ReportData, ReportPaths, collect
-from pipeline.reporting.sections.content import accuracy, content, pairs_sentence
+from pipeline.reporting.pairs import accuracy, pairs_sentence
+from pipeline.reporting.sections.content import content
 
 PAIRS = {
     "eval/pairs/speaker": 0.95, "eval/pairs/speaker/low": 0.87, "eval/pairs/speaker/high": 0.98,

@@ -3,26 +3,29 @@ import math
 import pytest
 
 from pipeline.reporting.data import ReportData
-from pipeline.reporting.sections.headline import accepted_flatness, gauge
+from pipeline.reporting.sections.headline import accepted_range, gauge
+from pipeline.statistics.interval import Interval
 
 
 def test_positions_keep_the_order_of_values_and_stay_inside():
-    laid = gauge(209, {"real": 17, "random": 1204}, logarithmic=True, band=(10, 40))
+    laid = gauge(Interval(209, 180, 240), {"real": 17, "random": 1204}, logarithmic=True, band=(10, 40))
     positions = {label: position for position, label in laid.marks}
     assert 0 <= laid.band[0] < positions["real"] < laid.value < positions["random"] <= 100
-    halfway = gauge(math.sqrt(17 * 1204), {"real": 17, "random": 1204}, logarithmic=True)
+    assert positions["real"] < laid.interval[0] < laid.value < sum(laid.interval) < positions["random"]
+    halfway = gauge(Interval.unknown(math.sqrt(17 * 1204)), {"real": 17, "random": 1204}, logarithmic=True)
     assert halfway.value == pytest.approx(50)
+    assert halfway.interval is None
 
 
 def test_nothing_to_compare_gives_no_gauge():
-    assert gauge(math.nan, {"real": 1.0}, logarithmic=False) is None
-    assert gauge(1.0, {"real": math.nan}, logarithmic=False) is None
-    assert gauge(0.0, {"real": 1.0}, logarithmic=True) is None
-    assert gauge(1.0, {"real": 1.0}, logarithmic=True).value == pytest.approx(4)
+    assert gauge(Interval.unknown(math.nan), {"real": 1.0}, logarithmic=False) is None
+    assert gauge(Interval.unknown(1.0), {"real": math.nan}, logarithmic=False) is None
+    assert gauge(Interval.unknown(0.0), {"real": 1.0}, logarithmic=True) is None
+    assert gauge(Interval.unknown(1.0), {"real": 1.0}, logarithmic=True).value == pytest.approx(4)
 
 
 def test_the_accepted_range_is_the_narrower_of_both_limits():
     gate = {"min_ratio": 0.5, "max_ratio": 2.0, "min_flatness": 0.01, "max_flatness": 0.4}
     report = ReportData({"audio/flatness_reference": 0.24}, configuration={"evaluate": {"flatness_gate": gate}})
-    assert accepted_flatness(report) == pytest.approx((0.12, 0.4))
-    assert accepted_flatness(ReportData({"audio/flatness_reference": 0.24})) is None
+    assert accepted_range(report) == pytest.approx((0.12, 0.4))
+    assert accepted_range(ReportData({"audio/flatness_reference": 0.24})) is None
