@@ -7,6 +7,7 @@ Suffixes as in `attention.py`; N rows, one a token: B · T, and M keys: B · S.
 """
 
 from copy import copy
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -24,10 +25,11 @@ from lightning_modules.model.decoder import Block, Decoder
 from lightning_modules.model.decoding import gpu_step
 from lightning_modules.model.decoding.gpu_attention import Place, remembered
 from lightning_modules.model.decoding.gpu_network import choice_of, router_logits
-from lightning_modules.model.decoding.gpu_step import GpuStep
+from lightning_modules.model.decoding.gpu_step import Beginning, GpuStep, halves_of
 from lightning_modules.model.decoding.prompts import one_a_row
 from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts, grouped_linear
+from lightning_modules.model.kernels import expert_activation
 from lightning_modules.model.kernels.expert_ranks import choose
 from lightning_modules.model.kernels.latent_append import append_latent
 from lightning_modules.model.kernels.position import rotate_in_place, share_key
@@ -44,10 +46,15 @@ class GpuReader:
     """
 
     def __init__(self, decoder: Decoder) -> None:
-        self.config = decoder.config
-        self.norm = decoder.norm
-        self.step = GpuStep(decoder)
+        self.decoder = decoder
+        self.begin = Beginning(decoder)
         self.layers = [GpuLayer(cast(Block, block)) for block in decoder.layers]
+        self.last = halves_of(cast(Block, decoder.layers[-1]))
+
+    @cached_property
+    def step(self) -> GpuStep:
+        """What reads few tokens."""
+        return GpuStep(self.decoder)
 
     def extend(self, tokens: Tensor, cache: LatentCache) -> Tensor:
         """See `PromptReader`."""
@@ -56,7 +63,7 @@ class GpuReader:
         hidden, place = self._below_last(tokens, cache)
         self.layers[-1](hidden, place, len(self.layers) - 1)
         cache.advance(tokens.shape[1])
-        return normalise(self.norm, hidden).view(*tokens.shape, -1)
+        return normalise(self.decoder.norm, hidden).view(*tokens.shape, -1)
 
     def remember(self, tokens: Tensor, cache: LatentCache) -> None:
         """See `PromptReader`."""
@@ -73,12 +80,12 @@ class GpuReader:
         hidden, place = self._remember(tokens, cache)
         chosen, cos, sin = (one_a_row(x.unflatten(0, tokens.shape), index) for x in (hidden, place.cos, place.sin))
         # What it appends is there already.
-        attend, feed_forward = self.step.layers[-1]
+        attend, feed_forward = self.last
         there = copy(cache)
         there.lengths = cache.lengths + index
         chosen = feed_forward(attend(chosen, Place(there, 1, cos, sin), len(self.layers) - 1))
         cache.advance(tokens.shape[1])
-        return self.norm(chosen)
+        return self.decoder.norm(chosen)
 
     def _remember(self, tokens: Tensor, cache: LatentCache) -> tuple[Tensor, Place]:
         """Append `tokens` to `cache`: what enters the last layer [N, D], and where it stands."""
@@ -89,14 +96,14 @@ class GpuReader:
     def _below_last(self, tokens: Tensor, cache: LatentCache) -> tuple[Tensor, Place]:
         """All layers but the last."""
         cache.extent(tokens.shape[1])
-        hidden, place = self.step.begin(tokens, cache)
+        hidden, place = self.begin(tokens, cache)
         for index, layer in enumerate(self.layers[:-1]):
             layer(hidden, place, index)
         return hidden, place
 
     def _is_step(self, tokens: Tensor, cache: LatentCache) -> bool:
         """Whether tokens are few beside what is held."""
-        return cache.longest > 0 and absorbing_is_cheaper(self.config, tokens.shape[1])
+        return cache.longest > 0 and absorbing_is_cheaper(self.decoder.config, tokens.shape[1])
 
 
 def applies_to(decoder: Decoder) -> bool:
@@ -140,11 +147,12 @@ class ExpandedAttention:
         n_rows, extent = latent.shape[:2]
         key, value = self._expand(latent.flatten(0, 1), rope_key.flatten(0, 1))
         if extent == place.n_new:
-            query, key, value = (x.unflatten(0, (n_rows, -1)).transpose(1, 2) for x in (query, key, value))
+            query = query.unflatten(0, (n_rows, -1)).transpose(1, 2)
+            key, value = (x.unflatten(1, (n_rows, -1)).transpose(0, 1) for x in (key, value))
             heads = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.attention.scale)
             heads = heads.transpose(1, 2)
         else:
-            heads = self._attend_held(query, key, value, place, extent)
+            heads = self._attend_held(query, key.transpose(0, 1), value.transpose(0, 1), place, extent)
         hidden.addmm_(heads.reshape(len(hidden), -1), self.attention.o_proj.weight.mT)
 
     def _query(self, normalised: Tensor, place: Place) -> Tensor:
@@ -160,17 +168,15 @@ class ExpandedAttention:
         return query
 
     def _expand(self, latent: Tensor, rope_key: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys [M, H, nope + P] and values [M, H, value] of latents [M, R] and rotated keys [M, P]."""
+        """Keys [H, M, nope + P] and values [H, M, value] of latents [M, R] and rotated keys [M, P]."""
         attention = self.attention
         up = attention.kv_b_proj.weight.unflatten(0, (attention.n_heads, -1))
         key_up, value_up = up.split((attention.nope_dim, attention.value_dim), dim=1)
         rows = latent.expand(attention.n_heads, -1, -1)
-        key = latent.new_empty(len(latent), attention.n_heads, attention.nope_dim + attention.rope_dim)
-        value = latent.new_empty(len(latent), attention.n_heads, attention.value_dim)
-        torch.bmm(rows, key_up.mT, out=key[..., : attention.nope_dim].transpose(0, 1))
-        torch.bmm(rows, value_up.mT, out=value.transpose(0, 1))
+        key = latent.new_empty(attention.n_heads, len(latent), attention.nope_dim + attention.rope_dim)
+        torch.bmm(rows, key_up.mT, out=key[..., : attention.nope_dim])
         share_key(rope_key, key)
-        return key, value
+        return key, torch.bmm(rows, value_up.mT)
 
     def _attend_held(self, query: Tensor, key: Tensor, value: Tensor, place: Place, extent: int) -> Tensor:
         """Attention of the last tokens of rows of various lengths: [N, H, nope + P] and M keys give [N, H, value]."""
@@ -208,8 +214,12 @@ class Mixture:
         experts = cast(GroupedExperts, self.mixture.experts)
         choices = choose(router_logits(self.mixture.gate, normalised), self.choice)
         order = sort_by_expert(choices, self.choice.n_experts)
-        gate_up = grouped_linear(spread(normalised, order.places), experts.gate_up_proj, order.ends)
-        rows = grouped_linear(activate(gate_up, order.weights), experts.down_proj, order.ends)
+        rows, gate_up = spread(normalised, order.places), experts.gate_up_proj
+        if expert_activation.fits(rows, gate_up):
+            activations = expert_activation.activate(rows, gate_up, order.weights, order.ends)
+        else:
+            activations = activate(grouped_linear(rows, gate_up, order.ends), order.weights)
+        rows = grouped_linear(activations, experts.down_proj, order.ends)
         if self.shared is not None:
             self.shared.add(normalised, hidden)
         add_rows(rows, order.places, hidden)

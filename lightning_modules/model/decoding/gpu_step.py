@@ -24,13 +24,11 @@ class GpuStep:
     """
 
     def __init__(self, decoder: Decoder) -> None:
-        config, self.embedding = decoder.config, decoder.embed_tokens.weight
         self.norm = decoder.norm
-        self.frequencies = inverse_frequencies(config, self.embedding.device)
-        self.rotary_scale = 1.0 if config.rope_scaling is None else config.rope_scaling.rotary_scale
-        self.layers = [_halves_of(cast(Block, block)) for block in decoder.layers]
+        self.begin = Beginning(decoder)
+        self.layers = [halves_of(cast(Block, block)) for block in decoder.layers]
         modules = [cast(PredictionModule, module) for module in decoder.mtp]
-        self.modules = [(module, *_halves_of(module.block)) for module in modules]
+        self.modules = [(module, *halves_of(module.block)) for module in modules]
 
     def __call__(self, tokens: Tensor, cache: LatentCache) -> Tensor:
         """Append `tokens` [B, T] to what `cache` holds: hidden states [B, T, D] behind the last norm."""
@@ -48,7 +46,16 @@ class GpuStep:
         joined = module.eh_proj(both)
         return module.norm(feed_forward(attend(joined, place, depth - 1))).view_as(hidden)
 
-    def begin(self, tokens: Tensor, cache: LatentCache) -> tuple[Tensor, Place]:
+
+class Beginning:
+    """What new tokens begin with."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        config, self.embedding = decoder.config, decoder.embed_tokens.weight
+        self.frequencies = inverse_frequencies(config, self.embedding.device)
+        self.rotary_scale = 1.0 if config.rope_scaling is None else config.rope_scaling.rotary_scale
+
+    def __call__(self, tokens: Tensor, cache: LatentCache) -> tuple[Tensor, Place]:
         """The tokens' embeddings [N, D], and where they sit."""
         embedded, *angles = step_inputs(tokens, self.embedding, cache.lengths, self.frequencies, self.rotary_scale)
         return embedded, Place(cache, tokens.shape[1], *angles)
@@ -70,7 +77,8 @@ def _is_plain(mixture: MixtureOfExperts) -> bool:
     return is_stack and is_local and type(mixture.gate) is Router
 
 
-def _halves_of(block: Block) -> tuple[GpuAttention, GpuDense | GpuMixture]:
+def halves_of(block: Block) -> tuple[GpuAttention, GpuDense | GpuMixture]:
+    """A block's step: attention, and what follows it."""
     attention = GpuAttention(block.self_attn, block.input_layernorm)
     if isinstance(block.mlp, MixtureOfExperts):
         return attention, GpuMixture(block.mlp, block.post_attention_layernorm)

@@ -29,11 +29,12 @@ def rotate_in_place(query: Tensor, cos: Tensor, sin: Tensor, interleaves: bool) 
 
 
 def share_key(rope_key: Tensor, key: Tensor) -> None:
-    """Put the rotated `rope_key` [M, P] behind every head's `key` [M, H, nope + P], both contiguous."""
-    (n_rows, n_heads, width), rope_dim = key.shape, rope_key.shape[1]
+    """Put the rotated `rope_key` [M, P] behind every head's `key` [H, M, nope + P], both contiguous."""
+    (n_heads, n_rows, width), rope_dim = key.shape, rope_key.shape[1]
     _share[(n_rows,)](
         rope_key,
         key,
+        n_rows,
         HEADS=n_heads,
         HEADS_BLOCK=triton.next_power_of_2(n_heads),
         WIDTH=width,
@@ -81,7 +82,8 @@ def _rotate(
 @triton.jit
 def _share(
     rope_key,  # [M, P]
-    key,  # [M, H, nope + P]
+    key,  # [H, M, nope + P]
+    n_rows,
     HEADS: tl.constexpr,
     HEADS_BLOCK: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -89,8 +91,8 @@ def _share(
     ROPE_BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    head = tl.arange(0, HEADS_BLOCK)[:, None]
+    head = tl.arange(0, HEADS_BLOCK)[:, None].to(tl.int64)
     column = tl.arange(0, ROPE_BLOCK)
     numbers = tl.load(rope_key + row * ROPE + column, mask=column < ROPE, other=0.0)
-    target = key + (row * HEADS + head) * WIDTH + WIDTH - ROPE + column[None, :]
+    target = key + (head * n_rows + row) * WIDTH + WIDTH - ROPE + column[None, :]
     tl.store(target, tl.broadcast_to(numbers[None, :], target.shape), mask=(head < HEADS) & (column < ROPE)[None, :])

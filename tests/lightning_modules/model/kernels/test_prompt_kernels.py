@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lightning_modules.model.dispatch import Permutation, count_rows
 from lightning_modules.model.norm import RMSNorm
@@ -14,6 +15,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("the kernels run on a GPU or under TRITON_INTERPRET=1", allow_module_level=True)
 
+from lightning_modules.model.kernels import expert_activation  # noqa: E402
 from lightning_modules.model.kernels.expert_ranks import Choices  # noqa: E402
 from lightning_modules.model.kernels.position import rotate_in_place, share_key  # noqa: E402
 from lightning_modules.model.kernels.row_norm import normalise  # noqa: E402
@@ -61,6 +63,27 @@ def test_position_is_written_into_heads(interleaves: bool) -> None:
     expected = torch.cat((query[..., :nope_dim], turned), dim=-1)
     rotate_in_place(query, angles.cos(), angles.sin(), interleaves)
     torch.testing.assert_close(query, expected)
-    share_key(rope_key := torch.randn(5, rope_dim, device=DEVICE), query)
-    assert torch.equal(query[..., :nope_dim], expected[..., :nope_dim])
-    assert torch.equal(query[..., nope_dim:], rope_key[:, None].expand(-1, n_heads, -1))
+
+
+def test_a_key_is_shared_by_all_heads() -> None:
+    key, rope_key = torch.zeros(3, 5, 20, device=DEVICE), torch.randn(5, 12, device=DEVICE)
+    share_key(rope_key, key)
+    assert not key[..., :8].any()
+    assert torch.equal(key[..., 8:], rope_key.expand(3, -1, -1))
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="this kernel is for Hopper")
+@pytest.mark.parametrize("counts", [[300, 0, 128, 1, 500], [0, 0, 0, 0, 7]])
+def test_experts_activate_their_rows(counts: list[int]) -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(sum(counts), 192, device=DEVICE).bfloat16()
+    gate_up = torch.randn(len(counts), 512, 192, device=DEVICE).bfloat16() / 192**0.5
+    weights = torch.rand(sum(counts), device=DEVICE)
+    if not expert_activation.fits(rows, gate_up):
+        pytest.skip("this kernel is for Hopper")
+    ends = torch.tensor(counts, device=DEVICE).cumsum(0).int()
+    got = expert_activation.activate(rows, gate_up, weights, ends)
+    parts = zip(rows.double().split(counts), weights.split(counts), gate_up.double(), strict=True)
+    products = [(part @ matrix.mT, factor) for part, factor, matrix in parts]
+    expected = [F.silu(both[:, :256]) * both[:, 256:] * factor[:, None] for both, factor in products]
+    torch.testing.assert_close(got.double(), torch.cat(expected), rtol=2**-7, atol=1e-4)
