@@ -77,6 +77,7 @@ class LatentCache:
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.capacity = capacity
         self._longest = 0  # the greatest length, kept on the host so that slicing needs no device sync
+        self._is_even = True
 
     @property
     def bytes_per_token(self) -> float:
@@ -136,6 +137,7 @@ class LatentCache:
             self.lengths.clamp_(max=lengths)
             self._longest = min(self._longest, lengths)
         else:
+            self._is_even = len(self.lengths) == 1
             self.lengths.copy_(torch.minimum(self.lengths, lengths.to(self.lengths.device)))
             self._longest = int(self.lengths.max())
 
@@ -143,6 +145,7 @@ class LatentCache:
         """Let each row hold as many tokens as `lengths` [B] says, on the device; none holds more than `longest`."""
         self.lengths.copy_(lengths)
         self._longest = longest
+        self._is_even = longest == 0
 
     def first_rows(self, n_rows: int) -> "LatentCache":
         """A cache of the first rows, in the same memory."""
@@ -161,6 +164,7 @@ class LatentCache:
             mine[:, rows, : other.capacity] = theirs
         self.lengths[rows] = other.lengths
         self._longest = max(self._longest, other.longest)
+        self._is_even = False
 
     def like(self, config: DecoderConfig, batch_size: int, capacity: int, n_layers: int | None = None) -> "LatentCache":
         """An empty cache of the same kind, for other rows, or other layers."""
@@ -172,3 +176,8 @@ class LatentCache:
     def longest(self) -> int:
         """The greatest length, or more, known without asking the device."""
         return self._longest
+
+    @property
+    def is_even(self) -> bool:
+        """Whether every row is known to hold exactly as many tokens as the longest."""
+        return self._is_even

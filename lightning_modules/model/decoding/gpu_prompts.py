@@ -29,7 +29,7 @@ from lightning_modules.model.decoding.gpu_step import Beginning, GpuStep, halves
 from lightning_modules.model.decoding.prompts import one_a_row
 from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts, grouped_linear
-from lightning_modules.model.kernels import expert_activation
+from lightning_modules.model.kernels import attention_parts, expert_activation
 from lightning_modules.model.kernels.expert_ranks import choose
 from lightning_modules.model.kernels.latent_append import append_latent
 from lightning_modules.model.kernels.position import rotate_in_place, share_key
@@ -144,16 +144,22 @@ class ExpandedAttention:
         self.append(normalised, place, layer)
         query = self._query(normalised, place)
         latent, rope_key = place.cache.held(layer, place.n_new, hidden.dtype)
-        n_rows, extent = latent.shape[:2]
         key, value = self._expand(latent.flatten(0, 1), rope_key.flatten(0, 1))
-        if extent == place.n_new:
-            query = query.unflatten(0, (n_rows, -1)).transpose(1, 2)
-            key, value = (x.unflatten(1, (n_rows, -1)).transpose(0, 1) for x in (key, value))
-            heads = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.attention.scale)
-            heads = heads.transpose(1, 2)
-        else:
-            heads = self._attend_held(query, key.transpose(0, 1), value.transpose(0, 1), place, extent)
+        heads = self._attend(query, key, value, place)
         hidden.addmm_(heads.reshape(len(hidden), -1), self.attention.o_proj.weight.mT)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, place: Place) -> Tensor:
+        """What queries [N, H, nope + P], the last of every row, attend to [·, H, value], of all M keys."""
+        (cache, n_new, _, _), scale = place, self.attention.scale
+        new = query.unflatten(0, (-1, n_new)).transpose(1, 2)
+        keys, values = (x.unflatten(1, (new.shape[0], -1)).transpose(0, 1) for x in (key, value))
+        if keys.shape[2] == n_new:
+            return F.scaled_dot_product_attention(new, keys, values, is_causal=True, scale=scale).transpose(1, 2)
+        if cache.is_even and attention_parts.fits(new, keys, values):
+            return attention_parts.attend_held(new, keys, values, scale)
+        of_new = DocumentBorders.of_beginnings(torch.full_like(cache.lengths, n_new), n_new)
+        of_held = DocumentBorders.of_beginnings(cache.lengths + n_new, keys.shape[2])
+        return attend_within_borders(query, key.transpose(0, 1), value.transpose(0, 1), of_new, of_held, scale)
 
     def _query(self, normalised: Tensor, place: Place) -> Tensor:
         """Queries [N, H, nope + P], their last numbers rotated."""
@@ -177,13 +183,6 @@ class ExpandedAttention:
         torch.bmm(rows, key_up.mT, out=key[..., : attention.nope_dim])
         share_key(rope_key, key)
         return key, torch.bmm(rows, value_up.mT)
-
-    def _attend_held(self, query: Tensor, key: Tensor, value: Tensor, place: Place, extent: int) -> Tensor:
-        """Attention of the last tokens of rows of various lengths: [N, H, nope + P] and M keys give [N, H, value]."""
-        n_new, lengths = place.n_new, place.cache.lengths
-        of_new = DocumentBorders.of_beginnings(torch.full_like(lengths, n_new), n_new)
-        of_held = DocumentBorders.of_beginnings(lengths + n_new, extent)
-        return attend_within_borders(query, key, value, of_new, of_held, self.attention.scale)
 
 
 class Dense:

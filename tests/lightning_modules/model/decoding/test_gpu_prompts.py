@@ -76,10 +76,11 @@ def test_few_tokens_behind_held_ones_are_a_step() -> None:
 
 
 @on_gpu
+@pytest.mark.parametrize("held", [[400, 123, 1], [400, 400, 400]])
 @pytest.mark.parametrize("fp8", [False, True])
 @torch.inference_mode()
-def test_chunks_in_16_bits_are_as_far_from_fp32_as_the_decoder_s_own(fp8: bool) -> None:
-    """Ragged rows, whose second chunk follows what is held."""
+def test_chunks_in_16_bits_are_as_far_from_fp32_as_the_decoder_s_own(fp8: bool, held: list[int]) -> None:
+    """The second chunk follows what is held, of ragged rows or of rows of one length."""
     heads = {"num_attention_heads": 4, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
     config = replace(TINY, hidden_size=512, kv_lora_rank=128, initializer_range=0.04, **heads)
     decoder = build(config, torch.bfloat16)
@@ -92,7 +93,9 @@ def test_chunks_in_16_bits_are_as_far_from_fp32_as_the_decoder_s_own(fp8: bool) 
         dtype = torch.bfloat16 if outputs else torch.float32
         cache = LatentCache(config, 3, 700, dtype, DEVICE, fp8=fp8)
         first = extend(tokens[:, :400], cache)
-        cache.truncate(torch.tensor([400, 123, 1], device=DEVICE))
+        if len(set(held)) > 1:
+            cache.truncate(torch.tensor(held, device=DEVICE))
+        assert cache.is_even == (len(set(held)) == 1)
         outputs.append(torch.cat((first, extend(tokens[:, 400:], cache)), dim=1).float())
     expected, plain, fused = outputs
     assert (fused - expected).norm() < 1.2 * (plain - expected).norm()
