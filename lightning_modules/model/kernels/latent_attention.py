@@ -50,7 +50,8 @@ def attend_latent(
     is_for_hopper = hopper.fits(operands)
     most_columns = hopper.most_columns(operands) if is_for_hopper else portable.MOST_COLUMNS
     columns = min(max(triton.next_power_of_2(n_columns), FEWEST_COLUMNS), most_columns)
-    n_programs = max(_n_multiprocessors(latent.device) // triton.cdiv(n_columns, columns), 1)
+    share = hopper.programs_of_multiprocessor(operands) if is_for_hopper else 1
+    n_programs = max(share * _n_multiprocessors(latent.device) // triton.cdiv(n_columns, columns), 1)
     shape = (n_programs + n_rows - 1, n_columns)
     contexts = query_latent.new_empty(*shape, rank, dtype=torch.float32)
     pieces = Pieces(contexts, query_latent.new_empty(2, *shape, dtype=torch.float32), n_programs)

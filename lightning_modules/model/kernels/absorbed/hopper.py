@@ -16,6 +16,10 @@ RANK, ROPE = 512, 64
 PART = 128
 # New tokens times heads that a program over BF16 attends for, at most: registers hold no more of their contexts.
 MOST_COLUMNS = 32
+# Tiles of a multiprocessor that two programs share.
+ENOUGH_TILES = 16
+# Tiles over FP8 that a multiprocessor's shared memory has room for.
+STAGES = 4
 # Registers of a thread when a program over FP8 begins; its warps then share them out.
 REGISTERS = 128
 
@@ -31,6 +35,14 @@ def fits(operands: Operands) -> bool:
 def most_columns(operands: Operands) -> int:
     """New tokens times heads that a program attends for, at most."""
     return MOST_COLUMNS if operands.latent_scale is None else hopper_fp8.N_COLUMNS
+
+
+def programs_of_multiprocessor(operands: Operands) -> int:
+    """How many programs share a multiprocessor: over FP8 two, where they find work enough (see `hopper_fp8`)."""
+    n_rows, capacity, _ = operands.latent.shape
+    n_multiprocessors = torch.cuda.get_device_properties(operands.latent.device).multi_processor_count
+    has_enough = n_rows * capacity >= ENOUGH_TILES * TILE * n_multiprocessors
+    return 2 if operands.latent_scale is not None and has_enough else 1
 
 
 def attend(operands: Operands, pieces: Pieces, columns: int) -> None:
@@ -56,7 +68,8 @@ def attend(operands: Operands, pieces: Pieces, columns: int) -> None:
         scales = _descriptor(latent_scale, RANK // PART), latent_scale.stride(0) // latent_scale.stride(1)
         # Where the compiler sees from 2 to 16 rows, it finds too few registers, and keeps much in memory.
         shape["ROWS"] = shape["ROWS"] if n_rows == 1 else max(shape["ROWS"], 32)
-        hopper_fp8.attend[grid](*common, *scales, **shape, num_warps=4, maxnreg=REGISTERS)
+        stages = STAGES // programs_of_multiprocessor(operands)
+        hopper_fp8.attend[grid](*common, *scales, **shape, STAGES=stages, num_warps=4, maxnreg=REGISTERS)
     else:
         hopper_bf16.attend[grid](*common, **shape, COLUMNS=columns, num_warps=4)
 

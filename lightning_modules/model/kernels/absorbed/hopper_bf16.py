@@ -14,6 +14,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from lightning_modules.model.kernels.absorbed.hopper_tiles import (
+    clear,
     load,
     piece_at,
     query_part,
@@ -90,6 +91,7 @@ def _attend(
     of_latent = gl.allocate_shared_memory(gl.bfloat16, [4, COLUMNS, 128], wide)
     of_rope = gl.allocate_shared_memory(gl.bfloat16, [COLUMNS, 64], wide)
     shares = gl.allocate_shared_memory(gl.bfloat16, [64, COLUMNS], narrow)
+    dim = gl.arange(0, 128, gl.SliceLayout(1, layout))
     place = gl.arange(0, 64, gl.SliceLayout(1, layout))
     first_column = gl.program_id(1) * COLUMNS
     column = first_column + gl.arange(0, COLUMNS, gl.SliceLayout(0, layout))
@@ -128,7 +130,7 @@ def _attend(
             n_held = length + NEW - number * 64
             if n_held < 64:
                 for part in gl.static_range(4):
-                    _clear(latents.index(4 * stage + part), n_held)
+                    clear(latents.index(4 * stage + part), n_held)
             shares.store(share.to(gl.bfloat16))
             fence_async_shared()
             gl.thread_barrier()
@@ -150,13 +152,5 @@ def _attend(
                 stage = 0
                 phase ^= 1
         contexts = (context_0, context_1, context_2, context_3)
-        store(results, rows, row, column, contexts, largest, gl.sum(total, 0), NEW * HEADS, layout)
+        store(results, rows, row, column, dim, contexts, largest, gl.sum(total, 0), NEW * HEADS)
         tile = last
-
-
-@gluon.jit
-def _clear(latents, n_held):
-    """Put zeros in place of what follows the first `n_held` of 64 latents: there might be NaN, of which 0 makes NaN."""
-    layout: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [4, 1], [1, 0])
-    is_held = gl.arange(0, 64, gl.SliceLayout(1, layout)) < n_held
-    latents.store(gl.where(is_held[:, None], latents.load(layout), 0.0))

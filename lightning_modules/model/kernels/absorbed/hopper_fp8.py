@@ -1,8 +1,9 @@
-"""Attention over latents in FP8: one warp loads tiles of 64 tokens, eight turn them into values, four multiply.
+"""Attention over latents in FP8: one warp loads tiles of 64 tokens, four multiply and weigh them.
 
 For scores, latents are multiplied as they are by queries in FP8 too, each number of which is the sum of two: no less
-exact than BF16. Values are turned into BF16, which is exact. Scales of latents' tiles stay outside of the products.
-The scores of a tile are on their way while those of the one before are weighed.
+exact than BF16. Values are turned into FP16, which is exact, on their way to registers, where tensor cores take them:
+shared memory, through which all that is multiplied passes, would not keep up with a second copy there. Scales of
+latents' tiles stay outside of the products. Two programs share a multiprocessor: one multiplies while the other weighs.
 """
 
 # Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
@@ -19,6 +20,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from lightning_modules.model.kernels.absorbed.hopper_tiles import (
+    clear,
     load,
     piece_at,
     query_part,
@@ -30,8 +32,6 @@ from lightning_modules.model.kernels.absorbed.hopper_tiles import (
 # New tokens times heads of a program.
 N_COLUMNS = 16
 COLUMNS = gl.constexpr(N_COLUMNS)
-# Tiles of latents and keys that shared memory has room for.
-STAGES = gl.constexpr(3)
 E4M3_LARGEST = gl.constexpr(448.0)
 SMALLEST = gl.constexpr(1e-30)
 
@@ -55,93 +55,29 @@ def attend(
     HEADS: gl.constexpr,
     ROWS: gl.constexpr,
     LOWEST: gl.constexpr,
+    STAGES: gl.constexpr,  # tiles of latents and keys that shared memory has room for
     num_warps: gl.constexpr,
 ):
     """Attend to a program's share of all tiles, for 16 of the new tokens' heads."""
     latents = gl.allocate_shared_memory(gl.float8e4nv, [4 * STAGES, 64, 128], latent.layout)
     rope_keys = gl.allocate_shared_memory(gl.bfloat16, [STAGES, 64, 64], rope_key.layout)
-    values = gl.allocate_shared_memory(gl.bfloat16, [4, 64, 128], rope_key.layout)
+    tile_scales = gl.allocate_shared_memory(gl.float32, [STAGES, 64, 4], latent_scale.layout)
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    converted = gl.allocate_shared_memory(gl.int64, [4, 1], mbarrier.MBarrierLayout())
-    consumed = gl.allocate_shared_memory(gl.int64, [4, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
-        mbarrier.init(empty.index(stage), count=2)
+        mbarrier.init(empty.index(stage), count=1)
         mbarrier.init(ready.index(stage), count=1)
-    for part in gl.static_range(4):
-        mbarrier.init(converted.index(part), count=1)
-        mbarrier.init(consumed.index(part), count=1)
     rows = (lengths, n_rows)
     queries = (query_latent, query_rope, scale)
-    tile_scales = gl.allocate_shared_memory(gl.float32, [STAGES, 64, 4], latent_scale.layout)
     scales = (latent_scale, scale_row, tile_scales)
     shared = (latents, rope_keys, empty, ready)
-    turned = (values, converted, consumed)
     gl.warp_specialize(
         [
-            (_attend, (queries, rows, (contexts, weights), tile_scales, shared, turned, NEW, HEADS, ROWS, LOWEST)),
-            (_convert, (shared, turned, rows, NEW, ROWS)),
+            (_attend, (queries, rows, (contexts, weights), tile_scales, shared, NEW, HEADS, ROWS, LOWEST, STAGES)),
             (load, ((latent, rope_key, latent_row, rope_row), shared, scales, rows, NEW, ROWS, STAGES)),
         ],
-        [8, 1],
-        [96, 40],
-    )
-
-
-@gluon.jit
-def _convert(shared, turned, rows, NEW: gl.constexpr, ROWS: gl.constexpr):
-    """Turn a part of one tile of FP8 after the other into BF16, each once that of the tile before has been consumed."""
-    latents, _, empty, ready = shared
-    values, converted, consumed = turned
-    layout: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [8, 1], [1, 0])
-    _, tile, stop = share_tiles(rows, NEW, ROWS, 8)
-    stage = 0
-    phase = 0
-    turn = 1
-    for _tile in range(tile, stop):
-        mbarrier.wait(ready.index(stage), phase)
-        for part in gl.static_range(4):
-            held = latents.index(4 * stage + part).load(layout)
-            mbarrier.wait(consumed.index(part), turn)
-            values.index(part).store(_to_bf16(held))
-            fence_async_shared()
-            gl.thread_barrier()
-            mbarrier.arrive(converted.index(part), count=1)
-        mbarrier.arrive(empty.index(stage), count=1)
-        turn ^= 1
-        stage += 1
-        if stage == STAGES:
-            stage = 0
-            phase ^= 1
-
-
-@gluon.jit
-def _to_bf16(values):
-    """E4M3 numbers as BF16: their bits in its places, times 2 to the difference of the exponents' biases."""
-    return gl.inline_asm_elementwise(
-        """
-        {
-        .reg .b32 low, high, sign, rest;
-        prmt.b32 low, $2, 0, 0x1404;
-        prmt.b32 high, $2, 0, 0x3424;
-        and.b32 sign, low, 0x80008000;
-        shr.u32 rest, low, 4;
-        and.b32 rest, rest, 0x07F007F0;
-        or.b32 low, rest, sign;
-        and.b32 sign, high, 0x80008000;
-        shr.u32 rest, high, 4;
-        and.b32 rest, rest, 0x07F007F0;
-        or.b32 high, rest, sign;
-        mov.b32 rest, 0x7B807B80;
-        mul.rn.bf16x2 $0, low, rest;
-        mul.rn.bf16x2 $1, high, rest;
-        }
-        """,
-        "=r,=r,r",
-        [values],
-        dtype=gl.bfloat16,
-        is_pure=True,
-        pack=4,
+        [1],
+        [40],
     )
 
 
@@ -152,28 +88,29 @@ def _attend(
     results,
     tile_scales,
     shared,
-    turned,
     NEW: gl.constexpr,
     HEADS: gl.constexpr,
     ROWS: gl.constexpr,
     LOWEST: gl.constexpr,
+    STAGES: gl.constexpr,
 ):
     """Attend to one tile after the other, for 16 queries of a row."""
     query_latent, query_rope, scale = queries
     latents, rope_keys, empty, ready = shared
-    values, converted, consumed = turned
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COLUMNS, 16])
     narrow: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, COLUMNS], gl.bfloat16)
     of_latent = gl.allocate_shared_memory(gl.float8e4nv, [4, 2 * COLUMNS, 128], gl.NVMMASharedLayout(128, 8, 2))
     of_rope = gl.allocate_shared_memory(gl.bfloat16, [COLUMNS, 64], gl.NVMMASharedLayout(128, 16, 2))
-    shares = gl.allocate_shared_memory(gl.bfloat16, [4, 64, COLUMNS], narrow)
+    shares = gl.allocate_shared_memory(gl.float16, [4, 64, COLUMNS], narrow)
+    # Which number of a part each row of a context is: see `_values`.
+    dim = gl.arange(0, 128, gl.SliceLayout(1, layout))
+    dim = dim // 16 % 4 * 32 + dim % 8 * 4 + dim // 64 * 2 + dim // 8 % 2
     place = gl.arange(0, 64, gl.SliceLayout(1, layout))
     first_column = gl.program_id(1) * COLUMNS
     column = first_column + gl.arange(0, COLUMNS, gl.SliceLayout(0, layout))
     ends, tile, stop = share_tiles(rows, NEW, ROWS, 4)
     stage = 0
     phase = 0
-    turn = 0
     while tile < stop:
         row, first, last = piece_at(ends, tile, stop)
         begin = tile - first
@@ -191,70 +128,90 @@ def _attend(
         context_1 = gl.zeros([128, COLUMNS], gl.float32, layout)
         context_2 = gl.zeros([128, COLUMNS], gl.float32, layout)
         context_3 = gl.zeros([128, COLUMNS], gl.float32, layout)
-        mbarrier.wait(ready.index(stage), phase)
-        of_tiles = _scales(tile_scales.index(stage), begin * 64 + place < length + NEW, layout)
-        products = _multiply(latents, rope_keys, of_latent, of_rope, stage, layout)
-        products = warpgroup_mma_wait(0, products)
-        gl.thread_barrier()
-        mbarrier.arrive(empty.index(stage), count=1)
-        scores = _sum_products(products, of_tiles, query_scale, scale, layout)
-        stage += 1
-        if stage == STAGES:
-            stage = 0
-            phase ^= 1
         for number in range(begin, end):
-            # Behind a piece's last tile this multiplies what nobody wants, and does not wait for it.
-            is_followed = number + 1 < end
-            mbarrier.wait(ready.index(stage), phase, pred=is_followed)
+            mbarrier.wait(ready.index(stage), phase)
             products = _multiply(latents, rope_keys, of_latent, of_rope, stage, layout)
-            is_held = (number + 1) * 64 + place < length + NEW
-            of_following = _scales(tile_scales.index(stage), is_held, layout)
+            of_tiles = _scales(tile_scales.index(stage), number * 64 + place < length + NEW, layout)
+            products = warpgroup_mma_wait(0, products)
+            scores = _sum_products(products, of_tiles, query_scale, scale, layout)
             larger, shrunk, share = weigh(scores, number * 64 + place, last_seen, largest, LOWEST)
             largest = larger
             shrunk = shrunk[None, :]
             total = total * shrunk + share
+            n_held = length + NEW - number * 64
+            if n_held < 64:
+                for part in gl.static_range(4):
+                    clear(latents.index(4 * stage + part), n_held)
             for part in gl.static_range(4):
-                shares.index(part).store((share * of_tiles[part][:, None]).to(gl.bfloat16))
+                shares.index(part).store((share * of_tiles[part][:, None]).to(gl.float16))
             fence_async_shared()
             gl.thread_barrier()
-            mbarrier.wait(converted.index(0), turn)
-            of_part = values.index(0).permute((1, 0))
-            context_0 = warpgroup_mma(of_part, shares.index(0), context_0 * shrunk, is_async=True)
-            mbarrier.wait(converted.index(1), turn)
-            of_part = values.index(1).permute((1, 0))
-            context_1 = warpgroup_mma(of_part, shares.index(1), context_1 * shrunk, is_async=True)
-            mbarrier.wait(converted.index(2), turn)
-            of_part = values.index(2).permute((1, 0))
-            context_2 = warpgroup_mma(of_part, shares.index(2), context_2 * shrunk, is_async=True)
-            mbarrier.wait(converted.index(3), turn)
-            of_part = values.index(3).permute((1, 0))
-            context_3 = warpgroup_mma(of_part, shares.index(3), context_3 * shrunk, is_async=True)
-            context_0 = _consume(context_0, consumed.index(0), 3)
-            context_1 = _consume(context_1, consumed.index(1), 2)
-            context_2 = _consume(context_2, consumed.index(2), 1)
-            context_3 = _consume(context_3, consumed.index(3), 0)
-            products = warpgroup_mma_wait(0, products)
-            mbarrier.arrive(empty.index(stage), count=1, pred=is_followed)
-            scores = _sum_products(products, of_following, query_scale, scale, layout)
-            of_tiles = of_following
-            turn ^= 1
-            if is_followed:
-                stage += 1
-                if stage == STAGES:
-                    stage = 0
-                    phase ^= 1
+            value = _values(latents.index(4 * stage), layout)
+            context_0 = warpgroup_mma(value, shares.index(0), context_0 * shrunk, is_async=True)
+            value = _values(latents.index(4 * stage + 1), layout)
+            context_1 = warpgroup_mma(value, shares.index(1), context_1 * shrunk, is_async=True)
+            context_0 = warpgroup_mma_wait(1, [context_0])
+            value = _values(latents.index(4 * stage + 2), layout)
+            context_2 = warpgroup_mma(value, shares.index(2), context_2 * shrunk, is_async=True)
+            context_1 = warpgroup_mma_wait(1, [context_1])
+            value = _values(latents.index(4 * stage + 3), layout)
+            context_3 = warpgroup_mma(value, shares.index(3), context_3 * shrunk, is_async=True)
+            context_2 = warpgroup_mma_wait(1, [context_2])
+            gl.thread_barrier()
+            mbarrier.arrive(empty.index(stage), count=1)
+            context_3 = warpgroup_mma_wait(0, [context_3])
+            stage += 1
+            if stage == STAGES:
+                stage = 0
+                phase ^= 1
         contexts = (context_0, context_1, context_2, context_3)
-        store(results, rows, row, column, contexts, largest, gl.sum(total, 0), NEW * HEADS, layout)
+        store(results, rows, row, column, dim, contexts, largest, gl.sum(total, 0), NEW * HEADS)
         tile = last
 
 
 @gluon.jit
-def _consume(context, consumed, N_PENDING: gl.constexpr):
-    """Wait for a product, all but N_PENDING after it, and let its values be replaced."""
-    context = warpgroup_mma_wait(N_PENDING, [context])
-    gl.thread_barrier()
-    mbarrier.arrive(consumed, count=1)
-    return context
+def _values(latents, layout: gl.constexpr):
+    """Latents [64, 128] as FP16 [128, 64] in registers, where tensor cores take them; rows in the order of `store`.
+
+    A thread reads four neighbouring numbers of a token at once, which become rows of different fragments.
+    """
+    by_four: gl.constexpr = gl.DistributedLinearLayout(
+        [[0, 1], [0, 2], [1, 0], [8, 0], [16, 0], [32, 0]],
+        [[2, 0], [4, 0], [0, 4], [0, 8], [0, 16]],
+        [[0, 32], [0, 64]],
+        [],
+        [64, 128],
+    )
+    # Pairs of tokens come out where pairs of numbers went in: the axes of two change places with that of four numbers.
+    pairs = gl.reshape(_pair_tokens(latents.load(by_four)), [32, 2, 4, 8, 2, 2])
+    values = gl.reshape(gl.permute(pairs, (1, 2, 4, 3, 0, 5)), [128, 64])
+    return gl.convert_layout(values, gl.DotOperandLayout(0, layout, 2), assert_trivial=True)
+
+
+@gluon.jit
+def _pair_tokens(latents):
+    """Four numbers of one token and of the next, as FP16: the first of both, then the second of both, and so on."""
+    return gl.inline_asm_elementwise(
+        """
+        {
+        .reg .b32 low, high;
+        .reg .b16 first, second, third, fourth;
+        prmt.b32 low, $4, $5, 0x5140;
+        prmt.b32 high, $4, $5, 0x7362;
+        mov.b32 {first, second}, low;
+        mov.b32 {third, fourth}, high;
+        cvt.rn.f16x2.e4m3x2 $0, first;
+        cvt.rn.f16x2.e4m3x2 $1, second;
+        cvt.rn.f16x2.e4m3x2 $2, third;
+        cvt.rn.f16x2.e4m3x2 $3, fourth;
+        }
+        """,
+        "=r,=r,=r,=r,r,r",
+        [latents],
+        dtype=gl.float16,
+        is_pure=True,
+        pack=8,
+    )
 
 
 @gluon.jit

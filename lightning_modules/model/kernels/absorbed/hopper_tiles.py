@@ -101,11 +101,11 @@ def store(
     rows,
     row,
     column,
+    dim,
     contexts,
     largest,
     total,
     N_COLUMNS: gl.constexpr,
-    layout: gl.constexpr,
 ):
     """Store what a piece of a row has come to."""
     contexts_of, weights = results
@@ -114,7 +114,14 @@ def store(
     gl.store(weights + at, largest, is_column)
     n_pieces = gl.num_programs(0) + rows[1] - 1
     gl.store(weights + n_pieces.to(gl.int64) * N_COLUMNS + at, total, is_column)
-    dim = gl.arange(0, 128, gl.SliceLayout(1, layout))
     target = contexts_of + at[None, :] * 512 + dim[:, None]
     for part in gl.static_range(4):
         gl.store(target + 128 * part, contexts[part], is_column[None, :])
+
+
+@gluon.jit
+def clear(latents, n_held):
+    """Put zeros in place of what follows the first `n_held` of 64 latents: there might be NaN, of which 0 makes NaN."""
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [4, 1], [1, 0])
+    is_held = gl.arange(0, 64, gl.SliceLayout(1, layout)) < n_held
+    latents.store(gl.where(is_held[:, None], latents.load(layout), gl.zeros([64, 128], latents.dtype, layout)))
