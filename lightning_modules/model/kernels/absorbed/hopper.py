@@ -16,7 +16,7 @@ RANK, ROPE = 512, 64
 PART = 128
 # New tokens times heads that a program over BF16 attends for, at most: registers hold no more of their contexts.
 MOST_COLUMNS = 32
-# Tiles of a multiprocessor that two programs share.
+# Tiles for each multiprocessor from which on two programs share it.
 ENOUGH_TILES = 16
 # Tiles over FP8 that a multiprocessor's shared memory has room for.
 STAGES = 4

@@ -142,6 +142,7 @@ def _attend(
             if n_held < 64:
                 for part in gl.static_range(4):
                     clear(latents.index(4 * stage + part), n_held)
+            # Shares are 1 at most, and latents come from a norm: scales are far from FP16's limits.
             for part in gl.static_range(4):
                 shares.index(part).store((share * of_tiles[part][:, None]).to(gl.float16))
             fence_async_shared()
