@@ -10,6 +10,7 @@ from lightning_modules.precision import emulation
 from lightning_modules.precision.emulation import BLOCK
 from lightning_modules.precision.kernels import blockwise, unaligned_swiglu
 from lightning_modules.precision.kernels.blockwise import BothLayouts, Plan
+from lightning_modules.precision.scaling import Scaling
 
 HOPPER = torch.cuda.is_available() and blockwise.available("cuda")
 needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU (compute capability 9.0)")
@@ -283,7 +284,7 @@ def test_swiglu_is_quantised_as_it_is_computed(width: int, is_routed: bool) -> N
     # What carries out no choice may hold anything.
     gate_up[~is_used], gradient[~is_used] = float("nan"), float("nan")
 
-    arguments = (gates, plan) if is_routed else ()
+    arguments = (gates, plan, Scaling.BLOCKWISE) if is_routed else ()
     activation = blockwise if width % BLOCK == 0 else unaligned_swiglu
     hidden = activation.swiglu(gate_up, *arguments)
     of_gate_up, of_gates = activation.swiglu_backward(gradient, gate_up, *arguments)
