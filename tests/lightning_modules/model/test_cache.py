@@ -76,6 +76,20 @@ def test_each_row_keeps_its_own_length(tiny_config) -> None:
         torch.testing.assert_close(keys[1, :3, 0], torch.tensor([1.0, 5.0, 5.0]))
 
 
+def test_rows_are_even_where_all_are_known_to_hold_as_many(tiny_config) -> None:
+    cache = LatentCache(tiny_config, batch_size=2, capacity=6, n_layers=1)
+    cache.advance(4)
+    cache.truncate(3)
+    assert cache.is_even
+    assert cache.lengths.tolist() == [cache.longest] * 2
+    cache.truncate(torch.tensor([3, 1]))
+    assert not cache.is_even
+    cache.hold(torch.zeros(2), 0)
+    assert cache.is_even
+    cache.replace_rows(torch.tensor([1]), LatentCache(tiny_config, batch_size=1, capacity=6, n_layers=1))
+    assert not cache.is_even
+
+
 def test_only_the_latent_is_rounded(tiny_config) -> None:
     generator = torch.Generator().manual_seed(0)
     latent, key = torch.randn(1, 3, 12, generator=generator), torch.randn(1, 3, 4, generator=generator)
