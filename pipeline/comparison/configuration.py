@@ -1,6 +1,5 @@
 """What is compared, and what is asked of a difference. Light: needs no torch."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 from pipeline.configuration.settings import read_settings
 
 PRINTED = ("table", "json")
+# Trainings that lie further apart than ten times what they measure tell nothing.
+LARGEST_SPREAD = 10
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,10 @@ class ComparisonConfig:
         if not self.decisive:
             raise ValueError("decisive is empty; name a metric, as eval/loss.")
         for name, spread in (self.training_spread or {}).items():
-            if not isinstance(spread, int | float) or not 0 <= spread < math.inf:
-                raise ValueError(f"training_spread.{name} is {spread!r}; it takes a fraction of 0 or more.")
+            if not isinstance(spread, int | float) or not 0 <= spread <= LARGEST_SPREAD:
+                raise ValueError(
+                    f"training_spread.{name} is {spread!r}; it takes a fraction from 0 to {LARGEST_SPREAD}."
+                )
 
     def spread_of(self, name: str) -> float:
         """How far trainings lie apart in one metric."""

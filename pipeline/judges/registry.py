@@ -5,10 +5,12 @@ To add one, write its class beside the others and name it in `JUDGES`.
 
 import importlib
 import importlib.util
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.judges.judge import Judge
+if typing.TYPE_CHECKING:
+    from pipeline.judges.judge import Judge
 
 NOT_ASKED_FOR = "not asked for"
 REMEDY = "make judges installs it"
@@ -48,7 +50,7 @@ JUDGES: Mapping[str, Entry] = {
 class Panel:
     """The judges that came, and of those that did not, why; both by name."""
 
-    judges: Mapping[str, Judge] = field(default_factory=dict)
+    judges: Mapping[str, "Judge"] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -98,6 +100,6 @@ def _absent(entry: Entry) -> str:
     return next((module for module in entry.needs if importlib.util.find_spec(module) is None), "")
 
 
-def _load(entry: Entry, options: Options) -> Judge:
+def _load(entry: Entry, options: Options) -> "Judge":
     judge: Judge = getattr(importlib.import_module(entry.module), entry.judge)(options)
     return judge
