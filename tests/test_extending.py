@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.audio.corpora.configuration import RootConfig
 from pipeline.judges.judge import Specimen
 from pipeline.judges.registry import Options
 from pipeline.reporting import page
@@ -31,6 +32,16 @@ def defined() -> dict[str, Any]:
 def test_each_is_short() -> None:
     assert BLOCKS
     assert max(len(block.splitlines()) for block in BLOCKS) <= MOST_LINES
+
+
+def test_a_corpus_lists_its_recordings_with_their_speakers(defined, tmp_path: Path) -> None:
+    for file in ("anna/monday.wav", "bert/friday.wav"):
+        (tmp_path / "diary" / file).parent.mkdir(parents=True)
+        (tmp_path / "diary" / file).touch()
+    found = defined["Diary"](RootConfig(str(tmp_path))).recordings()
+    assert [(recording.id, recording.speaker) for recording in found] == [
+        ("anna/monday.wav", "anna"), ("bert/friday.wav", "bert")
+    ]  # fmt: skip
 
 
 def test_a_measure_has_its_interval_and_is_shown_by_a_section(defined, monkeypatch) -> None:
