@@ -9,13 +9,13 @@ REPOSITORY = Path(__file__).parents[1]
 FLOOR_2 = {
     "architecture", "audio", "tokens", "checkpoints", "conversion", "tracking", "reporting", "evaluation", "planning",
     "preparation", "provenance", "statistics", "training", "streaming", "serving", "mlflow_model", "comparison",
-    "judges",
+    "judges", "sweeping",
 }  # fmt: skip
 STAGES = {"prepare_data", "train", "convert_checkpoint", "evaluate", "report"}
 COMMANDS = STAGES | {"compose", "compliance", "plan", "ui", "stream", "serve", "compare", "sweep_report"}
 MODULES = sorted(
     path.relative_to(REPOSITORY)
-    for package in ("pipeline", "lightning_modules")
+    for package in ("pipeline", "lightning_modules", "hydra_plugins")
     for path in (REPOSITORY / package).rglob("*.py")
 )
 
