@@ -22,7 +22,7 @@ class ExpertBalance(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count steps from where training starts or goes on."""
-        self._load, self._step, self._running_loads = None, trainer.global_step, None
+        self._load, self._step = None, trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -61,3 +61,12 @@ class ExpertBalance(L.Callback):
                 {f"moe/load_drift/layer_{n}": d for n, d in zip(decoder.expert_layers(), drifts, strict=True)}
             )
         self._running_loads = loads
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next validation is held against, so that a training that goes on finds the same drift."""
+        return {} if self._running_loads is None else {"running_loads": self._running_loads.tolist()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave; checkpoints of before have nothing."""
+        if "running_loads" in state_dict:
+            self._running_loads = torch.tensor(state_dict["running_loads"])
