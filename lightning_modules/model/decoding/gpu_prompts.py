@@ -213,11 +213,12 @@ class Mixture:
         experts = cast(GroupedExperts, self.mixture.experts)
         choices = choose(router_logits(self.mixture.gate, normalised), self.choice)
         order = sort_by_expert(choices, self.choice.n_experts)
-        rows, gate_up = spread(normalised, order.places), experts.gate_up_proj
-        if expert_activation.fits(rows, gate_up):
-            activations = expert_activation.activate(rows, gate_up, order.weights, order.ends)
+        gate_up = experts.gate_up_proj
+        if expert_activation.fits(normalised, gate_up):
+            activations = expert_activation.activate(normalised, order.sources, gate_up, order.weights, order.ends)
         else:
-            activations = activate(grouped_linear(rows, gate_up, order.ends), order.weights)
+            rows = grouped_linear(spread(normalised, order.places), gate_up, order.ends)
+            activations = activate(rows, order.weights)
         rows = grouped_linear(activations, experts.down_proj, order.ends)
         if self.shared is not None:
             self.shared.add(normalised, hidden)

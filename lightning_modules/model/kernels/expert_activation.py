@@ -1,7 +1,7 @@
-"""What routed experts make of many rows before their last projection, in one kernel: silu(gate) · up · weight.
+"""What routed experts make of their tokens before their last projection, in one kernel: silu(gate) · up · weight.
 
-One warp loads tiles of rows and weights, eight multiply; gate and up projections of a tile share its rows, and never
-exist in memory. Programs take tiles in turns, as many as there are multiprocessors.
+Four warps gather tiles of rows from tokens, one loads weights, eight multiply; gate and up projections of a tile share
+its rows, and neither rows nor projections ever lie in memory. Programs take tiles in turns, one a multiprocessor.
 
 Suffixes as in `experts.py`.
 """
@@ -15,7 +15,14 @@ import triton
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
+from triton.experimental.gluon.language.nvidia.hopper import (
+    async_copy,
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 # Rows and columns of a tile, numbers of them that are multiplied at once, and how many of those are on their way.
@@ -24,37 +31,39 @@ ROWS = COLUMNS = gl.constexpr(TILE)
 BLOCK = gl.constexpr(DEPTH)
 STAGES = gl.constexpr(N_STAGES)
 # Registers of a thread when a program begins; its warps then share them out.
-REGISTERS = 168
+REGISTERS = 128
 
 
-def fits(rows: Tensor, gate_up: Tensor) -> bool:
-    """Whether `activate` knows the shape and type of `rows` [R, D] and `gate_up` [E, 2I, D], and the device."""
-    is_hopper = rows.is_cuda and torch.cuda.get_device_capability(rows.device) == (9, 0)
-    is_bf16 = rows.dtype == gate_up.dtype == torch.bfloat16
+def fits(tokens: Tensor, gate_up: Tensor) -> bool:
+    """Whether `activate` knows the shape and type of `tokens` [N, D] and `gate_up` [E, 2I, D], and the device."""
+    is_hopper = tokens.is_cuda and torch.cuda.get_device_capability(tokens.device) == (9, 0)
+    is_bf16 = tokens.dtype == gate_up.dtype == torch.bfloat16
     return is_hopper and is_bf16 and gate_up.shape[1] % (2 * TILE) == 0 and gate_up.shape[2] % DEPTH == 0
 
 
-def activate(rows: Tensor, gate_up: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+def activate(tokens: Tensor, sources: Tensor, gate_up: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     """silu(gate) · up · weight [R, I] of every expert's rows; sums are FP32.
 
     Args:
-        rows: [R, D], in order of experts.
+        tokens: [N, D], contiguous.
+        sources: int32 [R] which token each row is, in order of experts.
         gate_up: [E, 2I, D] every expert's gate above its up projection.
         weights: FP32 [R] of the rows.
         ends: int32 [E] where each expert's rows end.
     """
-    (n_rows, depth), (n_experts, width) = rows.shape, (gate_up.shape[0], gate_up.shape[1] // 2)
-    activations = rows.new_empty(n_rows, width)
-    n_programs = torch.cuda.get_device_properties(rows.device).multi_processor_count
+    n_rows, (n_experts, width), depth = len(sources), (gate_up.shape[0], gate_up.shape[1] // 2), tokens.shape[1]
+    activations = tokens.new_empty(n_rows, width)
+    n_programs = torch.cuda.get_device_properties(tokens.device).multi_processor_count
     _activate[(n_programs,)](
-        _descriptor(rows),
+        tokens,
+        sources,
         _descriptor(gate_up.flatten(0, 1)),
         weights,
         ends,
         activations,
         n_experts,
         WIDTH=width,
-        BLOCKS=depth // DEPTH,
+        DEPTH=depth,
         EXPERTS=triton.next_power_of_2(n_experts),
         num_warps=8,
         maxnreg=REGISTERS,
@@ -69,33 +78,35 @@ def _descriptor(matrix: Tensor) -> TensorDescriptor:
 
 @gluon.jit
 def _activate(
-    rows,  # descriptor of [R, D]
+    tokens,  # [N, D]
+    sources,  # int32 [R]
     gate_up,  # descriptor of [E · 2I, D]
     weights,  # FP32 [R]
     ends,  # int32 [E]
     activations,  # [R, I]
     n_experts,
     WIDTH: gl.constexpr,
-    BLOCKS: gl.constexpr,
+    DEPTH: gl.constexpr,
     EXPERTS: gl.constexpr,
     num_warps: gl.constexpr,
 ):
-    of_rows = gl.allocate_shared_memory(gl.bfloat16, [STAGES, ROWS, BLOCK], rows.layout)
+    of_rows = gl.allocate_shared_memory(gl.bfloat16, [STAGES, ROWS, BLOCK], gate_up.layout)
     of_gate = gl.allocate_shared_memory(gl.bfloat16, [STAGES, COLUMNS, BLOCK], gate_up.layout)
     of_up = gl.allocate_shared_memory(gl.bfloat16, [STAGES, COLUMNS, BLOCK], gate_up.layout)
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     ready = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(empty.index(stage), count=1)
-        mbarrier.init(ready.index(stage), count=1)
+        mbarrier.init(ready.index(stage), count=1 + 128)
     shared = (of_rows, of_gate, of_up, empty, ready)
     gl.warp_specialize(
         [
-            (_multiply, (weights, activations, (ends, n_experts), shared, WIDTH, BLOCKS, EXPERTS)),
-            (_load, (rows, gate_up, (ends, n_experts), shared, WIDTH, BLOCKS, EXPERTS)),
+            (_multiply, (weights, activations, (ends, n_experts), shared, WIDTH, DEPTH, EXPERTS)),
+            (_gather, (tokens, sources, (ends, n_experts), shared, WIDTH, DEPTH, EXPERTS)),
+            (_load, (gate_up, (ends, n_experts), shared, WIDTH, DEPTH, EXPERTS)),
         ],
-        [1],
-        [40],
+        [4, 1],
+        [72, 40],
     )
 
 
@@ -127,22 +138,46 @@ def _rows_of(tiles, tile):
 
 
 @gluon.jit
-def _load(rows, gate_up, experts, shared, WIDTH: gl.constexpr, BLOCKS: gl.constexpr, EXPERTS: gl.constexpr):
-    """Bring one block of rows and weights after the other into shared memory, as soon as there is room."""
+def _gather(tokens, sources, experts, shared, WIDTH: gl.constexpr, DEPTH: gl.constexpr, EXPERTS: gl.constexpr):
+    """Bring one block of rows after the other into shared memory, as soon as there is room."""
+    of_rows, of_gate, of_up, empty, ready = shared
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    tiles = _tiles(experts, EXPERTS, 4)
+    N_COLUMNS: gl.constexpr = WIDTH // COLUMNS
+    stage = 0
+    phase = 1
+    for number in range(gl.program_id(0), tiles[4] * N_COLUMNS, gl.num_programs(0)):
+        expert, first, end = _rows_of(tiles, number // N_COLUMNS)
+        row = first + gl.arange(0, ROWS, gl.SliceLayout(1, layout))
+        # Behind an expert's last row any token will do: nobody reads what becomes of it.
+        token = gl.load(sources + gl.minimum(row, end - 1)).to(gl.int64)
+        source = tokens + token[:, None] * DEPTH + gl.arange(0, BLOCK, gl.SliceLayout(0, layout))[None, :]
+        for block in range(DEPTH // BLOCK):
+            mbarrier.wait(empty.index(stage), phase)
+            async_copy.async_copy_global_to_shared(of_rows.index(stage), source + block * BLOCK)
+            async_copy.mbarrier_arrive(ready.index(stage), increment_count=False)
+            stage += 1
+            if stage == STAGES:
+                stage = 0
+                phase ^= 1
+
+
+@gluon.jit
+def _load(gate_up, experts, shared, WIDTH: gl.constexpr, DEPTH: gl.constexpr, EXPERTS: gl.constexpr):
+    """Bring one block of weights after the other into shared memory, as soon as there is room."""
     of_rows, of_gate, of_up, empty, ready = shared
     tiles = _tiles(experts, EXPERTS, 1)
     N_COLUMNS: gl.constexpr = WIDTH // COLUMNS
     stage = 0
     phase = 1
     for number in range(gl.program_id(0), tiles[4] * N_COLUMNS, gl.num_programs(0)):
-        expert, first, _ = _rows_of(tiles, number // N_COLUMNS)
+        expert, first, end = _rows_of(tiles, number // N_COLUMNS)
         column = expert * (2 * WIDTH) + number % N_COLUMNS * COLUMNS
-        for block in range(BLOCKS):
+        for block in range(DEPTH // BLOCK):
             mbarrier.wait(empty.index(stage), phase)
             barrier = ready.index(stage)
-            mbarrier.expect(barrier, rows.block_type.nbytes + 2 * gate_up.block_type.nbytes)
+            mbarrier.expect(barrier, 2 * gate_up.block_type.nbytes)
             at = block * BLOCK
-            tma.async_copy_global_to_shared(rows, [first, at], barrier, of_rows.index(stage))
             tma.async_copy_global_to_shared(gate_up, [column, at], barrier, of_gate.index(stage))
             tma.async_copy_global_to_shared(gate_up, [column + WIDTH, at], barrier, of_up.index(stage))
             stage += 1
@@ -152,7 +187,7 @@ def _load(rows, gate_up, experts, shared, WIDTH: gl.constexpr, BLOCKS: gl.conste
 
 
 @gluon.jit
-def _multiply(weights, activations, experts, shared, WIDTH: gl.constexpr, BLOCKS: gl.constexpr, EXPERTS: gl.constexpr):
+def _multiply(weights, activations, experts, shared, WIDTH: gl.constexpr, DEPTH: gl.constexpr, EXPERTS: gl.constexpr):
     """Multiply one block after the other, and activate a tile once it is summed."""
     of_rows, of_gate, of_up, empty, ready = shared
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, COLUMNS, 16])
@@ -163,8 +198,9 @@ def _multiply(weights, activations, experts, shared, WIDTH: gl.constexpr, BLOCKS
     for number in range(gl.program_id(0), tiles[4] * N_COLUMNS, gl.num_programs(0)):
         gate = gl.zeros([ROWS, COLUMNS], gl.float32, layout)
         up = gl.zeros([ROWS, COLUMNS], gl.float32, layout)
-        for block in range(BLOCKS):
+        for block in range(DEPTH // BLOCK):
             mbarrier.wait(ready.index(stage), phase)
+            fence_async_shared()
             gate = warpgroup_mma(of_rows.index(stage), of_gate.index(stage).permute((1, 0)), gate, is_async=True)
             up = warpgroup_mma(of_rows.index(stage), of_up.index(stage).permute((1, 0)), up, is_async=True)
             # Both products of the block before are done; these go on.

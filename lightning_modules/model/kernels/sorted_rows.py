@@ -29,11 +29,13 @@ class Order(NamedTuple):
 
     Attributes:
         places: int32 [N, K] which row each choice is.
+        sources: int32 [N · K] which token each row is.
         weights: FP32 [N · K] the router's weight of every row.
         ends: int32 [E] where each expert's rows end.
     """
 
     places: Tensor
+    sources: Tensor
     weights: Tensor
     ends: Tensor
 
@@ -42,7 +44,12 @@ def sort_by_expert(choices: Choices, n_experts: int) -> Order:
     """Sort what tokens chose among so many experts."""
     indices, weights = choices
     n_choices = indices.numel()
-    order = Order(torch.empty_like(indices), weights.new_empty(n_choices), indices.new_empty(n_experts))
+    order = Order(
+        torch.empty_like(indices),
+        indices.new_empty(n_choices),
+        weights.new_empty(n_choices),
+        indices.new_empty(n_experts),
+    )
     experts = triton.next_power_of_2(n_experts)
     block = min(max(COUNTED // experts, 16), triton.next_power_of_2(n_choices))
     n_blocks = triton.cdiv(n_choices, block)
@@ -51,7 +58,9 @@ def sort_by_expert(choices: Choices, n_experts: int) -> Order:
     _count[(n_blocks,)](indices, counts, n_choices, **shape)
     before, totals = torch.empty_like(counts), indices.new_empty(experts)
     _sum_blocks[(experts,)](counts, before, totals, n_blocks, EXPERTS=experts, BLOCKS=SUMMED_BLOCKS)
-    _place[(n_blocks,)](indices, weights, before, totals, *order, n_choices, n_experts, **shape)
+    _place[(n_blocks,)](
+        indices, weights, before, totals, *order, n_choices, n_experts, CHOSEN=indices.shape[1], **shape
+    )
     return order
 
 
@@ -126,10 +135,12 @@ def _place(
     before,  # int32 [blocks, EXPERTS]
     totals,  # int32 [EXPERTS]
     places,  # int32 [N · K]
+    sources,  # int32 [N · K]
     sorted_weights,  # FP32 [N · K]
     ends,  # int32 [E]
     n_choices,
     n_experts,
+    CHOSEN: tl.constexpr,
     EXPERTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -144,6 +155,7 @@ def _place(
     choice = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = choice < n_choices
     tl.store(places + choice, place, mask=inside)
+    tl.store(sources + place, choice // CHOSEN, mask=inside)
     tl.store(sorted_weights + place, tl.load(weights + choice, mask=inside, other=0.0), mask=inside)
 
 

@@ -30,6 +30,7 @@ def test_choices_are_sorted_by_expert(n_tokens: int, n_experts: int, n_chosen: i
     weights = torch.rand(n_tokens, n_chosen, device=DEVICE)
     order, expected = sort_by_expert(Choices(indices, weights), n_experts), Permutation.sorting(indices.long())
     assert torch.equal(order.places, expected.places.int())
+    assert torch.equal(order.sources, (expected.order // n_chosen).int())
     assert torch.equal(order.weights, weights.flatten()[expected.order])
     assert torch.equal(order.ends, count_rows(indices.long(), n_experts).cumsum(0).int())
 
@@ -76,14 +77,15 @@ def test_a_key_is_shared_by_all_heads() -> None:
 @pytest.mark.parametrize("counts", [[300, 0, 128, 1, 500], [0, 0, 0, 0, 7]])
 def test_experts_activate_their_rows(counts: list[int]) -> None:
     torch.manual_seed(0)
-    rows = torch.randn(sum(counts), 192, device=DEVICE).bfloat16()
+    tokens = torch.randn(100, 192, device=DEVICE).bfloat16()
+    sources = torch.randint(0, 100, (sum(counts),), device=DEVICE).int()
     gate_up = torch.randn(len(counts), 512, 192, device=DEVICE).bfloat16() / 192**0.5
     weights = torch.rand(sum(counts), device=DEVICE)
-    if not expert_activation.fits(rows, gate_up):
+    if not expert_activation.fits(tokens, gate_up):
         pytest.skip("this kernel is for Hopper")
     ends = torch.tensor(counts, device=DEVICE).cumsum(0).int()
-    got = expert_activation.activate(rows, gate_up, weights, ends)
-    parts = zip(rows.double().split(counts), weights.split(counts), gate_up.double(), strict=True)
+    got = expert_activation.activate(tokens, sources, gate_up, weights, ends)
+    parts = zip(tokens[sources].double().split(counts), weights.split(counts), gate_up.double(), strict=True)
     products = [(part @ matrix.mT, factor) for part, factor, matrix in parts]
     expected = [F.silu(both[:, :256]) * both[:, 256:] * factor[:, None] for both, factor in products]
     torch.testing.assert_close(got.double(), torch.cat(expected), rtol=2**-7, atol=1e-4)
