@@ -49,11 +49,11 @@ class ReportData:
 
     `metrics` are the evaluation's flat keys. `history` holds one curve a column of the training history,
     `throughput` how fast it went. `expert_load` maps a layer to the load [E] of its experts, `expert_preferences` a
-    kind of tokens, `codebook` or `speaker`, to those of its groups in every layer; `comparison` maps a signal to its
-    measures; `loss_by_codebook` has one row a codebook position, `loss_by_position` one a stretch of time,
-    `calibration` one a bin of confidence; `minimal_pairs` says what was not asked; `judged` is what judges said, and
-    how long speech went. `data_card`, `conversion`, `run`, `lineage`, `environment` and `compliance` are shown as they
-    were written.
+    kind of tokens, `codebook` or `speaker`, to those of its groups in every layer; `comparison` maps a signal to
+    its measures; `loss_by_codebook` has one row a codebook position, `loss_by_position` one a stretch of time,
+    `calibration` one a bin of confidence, `loss_by_speaker` the figures of each speaker; `minimal_pairs` says what
+    was not asked; `judged` is what judges said, and how long speech went. `data_card`, `conversion`, `run`,
+    `lineage`, `environment` and `compliance` are shown as they were written.
     `foreign` says of each part, `CURVES`, `CONVERSION` or `DATA`, that is from another training than the evaluation,
     from which it is.
 
@@ -73,6 +73,7 @@ class ReportData:
     expert_pairs: Mapping[str, np.ndarray] = field(default_factory=dict)
     loss_by_codebook: tuple[Mapping[str, float], ...] = ()
     loss_by_position: tuple[Mapping[str, float], ...] = ()
+    loss_by_speaker: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     calibration: tuple[Mapping[str, float], ...] = ()
     minimal_pairs: Mapping[str, Any] = field(default_factory=dict)
     comparison: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -134,9 +135,10 @@ def collect(
         expert_pairs=read_pairs(paths.evaluate / "expert_pairs.csv"),
         loss_by_codebook=_numeric_rows(paths.evaluate / "loss_by_codebook.csv"),
         loss_by_position=_numeric_rows(paths.evaluate / "loss_by_position.csv"),
+        loss_by_speaker=_named_rows(paths.evaluate / "loss_by_speaker.csv", "speaker"),
         calibration=_numeric_rows(paths.evaluate / "calibration.csv"),
         minimal_pairs=_optional_mapping(paths.evaluate / "minimal_pairs.json"),
-        comparison=_comparison(paths.evaluate / "comparison.csv"),
+        comparison=_named_rows(paths.evaluate / "comparison.csv", "signal"),
         judged=read_judged(paths.evaluate),
         clips=load_clips(paths.evaluate, n_examples),
         data_card=_optional_mapping(paths.prepared / "data_card.json"),
@@ -198,9 +200,10 @@ def _expert_load(path: Path) -> dict[str, np.ndarray]:
     return {layer: np.array([load[expert] for expert in sorted(load)]) for layer, load in layers.items()}
 
 
-def _comparison(path: Path) -> dict[str, dict[str, float]]:
-    rows = read_rows(path, required=("signal",))
+def _named_rows(path: Path, name: str) -> dict[str, dict[str, float]]:
+    """Read a table of numbers whose rows are told apart by the column `name`."""
+    rows = read_rows(path, required=(name,))
     return {
-        row["signal"]: {key: read_number(path, i, key, cell) for key, cell in row.items() if key != "signal"}
+        row[name]: {key: read_number(path, i, key, cell) for key, cell in row.items() if key != name}
         for i, row in enumerate(rows)
     }

@@ -68,6 +68,31 @@ def loss_over_time(rows: Sequence[Mapping[str, float]]) -> Markup:
 
 
 @styled
+def loss_by_speaker(speakers: Mapping[str, Mapping[str, float]]) -> Markup:
+    """Draw the loss of each speaker with its interval, in the order given.
+
+    Args:
+        speakers: by name: `nats`, `low` and `high`.
+    """
+    figure = new_figure(HALF, max(160, 70 + 26 * len(speakers)))
+    axes = figure.add_subplot()
+    places = np.arange(len(speakers))
+    values, low, high = (
+        np.array([found.get(key, np.nan) for found in speakers.values()]) for key in ("nats", "low", "high")
+    )
+    axes.hlines(places, low, high, color=INK, linewidth=1.4)
+    axes.plot(values, places, "o", color=MODEL, markersize=5)
+    axes.set_yticks(places, [name or "unknown" for name in speakers])
+    axes.set_ylim(len(speakers) - 0.4, -0.6)
+    axes.set_xlabel("nats per token")
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    spoken = ", ".join(f"{name} {fixed(value, 2)}" for name, value in zip(speakers, values, strict=True))
+    return to_svg(figure, "loss-by-speaker", f"Loss by speaker: {spoken}")
+
+
+@styled
 def reliability_curve(rows: Sequence[Mapping[str, float]]) -> Markup:
     """Draw accuracy over confidence, with the interval of each bin, beside the diagonal on which both agree.
 

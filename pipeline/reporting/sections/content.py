@@ -4,10 +4,12 @@ import math
 from collections.abc import Mapping
 
 from pipeline.reporting.data import ReportData
-from pipeline.reporting.figures.content import accuracy_bars, loss_over_time, reliability_curve
+from pipeline.reporting.figures.content import accuracy_bars, loss_by_speaker, loss_over_time, reliability_curve
 from pipeline.reporting.formatting import as_mapping, number
 from pipeline.reporting.pairs import TASKS, accuracy, pairs_sentence
 from pipeline.reporting.sections.section import Section, absent, render_template
+
+MOST_SPEAKERS = 12
 
 
 def content(report: ReportData) -> Section:
@@ -41,6 +43,15 @@ def _figures(report: ReportData, accuracies: Mapping[str, Mapping[str, float]]) 
         )
         figure = loss_over_time(report.loss_by_position)
         figures.append({"title": "Loss over time", "figure": figure, "caption": caption})
+    if len(report.loss_by_speaker) > 1:
+        shown = dict(list(report.loss_by_speaker.items())[:MOST_SPEAKERS])
+        which = (
+            f"The {len(shown)} hardest of {len(report.loss_by_speaker)} speakers"
+            if len(shown) < len(report.loss_by_speaker)
+            else "All speakers of the test split, the hardest first"
+        )
+        figure = loss_by_speaker(shown)
+        figures.append({"title": "Loss by speaker", "figure": figure, "caption": f"{which}. Lines are 95 % intervals."})
     if report.calibration:
         error = report.metrics.get("eval/calibration/ece", math.nan)
         excess = report.metrics.get("eval/calibration/overconfidence", math.nan)

@@ -121,7 +121,7 @@ def _pairs(report: ReportData) -> Tile | None:
         "kinds told",
         "",
         tuple(
-            (title, f"{percent(found['value'])}, {bounds(100 * found['low'], 100 * found['high'], '{:.0f}'.format)}")
+            (title, f"{percent(found['value'])} ({bounds(100 * found['low'], 100 * found['high'], '{:.0f}'.format)})")
             for title, found in asked.items()
         ),
         "True speech against the same put together wrongly, chance is 50 %: told where the whole interval lies above "

@@ -25,7 +25,7 @@ AHEAD = {
 def test_accuracies_stand_beside_chance_their_intervals_and_the_bigram() -> None:
     html = content(ReportData(metrics=PAIRS)).html
     assert 'aria-label="Accuracy on minimal pairs, chance 50 %: Speaker 95 %, Words 53 %"' in html
-    assert "87–98 %" in html
+    assert "87 to 98 %" in html
     assert "<td>56 %</td>" in html
     assert "The model can tell." in html
     assert "No telling from chance." in html
