@@ -1,6 +1,7 @@
 """Numbers and configuration values as a reader wants to see them."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from pipeline.plumbing.redaction import redacted
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 ABSENT = "–"
+PERCENTAGE = re.compile(r"(\d) %")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -75,6 +77,11 @@ def compact(value: float) -> str:
 def percent(fraction: float) -> str:
     """Format a fraction as a percentage of two significant digits or more."""
     return f"{number(100 * fraction, 2)} %"
+
+
+def unbroken(text: str) -> str:
+    """Keep each percentage of a text, or of a page, on one line."""
+    return PERCENTAGE.sub("\\1\N{NO-BREAK SPACE}%", text)
 
 
 def duration(seconds: float | None) -> str:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from pipeline.plumbing.files import atomic_write
 from pipeline.reporting.data import CURVES, ReportData
-from pipeline.reporting.formatting import as_number, compact, plain
+from pipeline.reporting.formatting import as_number, compact, plain, unbroken
 from pipeline.reporting.markdown import MARKDOWN, render_markdown
 from pipeline.reporting.sections import CIRCUMSTANCES, CIRCUMSTANCES_PAGE, SECTIONS, Section
 from pipeline.reporting.sections.comparison import comparison
@@ -65,7 +65,7 @@ def render_page(title: str, facts: Sequence[tuple[str, str]], sections: Sequence
     """
     style = files("pipeline.reporting").joinpath("templates", "page.css").read_text(encoding="utf-8")
     context = {"title": title, "facts": facts, "style": Markup(style), "sections": sections}
-    return str(render_template("page.html.jinja", context))
+    return unbroken(str(render_template("page.html.jinja", context)))
 
 
 def _facts(report: ReportData) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from markupsafe import Markup
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from pipeline.reporting.figures.style import (
     FOURTH,
@@ -19,6 +19,8 @@ from pipeline.reporting.figures.style import (
 )
 from pipeline.reporting.judged import LongWindow
 
+# How far up the axis of repetition goes at the least, in per cent: what real speech has now and then is little.
+LEAST_REPETITION = 20
 SPEECH, HELD_OUT = "speech", "held_out"
 # What a window can be.
 COLOURS = {
@@ -67,6 +69,16 @@ def repetition_over_time(windows: Sequence[LongWindow]) -> Markup:
     for clip in dict.fromkeys((window.signal, window.number) for window in windows):
         own = [window for window in windows if (window.signal, window.number) == clip]
         colour = REAL if clip[0] == HELD_OUT else MODEL
-        axes.plot([w.second for w in own], [100 * w.repetition for w in own], color=colour, marker="o", markersize=3)
-    axes.set(xlabel="seconds", ylabel="said before, %", ylim=(-3, 103))
+        axes.plot(
+            [w.second for w in own],
+            [100 * w.repetition for w in own],
+            color=colour,
+            marker="o",
+            markersize=3,
+            clip_on=False,
+        )
+    highest = max((window.repetition for window in windows), default=0.0)
+    axes.set(xlabel="seconds", ylabel="said before", ylim=(0, max(LEAST_REPETITION, 105 * highest)))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
     return to_svg(figure, "long-repetition", "How much of each window the clip has said before")

@@ -10,7 +10,7 @@ from pipeline.reporting.sections.section import Section, absent, render_template
 MAX_LISTED = 100
 FACTS = ("source", "source_layout", "layout", "dtype", "step", "tensors", "bytes")
 # Of each verdict, how it is coloured and what the page calls it.
-STAMPS = {"pass": ("pass", "Sound"), "warn": ("unknown", "To be looked at"), "fail": ("fail", "Not sound")}
+STAMPS = {"pass": ("passed", "Sound"), "warn": ("weak", "To be looked at"), "fail": ("failed", "Not sound")}
 # What a list of tensors means, for people who wonder whether it should be empty.
 LISTS = {
     "repaired": "names of the past that got their names of today",
@@ -49,7 +49,7 @@ def _verdict(verdict: Mapping[str, Any]) -> dict[str, str]:
     if not verdict:
         return {}
     texts = _texts(verdict, "status", "sentence")
-    colour, stamp = STAMPS.get(texts["status"], ("unknown", texts["status"]))
+    colour, stamp = STAMPS.get(texts["status"], ("unmeasured", texts["status"]))
     return {"colour": colour, "stamp": stamp, "sentence": texts["sentence"]}
 
 

@@ -11,6 +11,7 @@ from pipeline.reporting.data import CURVES, ReportData
 from pipeline.reporting.figures.balance import load_heat_map, relative_load
 from pipeline.reporting.figures.curves import training_curves
 from pipeline.reporting.figures.specialisation import chosen_layers, preference_heat_maps
+from pipeline.reporting.formatting import as_mapping, as_number
 from pipeline.reporting.sections.section import Section, absent, render_template
 
 EVOLUTIONS = (
@@ -134,9 +135,10 @@ def _told(metrics: Mapping[str, float], layers: list[str]) -> list[dict[str, Any
 
 def _evolutions(report: ReportData) -> list[dict[str, Any]]:
     figures = []
+    n_layers = as_number(as_mapping(report.configuration.get("model")).get("num_hidden_layers"))
     for title, columns, label, caption in EVOLUTIONS:
         curves = {
-            key.removeprefix("moe/"): curve
+            _curve_name(key, n_layers): curve
             for key, curve in report.history.items()
             if re.fullmatch(columns, key) and len(curve.steps) > 1
         }
@@ -144,3 +146,11 @@ def _evolutions(report: ReportData) -> list[dict[str, Any]]:
             svg = training_curves(curves, title.lower(), label)
             figures.append({"title": title, "figure": svg, "caption": caption})
     return figures
+
+
+def _curve_name(key: str, n_layers: float) -> str:
+    """Name a column of the history by its layer; modules that predict further ahead are counted after the layers."""
+    match = re.search(r"/layer_(\d+)$", key)
+    if match is None:
+        return key.removeprefix("moe/")
+    return f"layer {match[1]}" + (" (MTP module)" if int(match[1]) >= n_layers else "")

@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.reporting.data import ReportData
 from pipeline.reporting.formatting import as_mapping, as_number
 from pipeline.reporting.judged import Heard, JudgedBody
-from pipeline.reporting.sections.section import Section, absent, render_template
+from pipeline.reporting.sections.section import Section, render_template
 
 TITLE = "Judges"
 # The groups of the table's rows: signal, what a reader sees, and what it is.
@@ -39,8 +39,7 @@ def judges(report: ReportData) -> Section:
     judged = report.judged
     skipped = as_mapping(judged.document.get("skipped"))
     if not judged.bodies:
-        reasons = " ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        return absent(TITLE, f"No judge heard the model. {reasons}".strip())
+        return Section(TITLE, render_template("no_judges.html.jinja", {"skipped": sorted(skipped.items())}))
     context = {
         "measures": [_described(judged.document, judge, measure) for judge, measure in judged.bodies],
         "groups": _groups(list(judged.bodies.values())),

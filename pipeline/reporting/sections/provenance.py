@@ -13,6 +13,8 @@ from pipeline.reporting.sections.section import Section, absent, render_template
 MAX_LISTED = 100
 # Beside the report, which is equal wherever its inputs are: what only this rendering has.
 CIRCUMSTANCES_PAGE = "circumstances.html"
+# What the reference measures of a split are taken from.
+REAL_SPEECH = {"real": "as recorded", "codec": "through the codec"}
 SPLIT_COLUMNS = ("utterances", "speakers", "seconds", "tokens")
 
 
@@ -26,7 +28,7 @@ def data(report: ReportData) -> Section:
     known = ("splits", "rejected", "rejected_count", "reference", "codec")
     context = {
         "splits": _splits(card),
-        "facts": list(flatten({key: value for key, value in card.items() if key not in known})),
+        "facts": list(flatten({key: value for key, value in card.items() if key not in known and value != []})),
         "codec": list(flatten(as_mapping(card.get("codec")))),
         "measures": {key: text for key, text in MEASURES.items() if any(key in row for row in reference.values())},
         "reference": reference,
@@ -52,10 +54,15 @@ def _splits(card: Mapping[str, Any]) -> dict[str, list[float]]:
 
 def _reference(card: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     rows = {}
-    for split, measures in as_mapping(card.get("reference")).items():
-        values = {name: as_number(value) for name, value in as_mapping(measures).items()}
+    for name, measures in as_mapping(card.get("reference")).items():
+        values = {
+            measure: figure
+            for measure, value in as_mapping(measures).items()
+            if math.isfinite(figure := as_number(value))
+        }
         if values:
-            rows[str(split)] = values
+            split, _, source = str(name).partition("_")
+            rows[f"{split}, {REAL_SPEECH[source]}" if source in REAL_SPEECH else str(name)] = values
     return rows
 
 

@@ -49,6 +49,7 @@ PANELS = (
         "Steady or falling is healthy; spikes mark batches that clipping had to tame.",
     ),
 )
+SPLITS = {"train": "training", "val": "validation"}
 SPEED_PANELS = (
     Panel(
         "Throughput",
@@ -91,9 +92,18 @@ def _figures(
 ) -> list[dict[str, str]]:
     figures = []
     for panel in panels:
-        curves = {key: curve for key, curve in history.items() if re.fullmatch(panel.columns, key)}
+        curves = {_curve_name(key): curve for key, curve in history.items() if re.fullmatch(panel.columns, key)}
         if curves:
             name = f"training-{panel.title.lower()}"
             svg = training_curves(curves, name, panel.label, baselines if panel.baselines else None)
             figures.append({"title": panel.title, "figure": svg, "caption": panel.caption})
     return figures
+
+
+def _curve_name(key: str) -> str:
+    """Name a column of the history as a reader does: `val/mtp_loss_2` is validation, depth 2."""
+    split, _, quantity = key.partition("/")
+    depth = re.search(r"mtp_loss_(\d+)$", quantity)
+    if split not in SPLITS:
+        return key
+    return SPLITS[split] + (f", depth {depth[1]}" if depth else "")

@@ -50,7 +50,7 @@ def test_what_was_heard_is_text_and_not_markup() -> None:
 
 def test_without_judges_the_reasons_stand_there() -> None:
     html = judges(ReportData({}, judged=Judged(DOCUMENT))).html
-    assert "No judge heard the model. nose: smell is not installed; make judges installs it." in html
+    assert "<li>nose: smell is not installed; make judges installs it.</li>" in html
 
 
 def test_collapse_is_shown_window_by_window_beside_real_speech() -> None:
