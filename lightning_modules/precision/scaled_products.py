@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_modules.precision.autocast import as_autocast
 from lightning_modules.precision.emulation import E4M3, E4M3_MAX, grouped_product
 from lightning_modules.precision.scaling import Scaling
+from lightning_modules.precision.traced_constant import traced_constant
 
 # torchao's, so that both parts of a model round alike.
 SMALLEST_AMAX = 1e-12
@@ -44,7 +45,7 @@ def runs_on_scaled_products(weight_shape: torch.Size, device: torch.device) -> b
     return _has_scaled_products(device) and weight_shape[-2] % ALIGNMENT == 0 and weight_shape[-1] % ALIGNMENT == 0
 
 
-@torch.compiler.assume_constant_result
+@traced_constant
 def _has_scaled_products(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 

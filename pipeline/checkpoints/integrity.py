@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lightning_modules.parallel.checkpoint_folder import METADATA_FILE
 from lightning_modules.precision.emulation import E4M3
-from pipeline.checkpoints.files.distributed_folder import verify_distributed
 from pipeline.checkpoints.files.pickle_file import verify_archive
 from pipeline.checkpoints.fp8_numbers import has_nan
 from pipeline.checkpoints.slices import CACHED_NUMBERS
@@ -60,4 +59,7 @@ def verify_bytes(path: Path) -> None:
     elif path.is_file():
         verify_archive(path)
     elif (path / METADATA_FILE).is_file():
+        # The index takes torch.distributed.checkpoint, and that seconds to import.
+        from pipeline.checkpoints.files.distributed_folder import verify_distributed
+
         verify_distributed(path)

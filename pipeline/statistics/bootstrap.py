@@ -1,7 +1,7 @@
 """The interval of a figure, from how it varies when its units are drawn again."""
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit
 
 from pipeline.statistics.interval import LEVEL, Interval
 from pipeline.statistics.resampling import Design
@@ -39,8 +39,8 @@ def bootstrap(
         return Interval.unknown(value)
     values = statistic(design.resample(n_resamples, seed))
     values = values[np.isfinite(values)] - 2 * bias
-    reach = t.ppf((1 + LEVEL) / 2, design.degrees_of_freedom)
-    low, high = np.quantile(values, norm.cdf([-reach, reach]))
+    reach = stdtrit(design.degrees_of_freedom, (1 + LEVEL) / 2)
+    low, high = np.quantile(values, ndtr([-reach, reach]))
     return Interval(value, float(low), float(high))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from pipeline.statistics.bootstrap import N_RESAMPLES, bias_of, value_of
 from pipeline.statistics.interval import LEVEL, Interval
@@ -93,7 +93,7 @@ def _compare(pair: Pair, error: float, n_resamples: int, seed: int) -> PairedDif
     weights = pair.design.resample(n_resamples, seed)
     sampling = float(np.nanstd(pair.second(weights) - pair.first(weights)))
     training = math.sqrt(2) * pair.training_noise
-    critical = float(t.ppf(1 - error / 2, freedom))
+    critical = float(stdtrit(freedom, 1 - error / 2))
     reach = critical * math.hypot(sampling, training)
     difference = Interval(value, value - reach, value + reach)
     verdict = _verdict(difference, pair.lower_is_better)
@@ -109,7 +109,7 @@ def _verdict(difference: Interval, lower_is_better: bool) -> Verdict:
 
 def _n_more(difference: float, sampling: float, training: float, critical: float, n: int) -> int | None:
     """Units beyond `n`, of which the sampling error shrinks with the root, until the difference stands out."""
-    tolerable = (abs(difference) / (critical + norm.ppf(POWER))) ** 2 - training**2
+    tolerable = (abs(difference) / (critical + ndtri(POWER))) ** 2 - training**2
     if not tolerable > 0:
         return None
     return max(1, math.ceil(n * sampling**2 / tolerable) - n)

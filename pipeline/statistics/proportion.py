@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from pipeline.statistics.interval import LEVEL, Interval
 
@@ -17,7 +17,7 @@ def wilson(successes: float, n: float) -> Interval:
     """
     if n == 0:
         return Interval.unknown()
-    z2, share = norm.ppf((1 + LEVEL) / 2) ** 2, successes / n
+    z2, share = ndtri((1 + LEVEL) / 2) ** 2, successes / n
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     reach = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     return Interval(share, max(0.0, middle - reach), min(1.0, middle + reach))

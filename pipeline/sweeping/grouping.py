@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from pipeline.statistics.interval import LEVEL, Interval
 from pipeline.sweeping.job import Job
@@ -58,7 +58,7 @@ def mean_over_seeds(values: Sequence[float]) -> Interval:
         return Interval.unknown(values[0] if values else math.nan)
     mean = float(np.mean(values))
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = float(student.ppf((1 + LEVEL) / 2, len(values) - 1)) * error
+    half = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2)) * error
     return Interval(mean, mean - half, mean + half)
 
 

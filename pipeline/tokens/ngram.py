@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from pipeline.tokens.shards import TokenDataset
@@ -205,6 +204,9 @@ def _smoothed(counts: np.ndarray, prior: np.ndarray, held_out: np.ndarray) -> np
 
 def _minimise(loss: Callable[[float], float]) -> float:
     """Return the log-strength of least loss: the best of a coarse grid, refined between its neighbours."""
+    # A second to import, which who only reads baselines is spared.
+    from scipy.optimize import minimize_scalar
+
     grid = np.linspace(*LOG_STRENGTHS, 15)
     best = int(np.argmin([loss(point) for point in grid]))
     bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])

@@ -23,6 +23,7 @@ from torch.nn.functional import ScalingType
 from lightning_modules.precision.emulation import BLOCK, E4M3, Quantised
 from lightning_modules.precision.kernels.operation import Operation
 from lightning_modules.precision.scaling import Scaling
+from lightning_modules.precision.traced_constant import traced_constant
 
 # Operands travel to the tensor cores in lines whose length is a multiple of 16 bytes.
 ALIGNMENT = 16
@@ -74,7 +75,7 @@ class Plan(NamedTuple):
     tile_starts: Tensor
 
 
-@torch.compiler.assume_constant_result
+@traced_constant
 def available(device: torch.device | str) -> bool:
     """Whether `device` is a Hopper GPU (compute capability 9.0) on which Triton is installed."""
     return _is_hopper(torch.device(device))

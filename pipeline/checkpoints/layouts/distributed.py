@@ -1,28 +1,15 @@
 """Training checkpoints of many ranks: the folder that torch.distributed.checkpoint and `lightning_modules` share."""
 
-import pickle
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import _StorageInfo
-from torch.distributed.checkpoint.metadata import (
-    BytesStorageMetadata,
-    ChunkStorageMetadata,
-    Metadata,
-    MetadataIndex,
-    StorageMeta,
-    TensorProperties,
-    TensorStorageMetadata,
-)
 
 from lightning_modules.parallel.checkpoint_folder import META_FILE, METADATA_FILE
 from pipeline.checkpoints.architecture_match import OpenOptions
-from pipeline.checkpoints.files.distributed_folder import open_distributed
 from pipeline.checkpoints.layouts.training_state import (
     AVERAGE,
     WEIGHTS,
@@ -39,17 +26,6 @@ from pipeline.checkpoints.writing.tensors import PlannedTensor
 __all__ = ["LOOKS_FOR", "NAME", "names", "open_source", "plan", "recognises"]
 NAME = "distributed"
 LOOKS_FOR = f"a folder with {METADATA_FILE} and {META_FILE}"
-# As torch.distributed.checkpoint names the format of its index.
-INDEX_VERSION = "1.0.0"
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Rows of a tensor from `start` on, and the file that holds them."""
-
-    tensor: PlannedTensor
-    start: int
-    file: str
 
 
 def recognises(path: Path) -> bool:
@@ -64,6 +40,9 @@ def open_source(path: Path, options: OpenOptions) -> CheckpointSource:
         FileNotFoundError: when a file of it is absent.
         DamagedCheckpointError: when it is not a training checkpoint, incomplete, or damaged.
     """
+    # The index takes torch.distributed.checkpoint, and that seconds to import.
+    from pipeline.checkpoints.files.distributed_folder import open_distributed
+
     tensors, values = open_distributed(path)
     prefix = f"{WEIGHTS}."
     weights = {name.removeprefix(prefix): stored for name, stored in tensors.items() if name.startswith(prefix)}
@@ -79,11 +58,13 @@ def plan(source: CheckpointSource, options: ConversionOptions) -> Plan:
     Raises:
         ValueError: when there is FP8 among the tensors.
     """
+    from pipeline.checkpoints.files.distributed_index import Chunk, write_index
+
     tensors = planned_stacks(source)
     pieces = [piece for tensor in tensors for piece in _cut(tensor, options.shard_bytes)]
     chunks = [Chunk(tensor, start, f"__0_{index}.distcp") for index, (start, tensor) in enumerate(pieces)]
     files = [archive_file(chunk.file, (chunk.tensor,), _alone) for chunk in chunks]
-    index = PlannedFile(METADATA_FILE, 0, partial(_write_index, tensors, chunks))
+    index = PlannedFile(METADATA_FILE, 0, partial(write_index, tensors, chunks))
     meta = PlannedFile(META_FILE, 0, partial(_write_meta, training_values(source)))
     return Plan((*files, meta, index), is_folder=True, n_tensors=len(tensors))
 
@@ -105,28 +86,6 @@ def _cut(tensor: PlannedTensor, n_bytes: int) -> Iterator[tuple[int, PlannedTens
 def _alone(tensors: dict[str, Tensor]) -> Tensor:
     (tensor,) = tensors.values()
     return tensor
-
-
-def _write_index(
-    tensors: Sequence[PlannedTensor], chunks: Sequence[Chunk], path: Path, advance: Callable[[int], None]
-) -> None:
-    """Write what torch.distributed.checkpoint finds tensors by; the files that it lists are there already."""
-    by_tensor: dict[str, list[Chunk]] = {}
-    for chunk in chunks:
-        by_tensor.setdefault(chunk.tensor.name, []).append(chunk)
-    described: dict[str, TensorStorageMetadata | BytesStorageMetadata] = {}
-    places = {}
-    for tensor in tensors:
-        name = f"{WEIGHTS}.{tensor.name}"
-        found = []
-        for index, chunk in enumerate(by_tensor[tensor.name]):
-            offsets = torch.Size([chunk.start] + [0] * (len(tensor.shape) - 1))
-            found.append(ChunkStorageMetadata(offsets, torch.Size(chunk.tensor.shape)))
-            n_bytes = (path.parent / chunk.file).stat().st_size
-            places[MetadataIndex(name, offsets, index)] = _StorageInfo(chunk.file, 0, n_bytes)
-        described[name] = TensorStorageMetadata(TensorProperties(tensor.dtype), torch.Size(tensor.shape), found)
-    keys = {f"{WEIGHTS}.{tensor.name}": (WEIGHTS, tensor.name) for tensor in tensors}
-    path.write_bytes(pickle.dumps(Metadata(described, keys, places, StorageMeta(), INDEX_VERSION)))
 
 
 def _write_meta(values: dict[str, Any], path: Path, advance: Callable[[int], None]) -> None:
