@@ -1,11 +1,12 @@
 """From one sample rate to another."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import soxr
 import torch
-import torchaudio.functional
+import torchaudio.transforms
 
 # Below, torchaudio's table of filter phases fits a cache: 16 MB. It grows with the product of the reduced rates.
 LARGEST_TABLE = 1 << 22
@@ -29,15 +30,7 @@ def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarra
     if table_size(source_rate, target_rate) > LARGEST_TABLE:
         resampled = soxr.resample(audio, source_rate, target_rate, quality="VHQ")
         return _fit(resampled, math.ceil(len(audio) * target_rate / source_rate))
-    return torchaudio.functional.resample(
-        torch.from_numpy(audio),
-        source_rate,
-        target_rate,
-        lowpass_filter_width=_LOWPASS_WIDTH,
-        rolloff=_ROLLOFF,
-        resampling_method="sinc_interp_kaiser",
-        beta=14.769656459379492,
-    ).numpy()
+    return _resampler(source_rate, target_rate)(torch.from_numpy(audio)).numpy()
 
 
 def table_size(source_rate: int, target_rate: int) -> int:
@@ -46,6 +39,20 @@ def table_size(source_rate: int, target_rate: int) -> int:
     source, target = source_rate // divisor, target_rate // divisor
     width = math.ceil(_LOWPASS_WIDTH * source / (min(source, target) * _ROLLOFF))
     return target * (2 * width + source)
+
+
+@lru_cache(maxsize=4)
+def _resampler(source_rate: int, target_rate: int) -> torchaudio.transforms.Resample:
+    """With its table, which takes longer to make than a second of audio to resample."""
+    return torchaudio.transforms.Resample(
+        source_rate,
+        target_rate,
+        "sinc_interp_kaiser",
+        lowpass_filter_width=_LOWPASS_WIDTH,
+        rolloff=_ROLLOFF,
+        beta=14.769656459379492,
+        dtype=torch.float32,
+    )
 
 
 def _fit(audio: np.ndarray, length: int) -> np.ndarray:

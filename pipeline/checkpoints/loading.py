@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_modules.model.block_scaled import Matrix, fits_blocks, keep_in_fp8
 from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.counting import build_on_meta
 from lightning_modules.model.decoder import Decoder
 from pipeline.checkpoints.architecture_match import OpenOptions, check_missing
 from pipeline.checkpoints.choices import TRAINED
@@ -109,8 +110,7 @@ def load_decoder(
     if source.separate:
         log.warning("%s Loaded without them.", separate_sentence(source))
         source = open_checkpoint(Path(path), layout, replace(options, drop=("mtp",)))
-    with torch.device("meta"):
-        decoder = Decoder(source.config)
+    decoder = build_on_meta(source.config)
     kept = _blocks_of(source) if keep_fp8 and fits_blocks(source.config) else {}
     decoder.load_state_dict(read_weights(source, source.config, kept), assign=True, strict=not kept)
     for name, matrix in kept.items():

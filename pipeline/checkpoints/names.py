@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from lightning_modules.model.configuration import DecoderConfig
-from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.counting import build_on_meta
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -66,8 +65,7 @@ def published_parts(config: DecoderConfig) -> dict[str, Part]:
 
 def own_tensors(config: DecoderConfig) -> dict[str, Tensor]:
     """The decoder's state dict on the meta device: what has to be found, and in which shape."""
-    with torch.device("meta"):
-        return Decoder(config).state_dict()
+    return build_on_meta(config).state_dict()
 
 
 def own_parts(config: DecoderConfig) -> dict[str, list[str]]:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
+from lightning_modules.model.counting import build_on_meta
 from lightning_modules.model.decoder import Decoder
 from pipeline.checkpoints.loading import read_weights
 from pipeline.checkpoints.quantisation import RoundingLog, retype
@@ -88,8 +87,7 @@ def assemble(source: CheckpointSource, max_bytes: int) -> Decoder:
     Raises:
         CannotRunError: when it would take more than `max_bytes` of memory.
     """
-    with torch.device("meta"):
-        decoder = Decoder(source.config)
+    decoder = build_on_meta(source.config)
     n_bytes = BYTES_PER_PARAMETER * sum(tensor.numel() for tensor in decoder.state_dict().values())
     if n_bytes > max_bytes:
         raise CannotRunError(

@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_modules.model.decoding.engine import Engine
-from lightning_modules.model.decoding.generation import draw_seeds, steps_ahead
+from lightning_modules.model.decoding.generation import draw_seeds
 from pipeline.audio.measures.flatness import spectral_flatness
 from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.evaluation.clip import CODEC, Clip
 from pipeline.evaluation.findings import Findings
 from pipeline.evaluation.listening import decode_all
 from pipeline.evaluation.subject import Subject
-from pipeline.evaluation.synthesis import continue_all, opening_tokens
+from pipeline.evaluation.synthesis import Request, opening_tokens, say_all
 from pipeline.tokens.repetition import said_before, without_holds
 from pipeline.tokens.vocabulary import Special
 
@@ -82,17 +83,17 @@ def talk_on(subject: Subject, n_clips: int, n_frames: int) -> list[Tensor]:
     allowed[0, Special.EOS] = False
     opening = opening_tokens(vocabulary, torch.empty((0, vocabulary.n_codebooks), dtype=torch.int64))
     n_new = n_frames * vocabulary.n_codebooks
-    engine = Engine(
+    make_engine = partial(
+        Engine,
         subject.decoder,
-        n_rows=n_clips,
         capacity=len(opening) + n_new,
         sampling=subject.settings.sampling,
         allowed=allowed.to(device),
         context=subject.context,
     )
     seeds = draw_seeds(n_clips, torch.Generator().manual_seed(subject.settings.seed))
-    said = continue_all(engine, [opening] * n_clips, [n_new] * n_clips, seeds, steps_ahead(device))
-    return [vocabulary.tokens_to_codes(torch.tensor(tokens)) for tokens in said]
+    said = say_all(make_engine, [Request(opening, n_new, seed) for seed in seeds], n_clips, device)
+    return [vocabulary.tokens_to_codes(tokens) for tokens in said]
 
 
 def one_after_another(clips: Sequence[Clip]) -> tuple[Tensor, np.ndarray]:

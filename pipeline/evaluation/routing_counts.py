@@ -37,6 +37,11 @@ class RoutingCounts:
         """All that is counted: those of several ranks add up."""
         return self.by_codebook, self.by_document, self.together
 
+    def merge(self, other: "RoutingCounts") -> None:
+        """Count what `other` has counted of the same documents too."""
+        for own, theirs in zip(self.tables(), other.tables(), strict=True):
+            own += theirs
+
     def add(self, routing: Routing, codebook: Tensor, document: Tensor, is_scored: Tensor) -> None:
         """Count a batch.
 

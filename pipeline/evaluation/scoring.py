@@ -1,6 +1,8 @@
 """The loss of a decoder on whole documents, token by token."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,9 +15,10 @@ from lightning_modules.model.decoding.sampling import token_probabilities
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.token_loss import IGNORED_TARGET
 from lightning_modules.packing import Documents
+from pipeline.evaluation.cores import on_all_cores
 from pipeline.evaluation.ranks import own_share, sum_over_ranks
 from pipeline.evaluation.routing_counts import RoutingCounts
-from pipeline.evaluation.windows import batches
+from pipeline.evaluation.windows import Batch, batches
 
 PLAIN = SamplingConfig()
 
@@ -102,24 +105,15 @@ def score_documents(
         sampling: how drafts would be drawn, and judged.
     """
     decoder.eval()
-    device, depth = decoder.embed_tokens.weight.device, len(decoder.mtp)
     counts = np.maximum(documents.lengths - 1, 0)
-    first = torch.from_numpy(np.cumsum(counts) - counts)
-    judged = torch.zeros(3 + 2 * depth, int(counts.sum()), dtype=torch.float64)
-    choices = {
-        layer: RoutingCounts(n_codebooks, len(documents), decoder.config.n_routed_segments)
-        for layer in decoder.expert_layers()
-        if layer < decoder.config.num_hidden_layers
-    }
-    own_batches = own_share(list(batches(documents, tokens_per_batch, context, depth)))
-    for batch in tqdm(own_batches, desc="scoring", unit="batch"):
-        output, is_scored = _predict(decoder, batch.tokens.to(device)), batch.is_scored
-        index = first[batch.documents][:, None] + batch.places - 1
-        judged[:, index[is_scored]] = _judge(output, batch.targets.to(device), sampling).double().cpu()[:, is_scored]
-        codebook, document = (batch.places - 1) % n_codebooks, batch.documents[:, None].expand_as(is_scored)
-        # After the main model's routings come those of its prediction modules.
-        for counted, routing in zip(choices.values(), output.routings, strict=False):
-            counted.add(routing, codebook.flatten(), document.flatten(), is_scored.flatten())
+    work = partial(_judge_some, decoder, counts, n_codebooks, sampling)
+    own = own_share(list(batches(documents, tokens_per_batch, context, len(decoder.mtp))))
+    parts = on_all_cores(work, own, _n_tokens(own), decoder.embed_tokens.weight.device)
+    judged, choices = parts[0]
+    for others_judged, others_choices in parts[1:]:
+        judged += others_judged
+        for layer, counted in choices.items():
+            counted.merge(others_choices[layer])
     for table in (judged, *(table for counted in choices.values() for table in counted.tables())):
         sum_over_ranks(table)
     tokens = _token_scores(counts, judged.numpy())
@@ -142,17 +136,60 @@ def token_nats(
 ) -> list[np.ndarray]:
     """The cross-entropy of every token of each document [T], of which the first has none: as `score_documents`."""
     decoder.eval()
-    device = decoder.embed_tokens.weight.device
     ends = np.cumsum(documents.lengths)
-    nats = torch.zeros(int(ends[-1]) if len(ends) else 0, dtype=torch.float64)
-    first = torch.from_numpy(ends - documents.lengths)
-    for batch in tqdm(own_share(list(batches(documents, tokens_per_batch, context))), desc=description, unit="batch"):
+    work = partial(_nats_of_some, decoder, ends - documents.lengths, int(documents.lengths.sum()), description)
+    own = own_share(list(batches(documents, tokens_per_batch, context)))
+    nats = torch.stack(on_all_cores(work, own, _n_tokens(own), decoder.embed_tokens.weight.device)).sum(dim=0)
+    sum_over_ranks(nats)
+    return [nats[end - length : end].numpy() for length, end in zip(documents.lengths, ends, strict=True)]
+
+
+def _n_tokens(own: Sequence[Batch]) -> int:
+    return sum(batch.tokens.numel() for batch in own)
+
+
+@torch.inference_mode()
+def _judge_some(
+    decoder: Decoder,
+    counts: np.ndarray,
+    n_codebooks: int,
+    sampling: SamplingConfig,
+    some: Sequence[Batch],
+    shows_progress: bool,
+) -> tuple[Tensor, dict[int, RoutingCounts]]:
+    """What `_judge` makes of the tokens of some batches, in the place of each among all, and the choices for them."""
+    device, depth = decoder.embed_tokens.weight.device, len(decoder.mtp)
+    first = torch.from_numpy(np.cumsum(counts) - counts)
+    judged = torch.zeros(3 + 2 * depth, int(counts.sum()), dtype=torch.float64)
+    choices = {
+        layer: RoutingCounts(n_codebooks, len(counts), decoder.config.n_routed_segments)
+        for layer in decoder.expert_layers()
+        if layer < decoder.config.num_hidden_layers
+    }
+    for batch in tqdm(some, desc="scoring", unit="batch", disable=not shows_progress):
+        output, is_scored = _predict(decoder, batch.tokens.to(device)), batch.is_scored
+        index = first[batch.documents][:, None] + batch.places - 1
+        judged[:, index[is_scored]] = _judge(output, batch.targets.to(device), sampling).double().cpu()[:, is_scored]
+        codebook, document = (batch.places - 1) % n_codebooks, batch.documents[:, None].expand_as(is_scored)
+        # After the main model's routings come those of its prediction modules.
+        for counted, routing in zip(choices.values(), output.routings, strict=False):
+            counted.add(routing, codebook.flatten(), document.flatten(), is_scored.flatten())
+    return judged, choices
+
+
+@torch.inference_mode()
+def _nats_of_some(
+    decoder: Decoder, starts: np.ndarray, n_tokens: int, description: str, some: Sequence[Batch], shows_progress: bool
+) -> Tensor:
+    """The cross-entropy of the tokens of some batches, in the place of each among all [N]; 0 elsewhere."""
+    device, first = decoder.embed_tokens.weight.device, torch.from_numpy(starts)
+    nats = torch.zeros(n_tokens, dtype=torch.float64)
+    for batch in tqdm(some, desc=description, unit="batch", disable=not shows_progress):
         logits, _ = decoder.next_token_logits(batch.tokens.to(device))
         losses = _cross_entropy(logits, batch.targets[0].to(device)).double().cpu()
         index = first[batch.documents][:, None] + batch.places
         nats[index[batch.is_scored]] = losses[batch.is_scored]
-    sum_over_ranks(nats)
-    return [nats[end - length : end].numpy() for length, end in zip(documents.lengths, ends, strict=True)]
+    return nats
 
 
 def _predict(decoder: Decoder, tokens: Tensor) -> DecoderOutput:

@@ -2,17 +2,23 @@
 
 import multiprocessing
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# What a worker does to every item: set in workers alone.
+_function: Callable[[Any], Any]
 
 
 def map_parallel(
@@ -36,11 +42,34 @@ def map_parallel(
         on_death: what stands for the result of an item that kills its process, as a decoder may that crashes on a
             hostile file; without it a BrokenProcessPool is raised.
     """
-    # Ranks on one machine share its cores.
-    n_cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    n_workers = min(workers or n_cores, max(len(items), 1))
+    n_workers = min(workers or free_cores(), max(len(items), 1))
     results = map(function, items) if n_workers == 1 else _map_processes(function, items, n_workers, on_death)
     yield from tqdm(results, total=len(items), desc=description, unit=unit)
+
+
+def map_parts(function: Callable[[Sequence[Item], bool], Result], items: Sequence[Item], n_parts: int) -> list[Result]:
+    """The results of `function` for parts of the items, each part in a process of its own: part k has every n-th, from
+    item k on.
+
+    Args:
+        function: of a part, and whether it may show its progress: one part does, for all.
+        items: no fewer than parts.
+        n_parts: how many; one is computed in this process.
+    """
+    if n_parts == 1:
+        return [function(items, True)]
+    parts = [(items[number::n_parts], number == 0) for number in range(n_parts)]
+    return [pickle.loads(result) for result in _map_pool(partial(_apply, function), parts, n_parts)]
+
+
+def free_cores() -> int:
+    """Cores for this process: ranks on one machine share them."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _apply(function: Callable[[Sequence[Item], bool], Result], part: tuple[Sequence[Item], bool]) -> bytes:
+    # As bytes: tensors that are sent lie in shared memory, of which a container may have little.
+    return pickle.dumps(function(*part))
 
 
 def _map_processes(
@@ -68,8 +97,20 @@ def _map_processes(
 
 
 def _map_pool(function: Callable[[Item], Result], items: Sequence[Item], n_workers: int) -> Iterator[Result]:
-    # A forked worker starts at once, where a spawned one imports torch first; only Linux forks safely. With one thread
-    # each, the workers neither compete for cores nor touch the thread pools that fork left behind.
+    # A forked worker starts at once, where a spawned one imports torch first; only Linux forks safely.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(n_workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(function, items)
+    with ProcessPoolExecutor(n_workers, context, initializer=_begin, initargs=(function,)) as pool:
+        yield from pool.map(_work, items)
+
+
+def _begin(function: Callable[[Any], Any]) -> None:
+    """Prepare a worker, to which the function is handed once, and not with every item."""
+    global _function  # noqa: PLW0603
+    _function = function
+    # With one thread each, the workers neither compete for cores nor touch the thread pools that fork left behind.
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
+
+def _work(item: Any) -> Any:
+    return _function(item)

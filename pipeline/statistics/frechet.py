@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pipeline.audio.measures.frechet import RIDGE, FrechetStatistics, symmetric_root
 
@@ -70,7 +71,9 @@ class FrechetDistance:
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         """The distance [B] under weights [B, N]; NaN where fewer than two frames count."""
-        parts = [self._distances(weights[start : start + CHUNK]) for start in range(0, len(weights), CHUNK)]
+        # Threads that share matrices this small wait for each other ten times as long as they compute.
+        with threadpool_limits(1, user_api="blas"):
+            parts = [self._distances(weights[start : start + CHUNK]) for start in range(0, len(weights), CHUNK)]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def take(self, units: Sequence[int]) -> "FrechetDistance":

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.entry import ending
+from tests.conftest import TINY
 
 REPOSITORY = Path(__file__).parents[3]
 COMMANDS = (
@@ -24,6 +25,8 @@ COMMANDS = (
     "serve",
 )
 HEAVY = {"torch", "lightning", "mlflow", "transformers", "scipy", "sklearn", "matplotlib", "torchaudio", "numpy"}
+
+COMPILERS = {"torch._dynamo", "torch.distributed.tensor", "sympy", "scipy.stats", "lightning", "mlflow"}
 
 Told = tuple[int, str, str]
 
@@ -61,6 +64,20 @@ except SystemExit as ended:
     ended = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert ended.stdout == "2 []\n"
     assert ended.stderr == "ERROR: trainer.batch_size is 0; it must be at least 1.\n"
+
+
+def test_what_only_compiles_shards_or_trains_is_imported_by_nobody_else() -> None:
+    """Seconds of every command's start."""
+    script = f"""
+import sys
+import pipeline.conversion.convert, pipeline.evaluation.evaluate, pipeline.reporting.report, pipeline.streaming.stream
+from pipeline.checkpoints.names import own_tensors
+from lightning_modules.model.configuration import DecoderConfig
+own_tensors({TINY})
+print({COMPILERS} & set(sys.modules))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert ended.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("stage", COMMANDS)

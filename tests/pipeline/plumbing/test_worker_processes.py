@@ -3,8 +3,10 @@ import signal
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
+import torch
+from threadpoolctl import threadpool_info
 
-from pipeline.plumbing.worker_processes import map_parallel
+from pipeline.plumbing.worker_processes import map_parallel, map_parts
 
 
 def square(number: int) -> int:
@@ -85,3 +87,14 @@ def test_an_error_here_stops_the_rest() -> None:
     with pytest.raises(ValueError, match="three"):
         list(map_parallel(work, range(8), 1, "working", "number"))
     assert done == [0, 1, 2]
+
+
+def test_parts_come_back_in_order_from_workers_of_one_thread() -> None:
+    def describe(part, shows_progress: bool):
+        return torch.tensor(part), shows_progress, max(pool["num_threads"] for pool in threadpool_info())
+
+    (first, *told), (second, *told_second) = map_parts(describe, range(5), 2)
+    assert (first.tolist(), second.tolist()) == ([0, 2, 4], [1, 3])
+    assert (told, told_second) == ([True, 1], [False, 1])
+    ((whole, shows_progress, _),) = map_parts(describe, range(5), 1)
+    assert (whole.tolist(), shows_progress) == ([0, 1, 2, 3, 4], True)
