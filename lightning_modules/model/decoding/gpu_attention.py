@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from lightning_modules.model.attention import LATENT_NORM_EPS, LatentAttention
 from lightning_modules.model.block_scaled import matrix_of
 from lightning_modules.model.cache import LatentCache
-from lightning_modules.model.kernels import few_rows
+from lightning_modules.model.kernels import few_queries, few_rows
 from lightning_modules.model.kernels.few_rows import Norm
 from lightning_modules.model.kernels.latent_append import Remembered, append_latent
 from lightning_modules.model.kernels.latent_attention import attend_latent
-from lightning_modules.model.kernels.rotate_queries import rotate_queries
+from lightning_modules.model.kernels.position import rotate_queries
 
 
 class Place(NamedTuple):
@@ -111,11 +111,11 @@ class FewRows:
             x, latent = hidden, few_rows.multiply(hidden, self.latent, norm=self.norm)
             matrix, norm = matrix_of(attention.q_proj), self.norm
         of_tokens = remembered(attention, latent, place, layer)
-        return Queries(*few_rows.project_queries(x, matrix, norm, attention.nope_dim, of_tokens))
+        return Queries(*few_queries.project_queries(x, matrix, norm, attention.nope_dim, of_tokens))
 
     def absorb(self, nope: Tensor) -> Tensor:
         """See `Projections`."""
-        return few_rows.absorb_queries(nope, self.up, self.attention.latent_rank)
+        return few_queries.absorb_queries(nope, self.up, self.attention.latent_rank)
 
     def add_output(self, context: Tensor, hidden: Tensor) -> Tensor:
         """See `Projections`."""

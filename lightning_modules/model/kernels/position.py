@@ -8,23 +8,40 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
+
 
 def rotate_in_place(query: Tensor, cos: Tensor, sin: Tensor, interleaves: bool) -> None:
     """Rotate the last P numbers of every head's `query` [N, H, nope + P], contiguous, as `rotate` does.
 
     `cos` and `sin` [N, P / 2] are FP32.
     """
+    _rotate_into(query, query, cos, sin, interleaves)
+
+
+def rotate_queries(query: Tensor, cos: Tensor, sin: Tensor, interleaves: bool) -> Tensor:
+    """As `rotate_in_place`, into a tensor of their own: [N, H, P]."""
+    rope = query.new_empty(*query.shape[:2], 2 * cos.shape[1])
+    _rotate_into(rope, query, cos, sin, interleaves)
+    return rope
+
+
+def _rotate_into(target: Tensor, query: Tensor, cos: Tensor, sin: Tensor, interleaves: bool) -> None:
+    """Let what heads of `target` end with be what those of `query` do, rotated."""
     (n_rows, n_heads, width), n_pairs = query.shape, cos.shape[1]
     _rotate[(n_rows,)](
         query,
         cos,
         sin,
+        target,
         HEADS=n_heads,
         HEADS_BLOCK=triton.next_power_of_2(n_heads),
         WIDTH=width,
+        TARGET_WIDTH=target.shape[2],
         PAIRS=n_pairs,
         PAIRS_BLOCK=triton.next_power_of_2(n_pairs),
         INTERLEAVED=interleaves,
+        **dependent_launch(query.device),
     )
 
 
@@ -48,19 +65,26 @@ def _rotate(
     query,  # [N, H, nope + P]
     cos,  # FP32 [N, P / 2]
     sin,
+    target,  # [N, H, TARGET_WIDTH]
     HEADS: tl.constexpr,
     HEADS_BLOCK: tl.constexpr,
     WIDTH: tl.constexpr,
+    TARGET_WIDTH: tl.constexpr,
     PAIRS: tl.constexpr,
     PAIRS_BLOCK: tl.constexpr,
     INTERLEAVED: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
+    launch_dependents(DEPENDENT)
+    wait_for_previous(DEPENDENT)
     row = tl.program_id(0).to(tl.int64)
     head = tl.arange(0, HEADS_BLOCK)
     pair = tl.arange(0, PAIRS_BLOCK)
     c = tl.load(cos + row * PAIRS + pair, mask=pair < PAIRS, other=0.0)[None, :]
     s = tl.load(sin + row * PAIRS + pair, mask=pair < PAIRS, other=0.0)[None, :]
-    source = query + (row * HEADS + head[:, None]) * WIDTH + WIDTH - 2 * PAIRS
+    head_number = row * HEADS + head[:, None]
+    source = query + head_number * WIDTH + WIDTH - 2 * PAIRS
+    target += head_number * TARGET_WIDTH + TARGET_WIDTH - 2 * PAIRS
     is_head = (head < HEADS)[:, None]
     if INTERLEAVED:
         # Both numbers of a pair are loaded as neighbours, and taken apart in registers.
@@ -69,14 +93,14 @@ def _rotate(
         numbers = tl.load(source + column, mask=inside, other=0.0).to(tl.float32)
         x, y = tl.split(tl.reshape(numbers, [HEADS_BLOCK, PAIRS_BLOCK, 2]))
         turned = tl.reshape(tl.join(x * c - y * s, y * c + x * s), [HEADS_BLOCK, 2 * PAIRS_BLOCK])
-        tl.store(source + column, turned.to(query.dtype.element_ty), mask=inside)
+        tl.store(target + column, turned.to(target.dtype.element_ty), mask=inside)
     else:
         inside = is_head & (pair < PAIRS)[None, :]
         first = source + pair[None, :]
         x = tl.load(first, mask=inside, other=0.0).to(tl.float32)
         y = tl.load(first + PAIRS, mask=inside, other=0.0).to(tl.float32)
-        tl.store(first, (x * c - y * s).to(query.dtype.element_ty), mask=inside)
-        tl.store(first + PAIRS, (y * c + x * s).to(query.dtype.element_ty), mask=inside)
+        tl.store(target + pair[None, :], (x * c - y * s).to(target.dtype.element_ty), mask=inside)
+        tl.store(target + pair[None, :] + PAIRS, (y * c + x * s).to(target.dtype.element_ty), mask=inside)
 
 
 @triton.jit

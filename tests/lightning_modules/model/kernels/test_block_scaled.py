@@ -14,7 +14,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("the kernels run on a GPU or under TRITON_INTERPRET=1", allow_module_level=True)
 
-from lightning_modules.model.kernels import chosen_experts, few_rows, grouped_experts  # noqa: E402
+from lightning_modules.model.kernels import chosen_experts, few_queries, few_rows, grouped_experts  # noqa: E402
 from lightning_modules.model.kernels.chosen_experts import Experts  # noqa: E402
 from lightning_modules.model.kernels.expert_ranks import Choices  # noqa: E402
 from lightning_modules.model.kernels.few_rows import Norm  # noqa: E402
@@ -57,7 +57,7 @@ def test_projections(n_rows: int) -> None:
     for interleaves in (True, False):
         remembered = draw_remembered(n_rows, 16, interleaves, DTYPE)
         got, expected = (
-            few_rows.project_queries(x, matrix, norm, 32, remembered) for matrix in (queries, plain(queries))
+            few_queries.project_queries(x, matrix, norm, 32, remembered) for matrix in (queries, plain(queries))
         )
         check(got[0], expected[0])
         check(got[1], expected[1])
@@ -68,7 +68,7 @@ def test_heads(n_rows: int) -> None:
     torch.manual_seed(0)
     up = draw_blocks(3 * 80, 192)
     query, context = draw(n_rows, 3, 32), draw(n_rows, 3, 192)
-    check(few_rows.absorb_queries(query, up, 192), few_rows.absorb_queries(query, plain(up), 192))
+    check(few_queries.absorb_queries(query, up, 192), few_queries.absorb_queries(query, plain(up), 192))
     check(few_rows.raise_values(context, up, 32), few_rows.raise_values(context, plain(up), 32))
 
 

@@ -13,7 +13,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("the kernels run on a GPU or under TRITON_INTERPRET=1", allow_module_level=True)
 
-from lightning_modules.model.kernels import few_rows  # noqa: E402
+from lightning_modules.model.kernels import few_queries, few_rows  # noqa: E402
 from lightning_modules.model.kernels.few_rows import Matrix, Norm  # noqa: E402
 from lightning_modules.model.kernels.latent_append import Remembered, append_latent  # noqa: E402
 
@@ -95,7 +95,7 @@ def test_queries_are_projected_and_rotated(
     matrix = draw(3 * (nope_dim + rope_dim), 96, dtype=dtype)
     remembered = draw_remembered(n_rows, rope_dim, interleaves, dtype)
     cos, sin = remembered.cos[:, 0], remembered.sin[:, 0]
-    nope, rope = few_rows.project_queries(x, Matrix(matrix), Norm(weight, EPSILON), nope_dim, remembered)
+    nope, rope = few_queries.project_queries(x, Matrix(matrix), Norm(weight, EPSILON), nope_dim, remembered)
     query = (normalised(x, weight) @ matrix.double().mT).unflatten(1, (3, -1))
     check(nope, query[..., :nope_dim])
     check(rope, rotate(query[..., nope_dim:], cos[:, None], sin[:, None], interleaves).double())
@@ -113,7 +113,7 @@ def test_heads_go_into_the_latent_space_and_out_of_it(n_rows: int, dtype: torch.
     up = draw(n_heads * (nope_dim + value_dim), rank, dtype=dtype)
     key_up, value_up = up.double().unflatten(0, (n_heads, -1)).split((nope_dim, value_dim), dim=1)
     query, context = draw(n_rows, n_heads, nope_dim, dtype=dtype), draw(n_rows, n_heads, rank, dtype=dtype)
-    absorbed = few_rows.absorb_queries(query, Matrix(up), rank)
+    absorbed = few_queries.absorb_queries(query, Matrix(up), rank)
     check(absorbed, torch.einsum("nhk,hkr->nhr", query.double(), key_up))
     values = few_rows.raise_values(context, Matrix(up), nope_dim)
     check(values, torch.einsum("nhr,hvr->nhv", context.double(), value_up))

@@ -17,7 +17,7 @@ if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
 
 from lightning_modules.model.kernels import expert_activation  # noqa: E402
 from lightning_modules.model.kernels.expert_ranks import Choices  # noqa: E402
-from lightning_modules.model.kernels.position import rotate_in_place, share_key  # noqa: E402
+from lightning_modules.model.kernels.position import rotate_in_place, rotate_queries, share_key  # noqa: E402
 from lightning_modules.model.kernels.row_norm import normalise  # noqa: E402
 from lightning_modules.model.kernels.sorted_rows import add_rows, sort_by_expert, spread  # noqa: E402
 
@@ -62,6 +62,7 @@ def test_position_is_written_into_heads(interleaves: bool) -> None:
     angles = torch.rand(5, rope_dim // 2, device=DEVICE)
     turned = rotate(query[..., nope_dim:], angles.cos()[:, None], angles.sin()[:, None], interleaves)
     expected = torch.cat((query[..., :nope_dim], turned), dim=-1)
+    torch.testing.assert_close(rotate_queries(query, angles.cos(), angles.sin(), interleaves), turned)
     rotate_in_place(query, angles.cos(), angles.sin(), interleaves)
     torch.testing.assert_close(query, expected)
 
