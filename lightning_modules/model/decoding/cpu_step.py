@@ -55,6 +55,7 @@ class CpuStep:
         modules = [module for module in decoder.mtp if isinstance(module, PredictionModule)]
         self._modules = [(module, _Attention(module.block), _feed_forward(module.block)) for module in modules]
         self._norm = _Norm(decoder.norm)
+        self._scores = decoder.lm_head
         self._angles = torch.empty(0)
 
     def __call__(self, tokens: Tensor, cache: LatentCache) -> Tensor:
@@ -74,6 +75,10 @@ class CpuStep:
         joined = module.eh_proj(torch.cat((module.enorm(embedded), module.hnorm(hidden)), dim=-1))
         output = feed_forward(attention(joined.flatten(0, 1), places, cache, depth - 1))
         return module.norm(output).view_as(hidden)
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """See `RowStep`."""
+        return self._scores(hidden)
 
     def _places(self, cache: LatentCache, n_tokens: int) -> Places:
         positions, lengths = cache.positions(n_tokens), cache.lengths.tolist()

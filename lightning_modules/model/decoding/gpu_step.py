@@ -5,12 +5,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from lightning_modules.model.block_scaled import Matrix
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Block, Decoder, PredictionModule
 from lightning_modules.model.decoding.gpu_attention import GpuAttention, Place
 from lightning_modules.model.decoding.gpu_network import GpuDense, GpuMixture
 from lightning_modules.model.dispatch import LocalDispatcher
 from lightning_modules.model.experts import GroupedExperts, MixtureOfExperts, grouped_linear
+from lightning_modules.model.kernels import few_rows
+from lightning_modules.model.kernels.row_norm import normalise
 from lightning_modules.model.kernels.step_inputs import step_inputs
 from lightning_modules.model.rotary import inverse_frequencies
 from lightning_modules.model.router import Router
@@ -25,6 +28,7 @@ class GpuStep:
 
     def __init__(self, decoder: Decoder) -> None:
         self.norm = decoder.norm
+        self.scores = decoder.lm_head
         self.begin = Beginning(decoder)
         self.layers = [halves_of(cast(Block, block)) for block in decoder.layers]
         modules = [cast(PredictionModule, module) for module in decoder.mtp]
@@ -36,7 +40,7 @@ class GpuStep:
         for index, (attend, feed_forward) in enumerate(self.layers):
             hidden = feed_forward(attend(hidden, place, index))
         cache.advance(tokens.shape[1])
-        return self.norm(hidden).view(*tokens.shape, -1)
+        return normalise(self.norm, hidden).view(*tokens.shape, -1)
 
     def ahead(self, depth: int, hidden: Tensor, tokens: Tensor, cache: LatentCache) -> Tensor:
         """See `RowStep`."""
@@ -45,6 +49,13 @@ class GpuStep:
         both = torch.cat((module.enorm(embedded), module.hnorm(hidden.flatten(0, 1))), dim=-1)
         joined = module.eh_proj(both)
         return module.norm(feed_forward(attend(joined, place, depth - 1))).view_as(hidden)
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """See `RowStep`."""
+        rows = hidden.flatten(0, -2)
+        if len(rows) > few_rows.FEW_ROWS:
+            return self.scores(hidden)
+        return few_rows.multiply(rows, Matrix(self.scores.weight)).unflatten(0, hidden.shape[:-1])
 
 
 class Beginning:

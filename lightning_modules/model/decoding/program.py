@@ -92,7 +92,7 @@ class NextToken:
         """See `Program`."""
         self.cache.hold(state.held(), longest)
         hidden = self.extend(state.last_tokens(), self.cache)
-        add_drawn(state, self.decoder.lm_head(hidden[:, -1]), self.source)
+        add_drawn(state, self.extend.score(hidden[:, -1]), self.source)
 
 
 def add_drawn(state: RowState, logits: Tensor, source: TokenSource) -> None:

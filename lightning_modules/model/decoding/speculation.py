@@ -144,7 +144,7 @@ class Speculation:
         drafted = state.tokens.gather(1, places[:, :-1])
         self.cache.hold(state.held(), longest)
         hidden = self.extend(torch.cat((state.last_tokens(), drafted), dim=1), self.cache)
-        target = allow(self.decoder.lm_head(hidden), self.source.allowed, places)
+        target = allow(self.extend.score(hidden), self.source.allowed, places)
         if self.source.sampling.temperature == 0:
             tokens, n_accepted = agree(drafted, target.argmax(dim=-1))
         else:
@@ -165,7 +165,7 @@ class Speculation:
         places, draft = state.next_places(self.depth), []
         for k, place in enumerate(places.split(1, dim=1), start=1):
             hidden = self.extend.ahead(k, hidden, state.tokens.gather(1, ahead + k), self.drafting_cache)
-            logits = self.decoder.lm_head(_rows_from(hidden, last, 1))
+            logits = self.extend.score(_rows_from(hidden, last, 1))
             draft.append(allow(logits, self.source.allowed, place))
             chances = state.chances_of(DRAFTING, place)
             state.tokens.scatter_(1, place, sample(draft[-1], self.source.sampling, chances))

@@ -44,6 +44,10 @@ class RowStep(Protocol):
         """
         ...
 
+    def score(self, hidden: Tensor) -> Tensor:
+        """`Decoder.lm_head`: the logits [..., V] of hidden states [..., D]."""
+        ...
+
 
 @dataclass(frozen=True)
 class PlainStep:
@@ -59,6 +63,10 @@ class PlainStep:
         """See `RowStep`."""
         inputs = cached_inputs(self.decoder.config, cache, tokens.shape[1])
         return self.decoder.extend_ahead(depth, hidden, tokens, inputs, cache)
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """See `RowStep`."""
+        return self.decoder.lm_head(hidden)
 
 
 def row_step(decoder: Decoder) -> RowStep:

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
+
 
 def normalise(norm: nn.RMSNorm, rows: Tensor) -> Tensor:
     """What `norm` makes of `rows` [N, D], contiguous but for the step from one to the next; sums are FP32."""
@@ -23,6 +25,7 @@ def normalise(norm: nn.RMSNorm, rows: Tensor) -> Tensor:
         WIDTH=width,
         WIDTH_BLOCK=triton.next_power_of_2(width),
         num_warps=4,
+        **dependent_launch(rows.device),
     )
     return normalised
 
@@ -36,7 +39,10 @@ def _normalise(
     epsilon,
     WIDTH: tl.constexpr,
     WIDTH_BLOCK: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
+    launch_dependents(DEPENDENT)
+    wait_for_previous(DEPENDENT)
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, WIDTH_BLOCK)
     inside = column < WIDTH
