@@ -8,6 +8,8 @@ FIGURES = (
     ("audio/fd", "Fréchet distance", "{:.0f}", ""),
     ("audio/flatness", "spectral flatness", "{:.3f}", ""),
 )
+# Kinds of clips, in the order in which one listens: what is to be reached first.
+KINDS = {"real": "Real", "codec": "Codec ceiling", "continuation": "Continuation", "unprompted": "Unprompted"}
 # Clips of a kind that are linked; the rest lie beside them.
 N_LINKED = 4
 _ENDS = ("low", "high")
@@ -22,10 +24,11 @@ def evaluation_note(metrics: Mapping[str, float], clips: Sequence[str], link: Ca
         link: where MLflow's pages show a file of the run.
     """
     figures = [f"{label} {_figure(metrics, key, form)}{unit}" for key, label, form, unit in FIGURES if key in metrics]
-    kinds = dict.fromkeys(name.rpartition("_")[0] for name in clips)
+    kinds = {name.rpartition("_")[0] for name in clips}
     lines = [
-        f"- {kind}: " + " ".join(_players([name for name in clips if name.rpartition("_")[0] == kind], link))
-        for kind in kinds
+        f"- {label}: " + " ".join(_players([name for name in clips if name.rpartition("_")[0] == kind], link))
+        for kind, label in KINDS.items()
+        if kind in kinds
     ]
     return "\n".join([f"{'; '.join(figures)}.", "", *lines])
 
@@ -49,8 +52,8 @@ def _figure(metrics: Mapping[str, float], key: str, form: str) -> str:
     if f"{key}/low" not in metrics:
         return value
     low, high = (form.format(metrics[f"{key}/{end}"]) for end in _ENDS)
-    return f"{value} [{low}, {high}]"
+    return f"{value} ({low} to {high})"
 
 
 def _players(names: Sequence[str], link: Callable[[str], str]) -> list[str]:
-    return [f"[{name.removesuffix('.wav').rpartition('_')[2]}]({link(f'audio/{name}')})" for name in names[:N_LINKED]]
+    return [f"[{number}]({link(f'audio/{name}')})" for number, name in enumerate(names[:N_LINKED], start=1)]
