@@ -71,6 +71,8 @@ PARTS: tuple[Callable[[Subject], Findings], ...] = (
 # What experiments are compared by.
 HEADLINE = ("eval/loss", "eval/bits_per_second", "audio/fd", "audio/flatness")
 LISTENED_TO = (REAL, CODEC, *GENERATED)
+# What real speech is known to, by how much of it was held out.
+OF_HELD_OUT = ("eval/loss", "audio/fd_reference")
 # What an evaluation holds beside the findings of its parts, and the folder of its sounds.
 OWN_FILES = ("metrics.json", "audio.json", CONFIGURATION, IDENTITY)
 
@@ -166,6 +168,7 @@ def write_evaluation(
     listened_to = subject.clips_of(*LISTENED_TO)
     write_clips(listened_to, subject.codec.sample_rate, folder / "audio", folder / "audio.json")
     findings.write_files(folder)
+    say_what_is_uncertain(findings.metrics, len(subject.test))
     write_metrics(folder, findings.metrics, HEADLINE)
     data, used = read_prepared_identity(prepared), {"evaluate": dict(group)}
     write_yaml(folder / CONFIGURATION, used)
@@ -241,6 +244,17 @@ def say_reach(test: TokenDataset, context: int | None, max_positions: int, n_fra
             "says little of it. Evaluate shorter utterances.",
             longest,
             max_positions,
+        )
+
+
+def say_what_is_uncertain(metrics: Mapping[str, float], n_documents: int) -> None:
+    """Say where so few utterances were held out that nobody knows how far a figure can be trusted."""
+    if unknown := [name for name in OF_HELD_OUT if f"{name}/low" not in metrics]:
+        log.warning(
+            "No interval is known of %s: held-out utterances are too few (%d). Raise data.split.test, or prepare more "
+            "recordings.",
+            " and ".join(unknown),
+            n_documents,
         )
 
 

@@ -91,9 +91,13 @@ def _words(subject: Subject) -> list[Pair]:
     geometry_of(subject)
     n = subject.settings.pairs.n
     known = known_words(origin.transcript for origin in read_origins(subject.train))
+    if not known:
+        raise NotPossibleError("the prepared data have no transcripts to tell which words the model has heard")
     candidates = list(islice(quadruples(known, subject.settings.seed), CANDIDATES_PER_PAIR * n))
     if not candidates:
-        raise NotPossibleError("transcripts do not tell which words the model has heard, or there are too few")
+        raise NotPossibleError(
+            f"of the {len(known)} words that the model has heard, no two can exchange last syllables"
+        )
     own = read_prepared_identity(subject.prepared).settings.get("data.voices")
     voices = subject.settings.pairs.voices or own or OTHER_VOICES
     try:

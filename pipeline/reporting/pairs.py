@@ -25,6 +25,8 @@ def accuracy(metrics: Mapping[str, float], task: str) -> dict[str, float]:
 
 def pairs_sentence(found: Mapping[str, float]) -> str:
     """What an accuracy says: only an interval that leaves chance out says anything."""
+    if math.isnan(found["low"]):
+        return "Too few utterances to tell."
     if found["low"] > CHANCE:
         return "The model can tell." if found["low"] > found["bigram"] else "The model can tell, but so can a bigram."
     if found["high"] < CHANCE:

@@ -120,13 +120,15 @@ def _pairs(report: ReportData) -> Tile | None:
         f"{sum(map(is_certain, asked.values()))} of {len(asked)}",
         "kinds told",
         "",
-        tuple(
-            (title, f"{percent(found['value'])} ({bounds(100 * found['low'], 100 * found['high'], '{:.0f}'.format)})")
-            for title, found in asked.items()
-        ),
+        tuple((title, _percentage(found)) for title, found in asked.items()),
         "True speech against the same put together wrongly, chance is 50 %: told where the whole interval lies above "
         "chance and above what a bigram reaches.",
     )
+
+
+def _percentage(found: Mapping[str, float]) -> str:
+    ends = bounds(100 * found["low"], 100 * found["high"], "{:.0f}".format)
+    return f"{percent(found['value'])} ({ends})" if ends else percent(found["value"])
 
 
 def _judges(report: ReportData) -> Tile | None:

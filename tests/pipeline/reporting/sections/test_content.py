@@ -31,6 +31,12 @@ def test_accuracies_stand_beside_chance_their_intervals_and_the_bigram() -> None
     assert "No telling from chance." in html
 
 
+def test_a_figure_of_few_utterances_has_no_interval() -> None:
+    html = content(ReportData(metrics={"eval/pairs/speaker": 0.4, "eval/pairs/speaker/bigram": 0.5, **AHEAD})).html
+    assert "Too few utterances to tell." in html
+    assert "– to –" not in html
+
+
 @pytest.mark.parametrize(
     ("low", "high", "bigram", "says"),
     [
@@ -38,7 +44,7 @@ def test_accuracies_stand_beside_chance_their_intervals_and_the_bigram() -> None
         (0.6, 0.9, 0.8, "The model can tell, but so can a bigram."),
         (0.4, 0.6, 0.5, "No telling from chance."),
         (0.1, 0.4, 0.5, "The model prefers what is wrong."),
-        (math.nan, math.nan, 0.5, "No telling from chance."),
+        (math.nan, math.nan, 0.5, "Too few utterances to tell."),
     ],
 )
 def test_only_an_interval_without_chance_says_anything(low: float, high: float, bigram: float, says: str) -> None:

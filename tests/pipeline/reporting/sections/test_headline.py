@@ -3,7 +3,7 @@ import math
 import pytest
 
 from pipeline.reporting.data import ReportData
-from pipeline.reporting.sections.headline import accepted_range, gauge
+from pipeline.reporting.sections.headline import accepted_range, gauge, tiles
 from pipeline.statistics.interval import Interval
 
 
@@ -29,3 +29,10 @@ def test_the_accepted_range_is_the_narrower_of_both_limits():
     report = ReportData({"audio/flatness_reference": 0.24}, configuration={"evaluate": {"flatness_gate": gate}})
     assert accepted_range(report) == pytest.approx((0.12, 0.4))
     assert accepted_range(ReportData({"audio/flatness_reference": 0.24})) is None
+
+
+def test_a_figure_without_an_interval_stands_alone():
+    pairs = {"eval/pairs/reversed": 0.4, "eval/pairs/reversed/bigram": 0.5}
+    assert tiles(ReportData(pairs))[0].references == (("Direction of time", "40 %"),)
+    pairs |= {"eval/pairs/reversed/low": 0.3, "eval/pairs/reversed/high": 0.5}
+    assert tiles(ReportData(pairs))[0].references == (("Direction of time", "40 % (30 to 50)"),)
