@@ -1,7 +1,9 @@
 """Evaluations as the stage evaluate writes them, of models that nobody has trained: as good or bad as is asked for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -48,17 +50,27 @@ def write_evaluation_of(
     recordings: str = "recordings",
     settings: dict[str, Any] | None = None,
     sounds: bool = False,
+    speakers: str = "known",
+    judges: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
-    """Write the folder of an evaluation: utterances, prompts and controls are the same for all models."""
+    """Write the folder of an evaluation: utterances, prompts and controls are the same for all models.
+
+    `speakers` are known to the models or new, and `judges` say by how much they like its clips.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shared, own = np.random.default_rng(0), np.random.default_rng(model.seed + 1)
     write_csv(folder / "utterances.csv", _utterances(model, shared, own))
     write_csv(folder / "minimal_pairs.csv", _minimal_pairs(model, own))
     write_csv(folder / "clips.csv", [_clip(kind, i, model, own) for kind in KINDS for i in range(N_CLIPS)])
+    measures = {"overall": {"heading": "Opinion", "better": "higher", "meaning": ""}}
+    present = {judge: {"origin": "", "measures": measures} for judge in judges}
+    write_json(folder / "judges.json", {"judges": present, "skipped": {}})
+    write_csv(folder / "judgements.csv", [row for judge in judges for row in _judgements(judge, judges[judge], own)])
     save_file(_moments(model, shared, own), folder / "clips.safetensors")
     write_csv(folder / "comparison.csv", [{"signal": "generated"}])
     references = {f"audio/{name}_reference": 0.25 for name in ("flatness", "mel_flux_db", "modulation_depth")}
     write_json(folder / "metrics.json", {"eval/loss": model.loss, **references})
+    write_json(folder / "intervals.json", {"level": 0.95, "speakers": speakers})
     write_json(folder / "audio.json", _sounds(folder / "audio", own) if sounds else [])
     write_yaml(folder / "config.yaml", {"evaluate": settings or SETTINGS})
     training = TrainingIdentity(data, "codec", "settings", "configuration", model.checkpoint, 256)
@@ -110,6 +122,14 @@ def _clip(kind: str, number: int, model: Model, own: np.random.Generator) -> dic
         "modulation_depth": 0.25 + 0.1 * model.shift + 0.05 * own.normal(),
         "n_frames": N_FRAMES,
     }
+
+
+def _judgements(judge: str, opinion: float, own: np.random.Generator) -> list[dict[str, Any]]:
+    return [
+        {"judge": judge, "measure": "overall", "signal": kind, "number": i, "value": opinion + 0.1 * own.normal()}
+        for kind in KINDS
+        for i in range(N_CLIPS)
+    ]
 
 
 def _moments(model: Model, shared: np.random.Generator, own: np.random.Generator) -> dict[str, np.ndarray]:

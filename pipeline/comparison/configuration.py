@@ -7,6 +7,8 @@ from typing import Any
 from pipeline.configuration.settings import read_settings
 
 PRINTED = ("table", "json")
+# They go by letters.
+MOST_MODELS = 26
 # Trainings that lie further apart than ten times what they measure tell nothing.
 LARGEST_SPREAD = 10
 
@@ -64,6 +66,8 @@ class CompareConfig:
                 "There is nothing to compare; name two models, each by an MLflow run, a DVC experiment, a git revision "
                 "or a folder, as in `python -m pipeline.compare HEAD outputs`."
             )
+        if len(self.compared) > MOST_MODELS:
+            raise ValueError(f"{len(self.compared)} models are more than one table shows; name up to {MOST_MODELS}.")
         if self.promote and len(self.compared) > 2:
             raise ValueError("promote=true takes two models, the champion and the one that may follow it.")
 

@@ -7,11 +7,10 @@ from pipeline.comparison.configuration import ComparisonConfig
 from pipeline.comparison.evaluated import Evaluated
 from pipeline.comparison.measure import PairedMeasure
 from pipeline.comparison.measures import paired_measures
-from pipeline.comparison.pairing import pair_clips, pair_utterances, require_comparable, same_data
+from pipeline.comparison.notes import notes
+from pipeline.comparison.pairing import require_comparable, same_training
 from pipeline.comparison.result import Comparison, Contest, Outcome
-from pipeline.evaluation.clip import GENERATED
 from pipeline.plumbing.nested import leaves
-from pipeline.provenance.identity import SHORT
 from pipeline.statistics.bootstrap import N_RESAMPLES
 from pipeline.statistics.paired import compare
 
@@ -35,8 +34,10 @@ def compare_evaluations(
     measured = [paired_measures(baseline, other) for other in others]
     found = compare(
         {
-            _key(number, measure): measure.pair(config.spread_of(measure.measure.name))
-            for number, measures in enumerate(measured)
+            _key(number, measure): measure.pair(
+                0.0 if same_training(baseline, other) else config.spread_of(measure.measure.name)
+            )
+            for number, (other, measures) in enumerate(zip(others, measured, strict=True))
             for measure in measures
         },
         n_resamples,
@@ -48,7 +49,7 @@ def compare_evaluations(
                 other,
                 [Outcome(m.measure, m.values, found[_key(number, m)]) for m in measures],
                 config.decisive,
-                notes(baseline, other),
+                notes(baseline, other, measures, config),
                 changed(baseline, other),
             )
             for number, (other, measures) in enumerate(zip(others, measured, strict=True))
@@ -58,22 +59,6 @@ def compare_evaluations(
 
 def _key(number: int, measure: PairedMeasure) -> str:
     return f"{number} {measure.measure.name}"
-
-
-def notes(a: Evaluated, b: Evaluated) -> list[str]:
-    """What has to be known before reading a comparison."""
-    found = []
-    if not same_data(a, b):
-        found.append(
-            "The codecs differ. Nats a token and distances to decoded speech mean other things in each: bits a second "
-            "and distances to undecoded speech are compared instead."
-        )
-    left_out = pair_utterances(a, b).n_left_out + pair_clips(a, b, GENERATED).n_left_out
-    if left_out:
-        found.append(f"{left_out} utterances and clips that only one of them has are left out.")
-    if a.identity.training is not None and a.identity.training == b.identity.training:
-        found.append(f"Both are of one training, checkpoint {a.identity.training.checkpoint[:SHORT]}.")
-    return found
 
 
 def changed(a: Evaluated, b: Evaluated) -> dict[str, tuple[Any, Any]]:

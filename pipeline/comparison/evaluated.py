@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.comparison.finding.found import Found
-from pipeline.plumbing.files import read_csv, read_json, read_yaml
+from pipeline.comparison.tables import CLIPS, EVALUATE_AGAIN, MOMENTS, UTTERANCES, read_moments, read_table
+from pipeline.evaluation.speakers import Speakers
+from pipeline.plumbing.files import read_json, read_yaml
 from pipeline.plumbing.nested import leaves
 from pipeline.provenance.identity import IDENTITY, Identity, read_identity
 from pipeline.provenance.training import CONFIGURATION
 
-UTTERANCES, CLIPS, MOMENTS = "utterances.csv", "clips.csv", "clips.safetensors"
-PAIRS, JUDGEMENTS = "minimal_pairs.csv", "judgements.csv"
+METRICS, INTERVALS, JUDGES = "metrics.json", "intervals.json", "judges.json"
 # Without these nothing is paired; the other tables are there where their part of the evaluation was.
-NEEDED = (UTTERANCES, CLIPS, MOMENTS, IDENTITY, CONFIGURATION)
-
-Row = Mapping[str, str]
+NEEDED = (UTTERANCES, CLIPS, MOMENTS, INTERVALS, IDENTITY, CONFIGURATION)
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Evaluated:
         identity: which training it is of, and the data that it was measured on.
         settings: the group `evaluate` that it was measured with.
         metrics: its flat figures.
+        speakers: whether it has heard who speaks there.
+        judges: those who judged its speech, {name: {origin, measures}}.
         trained_with: the settings of its training, {dotted name: value}; empty where they are not at hand.
     """
 
@@ -39,12 +42,17 @@ class Evaluated:
     identity: Identity
     settings: Mapping[str, Any]
     metrics: Mapping[str, float]
+    speakers: Speakers
+    judges: Mapping[str, Mapping[str, Any]]
     trained_with: Mapping[str, Any]
 
     def table(self, name: str) -> list[dict[str, str]]:
         """The rows of one of its tables; none where its evaluation did not write it."""
-        path = self.folder / name
-        return read_csv(path) if path.exists() else []
+        return read_table(self.folder / name)
+
+    def moments(self) -> dict[str, np.ndarray]:
+        """The Fréchet moments of its clips, and of what they are held against."""
+        return read_moments(self.folder / MOMENTS)
 
 
 def missing_tables(folder: Path) -> list[str]:
@@ -60,8 +68,22 @@ def read_evaluated(found: Found, folder: Path) -> Evaluated:
     """
     identity = read_identity(folder / IDENTITY)
     if identity is None:
-        raise FileNotFoundError(f"{folder / IDENTITY} does not exist; evaluate again: python -m pipeline.evaluate")
-    settings = dict(read_yaml(folder / CONFIGURATION))["evaluate"]
-    metrics = read_json(folder / "metrics.json")
-    trained_with = dict(leaves(read_yaml(found.trained_with))) if found.trained_with else {}
-    return Evaluated(found.label, folder, found.export, identity, settings, metrics, trained_with)
+        raise FileNotFoundError(f"{folder / IDENTITY} does not exist; {EVALUATE_AGAIN}.")
+    return Evaluated(
+        found.label,
+        folder,
+        found.export,
+        identity,
+        _part(folder / CONFIGURATION, read_yaml(folder / CONFIGURATION), "evaluate"),
+        read_json(folder / METRICS),
+        Speakers(_part(folder / INTERVALS, read_json(folder / INTERVALS), "speakers")),
+        read_json(folder / JUDGES).get("judges", {}) if (folder / JUDGES).exists() else {},
+        dict(leaves(read_yaml(found.trained_with))) if found.trained_with else {},
+    )
+
+
+def _part(path: Path, content: Any, key: str) -> Any:
+    """What a file says under a key."""
+    if not isinstance(content, Mapping) or key not in content:
+        raise ValueError(f"{path} does not say {key!r}; {EVALUATE_AGAIN}.")
+    return content[key]

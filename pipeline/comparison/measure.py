@@ -1,5 +1,6 @@
 """What models are compared by: one figure of two models, computed from the same units."""
 
+import math
 from dataclasses import dataclass
 
 from pipeline.statistics.bootstrap import bias_of, value_of
@@ -50,6 +51,6 @@ class PairedMeasure:
         return a, b
 
     def pair(self, training_spread: float) -> Pair:
-        """What is tested, where trainings of other seeds lie `training_spread` of the value apart."""
-        noise = training_spread * max(map(abs, self.values))
+        """What is tested, where trainings of other seeds lie `training_spread` of their own value apart."""
+        noise = training_spread * math.hypot(*self.values)
         return Pair(self.a, self.b, self.design, self.measure.lower_is_better, noise)

@@ -3,12 +3,19 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from pipeline.audio.measures.frechet import FrechetStatistics
-from pipeline.comparison.evaluated import MOMENTS, Evaluated, Row
+from pipeline.comparison.evaluated import Evaluated
 from pipeline.comparison.measure import Measure, PairedMeasure
-from pipeline.comparison.pairing import Pairing, column, pair_clips, pair_minimal_pairs, pair_utterances, same_data
+from pipeline.comparison.pairing import (
+    column,
+    pair_clips,
+    pair_judgements,
+    pair_minimal_pairs,
+    pair_utterances,
+    same_data,
+)
+from pipeline.comparison.tables import Row
 from pipeline.evaluation.clip import GENERATED
 from pipeline.statistics.frechet import ClipMoments, FrechetDistance
 from pipeline.statistics.statistic import Deviation, Median, RatioOfSums
@@ -29,7 +36,7 @@ NATS_PER_BIT = float(np.log(2.0))
 def paired_measures(a: Evaluated, b: Evaluated) -> list[PairedMeasure]:
     """What of two models can be compared: in another codec's tokens neither nats a token nor distances to decoded
     speech are, but bits a second and distances to undecoded speech."""
-    return [*_losses(a, b), *_minimal_pairs(a, b), *_sound(a, b)]
+    return [*_losses(a, b), *_minimal_pairs(a, b), *_sound(a, b), *_judgements(a, b)]
 
 
 def _losses(a: Evaluated, b: Evaluated) -> Iterator[PairedMeasure]:
@@ -48,8 +55,7 @@ def _minimal_pairs(a: Evaluated, b: Evaluated) -> Iterator[PairedMeasure]:
         return
     pairing = pair_minimal_pairs(a, b)
     for task in dict.fromkeys(row["task"] for row in pairing.a):
-        chosen = [i for i, row in enumerate(pairing.a) if row["task"] == task]
-        of_task = Pairing([pairing.a[i] for i in chosen], [pairing.b[i] for i in chosen], 0)
+        of_task = pairing.where("task", task)
         measure = Measure(f"eval/pairs/{task}", f"Minimal pairs: {task}", "", "pairs", lower_is_better=False)
         yield PairedMeasure(measure, _accuracy(of_task.a), _accuracy(of_task.b), of_task.design())
 
@@ -63,6 +69,28 @@ def _sound(a: Evaluated, b: Evaluated) -> Iterator[PairedMeasure]:
     yield PairedMeasure(measure, _distance(a, pairing.a, reference), _distance(b, pairing.b, reference), design)
     for name, measure in NEAR_REAL.items():
         yield PairedMeasure(measure, _deviation(a, pairing.a, name), _deviation(b, pairing.b, name), design)
+
+
+def _judgements(a: Evaluated, b: Evaluated) -> Iterator[PairedMeasure]:
+    """What judges said of the clips, where they were the same to both."""
+    pairing = pair_judgements(a, b)
+    for judge in shared_judges(a, b):
+        of_judge = pairing.where("judge", judge)
+        for name, shown in a.judges[judge]["measures"].items():
+            found = of_judge.where("measure", name)
+            if len(found):
+                lower_is_better = shown["better"] == "lower"
+                measure = Measure(f"judge/{judge}/{name}", f"{judge}: {shown['heading']}", "", "clips", lower_is_better)
+                yield PairedMeasure(measure, _mean(found.a), _mean(found.b), found.design())
+
+
+def shared_judges(a: Evaluated, b: Evaluated) -> list[str]:
+    """Those who have judged both: of one name, and with the same weights."""
+    return [name for name, judge in a.judges.items() if b.judges.get(name) == judge]
+
+
+def _mean(rows: Sequence[Row]) -> RatioOfSums:
+    return RatioOfSums.mean(column(rows, "value"))
 
 
 def _loss(rows: Sequence[Row]) -> RatioOfSums:
@@ -81,7 +109,7 @@ def _accuracy(rows: Sequence[Row]) -> RatioOfSums:
 
 def _distance(evaluated: Evaluated, clips: Sequence[Row], reference: str) -> FrechetDistance:
     """The distance of clips to one of the references that lie beside their moments."""
-    tensors = load_file(evaluated.folder / MOMENTS)
+    tensors = evaluated.moments()
 
     def named(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(f"{prefix}/"): t for name, t in tensors.items() if name.startswith(f"{prefix}/")}

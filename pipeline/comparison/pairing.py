@@ -1,13 +1,19 @@
 """Which units two evaluations share, and what of two models can be compared at all."""
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.comparison.evaluated import CLIPS, PAIRS, UTTERANCES, Evaluated, Row
+from pipeline.comparison.evaluated import Evaluated
+from pipeline.comparison.tables import CLIPS, JUDGEMENTS, PAIRS, UTTERANCES, Row
+from pipeline.evaluation.clip import GENERATED
+from pipeline.evaluation.speakers import Speakers
 from pipeline.provenance.identity import SHORT
 from pipeline.statistics.resampling import Design
+
+# What a clip is told by: two that agree in it are made from the same utterance, or from nothing, with the same seed.
+CLIP = ("kind", "number", "utterance", "seed")
 
 
 @dataclass(frozen=True)
@@ -17,20 +23,30 @@ class Pairing:
     Attributes:
         a: of the one model.
         b: of the other.
+        speakers: whether both models have heard who speaks.
         n_left_out: rows of either table that the other has nothing to hold against.
     """
 
     a: Sequence[Row]
     b: Sequence[Row]
+    speakers: Speakers
     n_left_out: int
 
     def __len__(self) -> int:
         return len(self.a)
 
     def design(self) -> Design:
-        """How the pairs came about: as many of each speaker, and those of one utterance together."""
-        speakers = [row.get("speaker") or row.get("kind", "") for row in self.a]
-        return Design(len(self), strata=speakers, clusters=[_origin(i, row) for i, row in enumerate(self.a)])
+        """How the pairs came about: as their evaluations' intervals have it, those of one utterance together."""
+        return self.speakers.design(
+            [row.get("speaker", "") for row in self.a],
+            [_origin(i, row) for i, row in enumerate(self.a)],
+            [row.get("kind", "") for row in self.a],
+        )
+
+    def where(self, name: str, value: str) -> "Pairing":
+        """Those pairs that have this value in this column."""
+        chosen = [i for i, row in enumerate(self.a) if row[name] == value]
+        return replace(self, a=[self.a[i] for i in chosen], b=[self.b[i] for i in chosen])
 
 
 def _origin(number: int, row: Row) -> Hashable:
@@ -62,19 +78,29 @@ def same_data(a: Evaluated, b: Evaluated) -> bool:
     return a.identity.data == b.identity.data
 
 
+def same_training(a: Evaluated, b: Evaluated) -> bool:
+    """Whether both are from the same checkpoint of one training."""
+    return a.identity.training is not None and a.identity.training == b.identity.training
+
+
 def pair_utterances(a: Evaluated, b: Evaluated) -> Pairing:
     """The utterances that both have scored."""
-    return _pair(a.table(UTTERANCES), b.table(UTTERANCES), ("utterance",))
+    return _pair(a, b, lambda model: model.table(UTTERANCES), ("utterance",))
 
 
 def pair_clips(a: Evaluated, b: Evaluated, kinds: Sequence[str]) -> Pairing:
     """The clips of some kinds that both made up from the same utterance, or from nothing, with the same seed."""
-    return _pair(_clips(a, kinds), _clips(b, kinds), ("kind", "number", "utterance", "seed"))
+    return _pair(a, b, lambda model: _clips(model, kinds), CLIP)
+
+
+def pair_judgements(a: Evaluated, b: Evaluated) -> Pairing:
+    """What the same judges said of the clips that both made up, by the same measure."""
+    return _pair(a, b, _judgements, ("judge", "measure", *CLIP))
 
 
 def pair_minimal_pairs(a: Evaluated, b: Evaluated) -> Pairing:
     """The minimal pairs that both were asked about."""
-    return _pair(_numbered(a.table(PAIRS)), _numbered(b.table(PAIRS)), ("task", "document", "number"))
+    return _pair(a, b, lambda model: _numbered(model.table(PAIRS)), ("task", "document", "number"))
 
 
 def column(rows: Sequence[Row], name: str) -> np.ndarray:
@@ -82,11 +108,14 @@ def column(rows: Sequence[Row], name: str) -> np.ndarray:
     return np.array([float(row.get(name) or "nan") for row in rows])
 
 
-def _pair(a: Sequence[Row], b: Sequence[Row], keys: Sequence[str]) -> Pairing:
-    ours, theirs = (_by_key(rows, keys) for rows in (a, b))
+def _pair(a: Evaluated, b: Evaluated, rows_of: Callable[[Evaluated], Sequence[Row]], keys: Sequence[str]) -> Pairing:
+    ours, theirs = (_by_key(rows_of(model), keys) for model in (a, b))
     shared = [key for key in ours if key in theirs]
     return Pairing(
-        [ours[key] for key in shared], [theirs[key] for key in shared], len(ours) + len(theirs) - 2 * len(shared)
+        [ours[key] for key in shared],
+        [theirs[key] for key in shared],
+        a.speakers.together(b.speakers),
+        len(ours) + len(theirs) - 2 * len(shared),
     )
 
 
@@ -104,6 +133,16 @@ def _clips(evaluated: Evaluated, kinds: Sequence[str]) -> list[Row]:
         if row["kind"] in kinds:
             rows.append({**row, "utterance": names.get(row["document"], ""), "place": str(place)})
     return rows
+
+
+def _judgements(evaluated: Evaluated) -> list[Row]:
+    """The judgements of clips that the model made up, each beside what its clip is told by."""
+    clips = {(row["kind"], row["number"]): row for row in _clips(evaluated, GENERATED)}
+    return [
+        {**clip, **row}
+        for row in evaluated.table(JUDGEMENTS)
+        if (clip := clips.get((row["signal"], row["number"]))) is not None
+    ]
 
 
 def _numbered(rows: Sequence[Row]) -> list[Row]:

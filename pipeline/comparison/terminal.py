@@ -1,24 +1,28 @@
 """A comparison as text for a terminal."""
 
 from collections.abc import Sequence
+from string import ascii_uppercase
 
 from pipeline.comparison.result import Comparison, Contest
 from pipeline.comparison.wording import difference, lead, more, values
 
 
 def terminal_text(comparison: Comparison) -> str:
-    """A table for each model, with its verdict above."""
-    return "\n\n".join(_contest(contest, comparison.baseline.label) for contest in comparison.contests)
+    """A table for each model, with its verdict above; there models go by letters, for names are long."""
+    names = [f"{letter}  {model.label}" for letter, model in zip(ascii_uppercase, comparison.models, strict=False)]
+    contests = zip(ascii_uppercase[1:], comparison.contests, strict=False)
+    tables = [_contest(letter, contest, comparison.baseline.label) for letter, contest in contests]
+    return "\n\n".join(["\n".join(names), *tables])
 
 
-def _contest(contest: Contest, baseline: str) -> str:
-    header = ("", baseline, contest.model.label, "difference", "verdict", "to tell it takes")
+def _contest(letter: str, contest: Contest, baseline: str) -> str:
+    header = ("", "A", letter, "difference", "verdict", "to tell it takes")
     rows = [
         (
             f"{outcome.measure.title}{f', {outcome.measure.unit}' if outcome.measure.unit else ''}",
             *values(outcome),
             difference(outcome),
-            outcome.difference.verdict,
+            outcome.verdict,
             more(outcome),
         )
         for outcome in contest.outcomes

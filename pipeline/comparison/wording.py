@@ -61,9 +61,11 @@ def more(outcome: Outcome) -> str:
     found = outcome.difference
     if outcome.verdict is not Verdict.CANNOT_TELL:
         return ""
+    if found.difference.value == 0:
+        return ""
     if found.n_more is None:
         return "trainings of more seeds"
-    return f"{found.n_more:,} more {outcome.measure.units}"
+    return f"{_two_digits(found.n_more):,} more {outcome.measure.units}"
 
 
 def meaning(outcome: Outcome) -> str:
@@ -81,6 +83,12 @@ def stamp(verdict: Verdict) -> str:
 def grade(verdict: Verdict) -> str:
     """The class of the page that colours a verdict."""
     return {Verdict.BETTER: "passed", Verdict.WORSE: "failed", Verdict.CANNOT_TELL: "unmeasured"}[verdict]
+
+
+def _two_digits(count: int) -> int:
+    """A count as far as it can be known from one sample: 731 is 740."""
+    unit = 10 ** max(0, len(str(count)) - DIGITS)
+    return math.ceil(count / unit) * unit
 
 
 def _decimals(outcome: Outcome) -> int:

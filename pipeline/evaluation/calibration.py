@@ -9,6 +9,7 @@ from pipeline.evaluation.findings import Findings, Rows
 from pipeline.evaluation.scoring import TokenScores
 from pipeline.evaluation.subject import Subject
 from pipeline.statistics.bootstrap import bootstrap
+from pipeline.statistics.resampling import Design
 from pipeline.statistics.statistic import RatioOfSums
 
 N_BINS = 15
@@ -59,9 +60,9 @@ class Reliability:
         index = np.asarray(units, dtype=int)
         return Reliability(self.counts[index], self.confidence[index], self.right[index])
 
-    def rows(self) -> Rows:
+    def rows(self, design: Design) -> Rows:
         """One row a bin that holds guesses: how sure they were, and how often right."""
-        accuracies = [bootstrap(RatioOfSums(*both)) for both in zip(self.right.T, self.counts.T, strict=True)]
+        accuracies = [bootstrap(RatioOfSums(*both), design) for both in zip(self.right.T, self.counts.T, strict=True)]
         return [
             {
                 "confidence_from": number / N_BINS,
@@ -81,15 +82,16 @@ class Reliability:
 
 def calibration(subject: Subject) -> Findings:
     """The calibration error, how far confidence lies above accuracy, and the table of both."""
-    reliability = Reliability.of(subject.score.tokens, len(subject.test))
+    design = subject.utterance_design
+    reliability = Reliability.of(subject.score.tokens, design.n_units)
     n_tokens = reliability.counts.sum(axis=1)
     accuracy = RatioOfSums(reliability.right.sum(axis=1), n_tokens)
     excess = RatioOfSums((reliability.confidence - reliability.right).sum(axis=1), n_tokens)
     return Findings(
         {
-            **bootstrap(reliability).metrics("eval/calibration/ece"),
-            **bootstrap(excess).metrics("eval/calibration/overconfidence"),
-            **bootstrap(accuracy).metrics("eval/accuracy"),
+            **bootstrap(reliability, design).metrics("eval/calibration/ece"),
+            **bootstrap(excess, design).metrics("eval/calibration/overconfidence"),
+            **bootstrap(accuracy, design).metrics("eval/accuracy"),
         },
-        {"calibration.csv": reliability.rows()},
+        {"calibration.csv": reliability.rows(design)},
     )

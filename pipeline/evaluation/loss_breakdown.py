@@ -9,6 +9,7 @@ from pipeline.evaluation.scoring import Score, TokenScores
 from pipeline.evaluation.subject import Subject
 from pipeline.preparation.origins import Origin
 from pipeline.statistics.bootstrap import bootstrap
+from pipeline.statistics.resampling import Design
 from pipeline.statistics.statistic import RatioOfSums
 
 # Each twice as long as the one before: what a model gains by looking back, it gains early.
@@ -20,14 +21,14 @@ def loss_breakdown(subject: Subject) -> Findings:
     seconds_per_token = 1 / (subject.vocabulary.n_codebooks * subject.codec.frame_rate)
     return Findings(
         tables={
-            "loss_by_position.csv": position_rows(subject.score.tokens, len(subject.test), seconds_per_token),
+            "loss_by_position.csv": position_rows(subject.score.tokens, subject.utterance_design, seconds_per_token),
             "loss_by_speaker.csv": speaker_rows(subject.score, subject.origins),
         }
     )
 
 
-def position_rows(tokens: TokenScores, n_documents: int, seconds_per_token: float) -> Rows:
-    """One row a stretch of time since the beginning of an utterance; intervals are over utterances."""
+def position_rows(tokens: TokenScores, design: Design, seconds_per_token: float) -> Rows:
+    """One row a stretch of time since the beginning of an utterance; `design` says how documents came about."""
     seconds = (tokens.place - 1) * seconds_per_token
     last = int(np.ceil(np.log2(max(seconds.max(initial=0.0) / FIRST_SECONDS, 1.0)))) + 1
     bounds = [0.0, *(FIRST_SECONDS * 2.0**power for power in range(last))]
@@ -35,11 +36,11 @@ def position_rows(tokens: TokenScores, n_documents: int, seconds_per_token: floa
     for begin, end in zip(bounds, bounds[1:], strict=False):
         inside = (seconds >= begin) & (seconds < end)
         nats, counts = (
-            np.bincount(tokens.document[inside], weights, minlength=n_documents)
+            np.bincount(tokens.document[inside], weights, minlength=design.n_units)
             for weights in (tokens.nats[inside], np.ones(inside.sum()))
         )
         if counts.any():
-            loss = bootstrap(RatioOfSums(nats, counts))
+            loss = bootstrap(RatioOfSums(nats, counts), design)
             rows.append(
                 {
                     "seconds_from": begin,

@@ -10,7 +10,6 @@ from pipeline.evaluation.prediction_ahead import ahead_columns
 from pipeline.evaluation.subject import Subject
 from pipeline.statistics.bootstrap import bootstrap
 from pipeline.statistics.interval import LEVEL, Interval
-from pipeline.statistics.resampling import Design
 from pipeline.statistics.statistic import RatioOfSums
 from pipeline.tokens.ngram import BaselineLosses
 from pipeline.tokens.rate import bits_per_second
@@ -19,7 +18,7 @@ from pipeline.tokens.rate import bits_per_second
 def losses(subject: Subject) -> Findings:
     """The test loss, overall, by codebook and by utterance."""
     score, baseline = subject.score, subject.baselines.evaluate(subject.test)
-    design = utterance_design(subject)
+    design = subject.utterance_design
     loss = bootstrap(RatioOfSums(score.nats.sum(axis=1), score.counts.sum(axis=1)), design)
     bits = loss.map(lambda nats: bits_per_second(nats, score.n_tokens, float(utterance_seconds(subject).sum())))
     by_codebook = [
@@ -46,12 +45,6 @@ def losses(subject: Subject) -> Findings:
             }
         },
     )
-
-
-def utterance_design(subject: Subject) -> Design:
-    """How the test documents came about."""
-    n, speakers = len(subject.origins), [origin.speaker for origin in subject.origins]
-    return subject.speakers.design(speakers, range(n), [""] * n)
 
 
 def utterance_seconds(subject: Subject) -> np.ndarray:

@@ -54,7 +54,8 @@ def minimal_pairs(subject: Subject) -> Findings:
     for task in dict.fromkeys(row["task"] for row in rows):
         own = [row for row in rows if row["task"] == task]
         right = np.array([is_right(row["nats_true"], row["nats_false"]) for row in own])
-        metrics |= clustered_wilson(right, [row["document"] for row in own]).metrics(f"eval/pairs/{task}")
+        together = subject.speakers.clusters([row["speaker"] for row in own], [row["document"] for row in own])
+        metrics |= clustered_wilson(right, together).metrics(f"eval/pairs/{task}")
         by_bigram = [is_right(row["bigram_true"], row["bigram_false"]) for row in own]
         metrics[f"eval/pairs/{task}/bigram"] = float(np.mean(by_bigram))
     return Findings(metrics, {"minimal_pairs.csv": rows}, {"minimal_pairs.json": {"skipped": skipped}})

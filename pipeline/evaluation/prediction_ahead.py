@@ -9,31 +9,32 @@ from pipeline.evaluation.scoring import TokenScores
 from pipeline.evaluation.subject import Subject
 from pipeline.statistics.bootstrap import bootstrap
 from pipeline.statistics.interval import Interval
+from pipeline.statistics.resampling import Design
 from pipeline.statistics.statistic import RatioOfSums
 
 
 def prediction_ahead(subject: Subject) -> Findings:
     """Loss and acceptance of each depth, and how many tokens a round of drafting would yield."""
-    tokens, n_documents = subject.score.tokens, len(subject.test)
+    tokens, design = subject.score.tokens, subject.utterance_design
     metrics: dict[str, float] = {}
     rows = []
     for k, (nats, kept) in enumerate(zip(tokens.ahead_nats, tokens.acceptance, strict=True), start=1):
-        loss, acceptance = (mean_over_tokens(values, tokens.document, n_documents) for values in (nats, kept))
+        loss, acceptance = (mean_over_tokens(values, tokens.document, design) for values in (nats, kept))
         metrics |= loss.metrics(f"eval/mtp/loss_{k}") | acceptance.metrics(f"eval/mtp/acceptance_{k}")
         rows.append({"depth": k, "n_tokens": int(np.isfinite(nats).sum()), **_columns("nats", loss)})
         rows[-1] |= _columns("acceptance", acceptance)
     if rows:
-        per_round = mean_over_tokens(tokens_per_round(tokens.acceptance), tokens.document, n_documents)
+        per_round = mean_over_tokens(tokens_per_round(tokens.acceptance), tokens.document, design)
         metrics |= per_round.metrics("eval/mtp/tokens_per_round")
     return Findings(metrics, {"prediction_ahead.csv": rows})
 
 
-def mean_over_tokens(values: np.ndarray, document: np.ndarray, n_documents: int) -> Interval:
-    """The mean of values [N] that are not NaN, and its interval over documents."""
+def mean_over_tokens(values: np.ndarray, document: np.ndarray, design: Design) -> Interval:
+    """The mean of values [N] that are not NaN, and its interval over documents, drawn as `design` says."""
     known = np.isfinite(values)
-    sums = np.bincount(document[known], values[known], minlength=n_documents)
-    counts = np.bincount(document[known], minlength=n_documents)
-    return bootstrap(RatioOfSums(sums, counts.astype(float)))
+    sums = np.bincount(document[known], values[known], minlength=design.n_units)
+    counts = np.bincount(document[known], minlength=design.n_units)
+    return bootstrap(RatioOfSums(sums, counts.astype(float)), design)
 
 
 def tokens_per_round(acceptance: np.ndarray) -> np.ndarray:

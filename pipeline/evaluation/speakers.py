@@ -20,6 +20,10 @@ class Speakers:
 
     kind: str
 
+    def __post_init__(self) -> None:
+        if self.kind not in (KNOWN, NEW, UNTOLD):
+            raise ValueError(f"speakers are {self.kind!r}; they are {KNOWN}, {NEW} or {UNTOLD}.")
+
     @classmethod
     def of(cls, test: Sequence[Origin], train: Sequence[Origin]) -> "Speakers":
         """What the origins of both splits' documents tell."""
@@ -28,18 +32,32 @@ class Speakers:
             return cls(KNOWN)
         return cls(NEW if len(tested) >= FEWEST_CLUSTERS else UNTOLD)
 
-    def design(self, speakers: Sequence[str], units: Sequence[Hashable], groups: Sequence[Hashable]) -> Design:
+    def design(
+        self, speakers: Sequence[str], units: Sequence[Hashable], groups: Sequence[Hashable] | None = None
+    ) -> Design:
         """How units came about.
 
         Args:
             speakers: of each unit; empty where nobody speaks.
             units: what each unit comes of, as its document: those that share one come and go together.
-            groups: of which there would be as many in any other sample, as of kinds of clips.
+            groups: of which there would be as many in any other sample, as of kinds of clips; None: all are of one.
         """
+        clusters = self.clusters(speakers, units)
         if self.kind == NEW:
-            return Design(len(units), clusters=[speaker or unit for speaker, unit in zip(speakers, units, strict=True)])
+            return Design(len(units), clusters=clusters)
+        groups = groups or [""] * len(units)
         strata = list(zip(groups, speakers, strict=True)) if self.kind == KNOWN else groups
-        return Design(len(units), strata=strata, clusters=units)
+        return Design(len(units), strata=strata, clusters=clusters)
+
+    def clusters(self, speakers: Sequence[str], units: Sequence[Hashable]) -> Sequence[Hashable]:
+        """What comes and goes together: all that a new speaker says, and else what is of one unit."""
+        if self.kind == NEW:
+            return [speaker or unit for speaker, unit in zip(speakers, units, strict=True)]
+        return units
+
+    def together(self, other: "Speakers") -> "Speakers":
+        """What holds where two models are compared: the one's speakers are new if the other's are."""
+        return min(self, other, key=lambda speakers: (NEW, UNTOLD, KNOWN).index(speakers.kind))
 
     def description(self) -> str:
         """What intervals rest on, in words."""

@@ -12,6 +12,7 @@ from pipeline.evaluation.configuration import EvaluationConfig
 from pipeline.evaluation.scoring import Score
 from pipeline.evaluation.speakers import Speakers
 from pipeline.preparation.origins import Origin
+from pipeline.statistics.resampling import Design
 from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
@@ -61,6 +62,11 @@ class Subject:
     def device(self) -> torch.device:
         """Where the decoder computes."""
         return self.decoder.embed_tokens.weight.device
+
+    @property
+    def utterance_design(self) -> Design:
+        """How the documents of `test` came about."""
+        return self.speakers.design([origin.speaker for origin in self.origins], range(len(self.origins)))
 
     def clips_of(self, *kinds: str) -> list[Clip]:
         """The clips of these kinds (see `clip.Clip`)."""

@@ -34,8 +34,8 @@ class Pair:
         second: that of the other, over the same units in the same order.
         design: how the units came about.
         lower_is_better: which direction is good.
-        training_noise: the standard deviation of the metric between trainings that differ by their seed alone; 0 asks
-            about these two models, and not about how they were trained.
+        training_noise: the standard deviation of the difference between trainings of two seeds, by their seeds alone; 0
+            asks about these two models, and not about how they were trained.
     """
 
     first: Statistic
@@ -92,12 +92,11 @@ def _compare(pair: Pair, error: float, n_resamples: int, seed: int) -> PairedDif
         return PairedDifference(Interval.unknown(value), Verdict.CANNOT_TELL, n, None)
     weights = pair.design.resample(n_resamples, seed)
     sampling = float(np.nanstd(pair.second(weights) - pair.first(weights)))
-    training = math.sqrt(2) * pair.training_noise
     critical = float(stdtrit(freedom, 1 - error / 2))
-    reach = critical * math.hypot(sampling, training)
+    reach = critical * math.hypot(sampling, pair.training_noise)
     difference = Interval(value, value - reach, value + reach)
     verdict = _verdict(difference, pair.lower_is_better)
-    n_more = 0 if verdict is not Verdict.CANNOT_TELL else _n_more(value, sampling, training, critical, n)
+    n_more = 0 if verdict is not Verdict.CANNOT_TELL else _n_more(value, sampling, pair.training_noise, critical, n)
     return PairedDifference(difference, verdict, n, n_more)
 
 

@@ -1,5 +1,6 @@
 """Verdicts: on equals, on better and worse models, and on what cannot be compared."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pipeline.comparison.evaluated import Evaluated, read_evaluated
 from pipeline.comparison.finding.found import Found
 from pipeline.comparison.result import Comparison
 from pipeline.statistics.paired import Verdict
-from tests.evaluations import SETTINGS, Model, write_evaluation_of
+from tests.evaluations import N_CLIPS, SETTINGS, Model, write_evaluation_of
 
 DECISIVE = ("eval/loss", "audio/fd")
 THESE_WEIGHTS = ComparisonConfig(DECISIVE, None)
@@ -56,11 +57,76 @@ def test_better_by_one_decisive_measure_and_worse_by_another_is_no_verdict(tmp_p
 
 
 def test_what_trainings_differ_by_anyway_is_no_difference(tmp_path: Path) -> None:
-    models = Model(loss=3.05), Model(loss=3.0, seed=1)
+    models = Model(loss=3.05), Model(loss=3.0, seed=1, checkpoint="another")
     (weights,) = compared(tmp_path, *models).contests
     (recipes,) = compared(tmp_path, *models, config=ComparisonConfig(DECISIVE, {"eval/loss": 0.01})).contests
     assert weights.verdicts["eval/loss"] is Verdict.BETTER
     assert recipes.verdicts["eval/loss"] is Verdict.CANNOT_TELL
+
+
+def test_of_one_training_nothing_is_laid_to_the_seed(tmp_path: Path) -> None:
+    config = ComparisonConfig(DECISIVE, {"eval/loss": 0.01})
+    (contest,) = compared(tmp_path, Model(loss=3.05), Model(loss=3.0, seed=1), config=config).contests
+    assert contest.verdicts["eval/loss"] is Verdict.BETTER
+    assert contest.notes == ["Both are of one training: how far trainings of other seeds lie apart does not count."]
+
+
+def test_a_much_worse_distance_is_told_however_far_trainings_lie_apart(tmp_path: Path) -> None:
+    """What trainings differ by goes with the value of each, and not with the larger one for both."""
+    models = Model(shift=0.3), Model(shift=3.0, seed=1, checkpoint="another")
+    (contest,) = compared(tmp_path, *models, config=ComparisonConfig(DECISIVE, {"audio/fd": 0.24})).contests
+    assert contest.verdicts["audio/fd"] is Verdict.WORSE
+
+
+def test_of_which_measures_the_spread_is_unknown_is_told(tmp_path: Path) -> None:
+    models = Model(), Model(seed=1, checkpoint="another")
+    (contest,) = compared(tmp_path, *models, config=ComparisonConfig(DECISIVE, {"eval/loss": 0.01})).contests
+    (note,) = contest.notes
+    assert "Minimal pairs: reversed, Fréchet distance," in note
+    assert "Test loss" not in note
+
+
+def test_whole_speakers_are_drawn_where_training_has_not_heard_them(tmp_path: Path) -> None:
+    widths = {}
+    for speakers in ("known", "new"):
+        folders = [tmp_path / speakers / name for name in "ab"]
+        (contest,) = held_against(
+            [evaluated(f, Model(seed=i), speakers=speakers) for i, f in enumerate(folders)]
+        ).contests
+        widths[speakers] = contest.outcomes[0].difference.difference.half_width
+    assert widths["new"] > widths["known"]
+
+
+def test_judges_of_both_are_compared_and_those_of_one_are_told(tmp_path: Path) -> None:
+    a = evaluated(tmp_path / "a", Model(), judges={"dnsmos": 3.0, "whisper": 0.5})
+    b = evaluated(tmp_path / "b", Model(seed=1), judges={"dnsmos": 3.5})
+    (contest,) = held_against([a, b]).contests
+    assert contest.verdicts["judge/dnsmos/overall"] is Verdict.BETTER
+    assert contest.outcomes[-1].difference.n_units == 2 * N_CLIPS
+    assert "judge/whisper/overall" not in contest.verdicts
+    assert "are left out (whisper): evaluate both" in contest.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "sentence"),
+    [
+        ("utterances.csv", lambda text: text.replace("nats", "bits"), "has nothing for 'nats' in line 2; evaluate"),
+        ("utterances.csv", lambda text: text[: text.rindex(",")], "has nothing for 'nats' in line 41"),
+        ("clips.csv", lambda text: text.replace("0.", "zero", 1), "in line 2; evaluate the model again"),
+        ("clips.safetensors", lambda text: text[:1000], r"clips\.safetensors is damaged .*; evaluate the model again"),
+        ("intervals.json", lambda text: "{}", "does not say 'speakers'"),
+        ("intervals.json", lambda text: text.replace("known", "loud"), "speakers are 'loud'"),
+        ("config.yaml", lambda text: "seed: 1", "does not say 'evaluate'"),
+    ],
+)
+def test_a_damaged_table_is_told_with_a_remedy(
+    tmp_path: Path, name: str, damage: Callable[[str], str], sentence: str
+) -> None:
+    a, folder = evaluated(tmp_path / "a", Model()), write_evaluation_of(Model(seed=1), tmp_path / "b")
+    content = (folder / name).read_bytes().decode("latin-1")
+    (folder / name).write_bytes(damage(content).encode("latin-1"))
+    with pytest.raises(ValueError, match=sentence):
+        held_against([a, read_evaluated(Found("b", "b"), folder)])
 
 
 def test_several_models_are_each_held_against_the_first(tmp_path: Path) -> None:

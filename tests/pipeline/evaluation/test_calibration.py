@@ -1,3 +1,4 @@
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,8 +28,8 @@ def guesses(trust: float, seed: int = 0) -> TokenScores:
     )
 
 
-def subject(tokens: TokenScores) -> SimpleNamespace:
-    return SimpleNamespace(score=SimpleNamespace(tokens=tokens), test=range(N_DOCUMENTS))
+def subject(tokens: TokenScores, design: Design | None = None) -> SimpleNamespace:
+    return SimpleNamespace(score=SimpleNamespace(tokens=tokens), utterance_design=design or Design(N_DOCUMENTS))
 
 
 def test_the_error_is_that_of_a_loop_over_bins() -> None:
@@ -75,4 +76,16 @@ def test_empty_bins_have_no_row() -> None:
         TokenScores(tokens.document, tokens.place, tokens.nats, np.ones(N), tokens.is_right, *[tokens.acceptance] * 2),
         N_DOCUMENTS,
     )
-    assert [row["confidence_to"] for row in sure.rows()] == [1.0]
+    assert [row["confidence_to"] for row in sure.rows(Design(sure.n_units))] == [1.0]
+
+
+def test_speakers_whom_nobody_has_heard_widen_the_interval() -> None:
+    tokens = guesses(1.0)
+    # Those of the first speakers are always right: speakers differ more than their utterances do.
+    speakers = np.repeat(np.arange(8), N_DOCUMENTS // 8)
+    lucky = dataclasses.replace(tokens, is_right=speakers[tokens.document] < 4)
+    widths = []
+    for design in (Design(N_DOCUMENTS), Design(N_DOCUMENTS, clusters=speakers.tolist())):
+        metrics = calibration(subject(lucky, design)).metrics
+        widths.append(metrics["eval/accuracy/high"] - metrics["eval/accuracy/low"])
+    assert widths[1] > 1.5 * widths[0]

@@ -9,6 +9,7 @@ from pipeline.evaluation import pair_choice
 from pipeline.evaluation.configuration import PairsConfig
 from pipeline.evaluation.minimal_pairs import SpeechList, is_right, minimal_pairs, score_pairs
 from pipeline.evaluation.pair_tasks import Pair, Side
+from pipeline.evaluation.speakers import Speakers
 from pipeline.preparation.origins import Origin
 from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
@@ -41,6 +42,7 @@ def make_subject(make_split, vocabulary: Vocabulary, build_decoder):
             test=test,
             vocabulary=vocabulary,
             origins=origins,
+            speakers=Speakers.of(origins, origins),
             baselines=NgramBaselines.fit(train, validation),
             context=context,
             settings=SimpleNamespace(seed=1, pairs=PairsConfig(64, 1.0, margin, None)),

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.evaluation.prediction_ahead import ahead_columns, prediction_ahead, tokens_per_round
 from pipeline.evaluation.scoring import score_documents
+from pipeline.statistics.resampling import Design
 
 FRAMES = [9, 1, 30, 4, 17]
 
@@ -12,7 +13,9 @@ FRAMES = [9, 1, 30, 4, 17]
 def test_each_depth_has_its_loss_and_its_acceptance(build_decoder, random_split) -> None:
     documents = random_split("test", FRAMES)
     tokens = score_documents(build_decoder(num_nextn_predict_layers=2), documents, 2).tokens
-    findings = prediction_ahead(SimpleNamespace(score=SimpleNamespace(tokens=tokens), test=documents))
+    findings = prediction_ahead(
+        SimpleNamespace(score=SimpleNamespace(tokens=tokens), utterance_design=Design(len(FRAMES)))
+    )
     for k in (1, 2):
         assert findings.metrics[f"eval/mtp/loss_{k}"] == pytest.approx(np.nanmean(tokens.ahead_nats[k - 1]))
         assert findings.metrics[f"eval/mtp/acceptance_{k}"] == pytest.approx(np.nanmean(tokens.acceptance[k - 1]))
@@ -26,7 +29,9 @@ def test_each_depth_has_its_loss_and_its_acceptance(build_decoder, random_split)
 def test_a_decoder_without_modules_has_none(build_decoder, random_split) -> None:
     documents = random_split("test", FRAMES)
     tokens = score_documents(build_decoder(num_nextn_predict_layers=0), documents, 2).tokens
-    findings = prediction_ahead(SimpleNamespace(score=SimpleNamespace(tokens=tokens), test=documents))
+    findings = prediction_ahead(
+        SimpleNamespace(score=SimpleNamespace(tokens=tokens), utterance_design=Design(len(FRAMES)))
+    )
     assert (findings.metrics, findings.tables["prediction_ahead.csv"]) == ({}, [])
     assert ahead_columns(tokens, len(FRAMES)) == [{}] * len(FRAMES)
 
