@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.comparison.configuration import ComparisonConfig
 from pipeline.comparison.contest import compare_evaluations
 from pipeline.comparison.evaluating import evaluate_all
-from pipeline.comparison.finding.found import Places
+from pipeline.comparison.finding.found import Found, Places
 from pipeline.comparison.finding.names import find_all
 from pipeline.comparison.result import Comparison
 from pipeline.configuration.composed import REPOSITORY
@@ -17,18 +17,34 @@ from pipeline.tracking.config import TrackingConfig
 FOLDER = "compared"
 
 
-def compare_names(names: Sequence[str], values: Mapping[str, Any]) -> Comparison:
-    """Find the models, evaluate those that have to be, and hold all others against the first.
+def find_models(names: Sequence[str], values: Mapping[str, Any]) -> list[Found]:
+    """The models that names lead to.
 
     Args:
-        names: of two models or more.
+        names: as they were typed.
         values: the composed configuration.
 
     Raises:
-        FileNotFoundError, ValueError: naming what cannot be found or compared, and the remedy.
+        FileNotFoundError, ValueError: naming what cannot be found, and the remedy.
     """
-    cache = Path(values["paths"]["cache"]) / FOLDER
     tracking = read_settings(TrackingConfig, values["tracking"], "tracking")
-    found = find_all(names, Places(Path(values["paths"]["outputs"]), cache, REPOSITORY, tracking))
+    return find_all(names, Places(Path(values["paths"]["outputs"]), _cache(values), REPOSITORY, tracking))
+
+
+def compare_found(found: Sequence[Found], values: Mapping[str, Any]) -> Comparison:
+    """Evaluate those models that have to be, and hold all others against the first.
+
+    Args:
+        found: two models or more.
+        values: the composed configuration.
+
+    Raises:
+        FileNotFoundError, ValueError: naming what cannot be compared, and the remedy.
+    """
     config = read_settings(ComparisonConfig, values["comparison"], "comparison")
-    return compare_evaluations(evaluate_all(found, values, cache), config)
+    return compare_evaluations(evaluate_all(found, values, _cache(values)), config)
+
+
+def _cache(values: Mapping[str, Any]) -> Path:
+    """Where what is brought here, or made here, is kept."""
+    return Path(values["paths"]["cache"]) / FOLDER

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pipeline.architecture.examination import examine
-from pipeline.comparison.comparing import compare_names
+from pipeline.comparison.comparing import compare_found, find_models
 from pipeline.configuration.composed import REPOSITORY, Folders
 from pipeline.plumbing.files import sweep
 from pipeline.plumbing.redaction import redacted_values
@@ -56,7 +56,9 @@ def report(values: Mapping[str, Any], folders: Folders) -> None:
         foreign=foreign,
     )
     if (baseline := values["report"]["baseline"]) is not None:
-        content = replace(content, against=compare_names((baseline, str(folders.training)), values))
+        content = replace(
+            content, against=compare_found(find_models((baseline, str(folders.training)), values), values)
+        )
     page = write_report(content, folders.outputs / "report")
     verdict = report_verdict(content)
     log.info("%s: %s Open %s in a browser.", verdict.stamp, verdict.judgements[0].sentence, page.resolve().as_uri())

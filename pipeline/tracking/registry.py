@@ -30,7 +30,7 @@ from pipeline.tracking.store import Store, asking, connect
 log = logging.getLogger(__name__)
 
 CHAMPION = "champion"
-BETTER = "better"
+BETTER, FIRST = "better", "first"
 UNKNOWN = (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE))
 
 
@@ -120,6 +120,7 @@ def promote(
         champion = _champion(store, name)
     if champion is not None:
         if champion.digest == digest:
+            log.info("%s, the champion of now, is this very export: nothing moves.", champion)
             return champion
         _require_test(champion, over, verdict)
     with asking(store.uri):
@@ -131,7 +132,7 @@ def promote(
         )
     with asking(store.uri):
         keep_files(store, model, export)
-        tags = valid_tags({**evidence, DIGEST_TAG: digest, "verdict": verdict if champion else "first"})
+        tags = valid_tags({**evidence, DIGEST_TAG: digest, "verdict": verdict if champion else FIRST})
         return _register(store, name, model, tags)
 
 
