@@ -25,14 +25,20 @@ class StepGraph:
         compute: from tensors, in any nesting of tuples, to a loss and whatever else it tells, in tensors.
         parameters: whose gradients the backward pass leaves.
         n_accumulated: how many losses an optimizer step is the mean of.
+        join: called last; brings back to the current stream what goes on on others.
     """
 
     def __init__(
-        self, compute: Callable[..., tuple[Tensor, Any]], parameters: Iterable[Tensor], n_accumulated: int
+        self,
+        compute: Callable[..., tuple[Tensor, Any]],
+        parameters: Iterable[Tensor],
+        n_accumulated: int,
+        join: Callable[[], None] = lambda: None,
     ) -> None:
         self._compute = compute
         self._parameters = tuple(parameters)
         self._n_accumulated = n_accumulated
+        self._join = join
         self._shapes: Any = None
         self._n_seen = 0
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -44,7 +50,7 @@ class StepGraph:
         """Whether to `run` these inputs; else the caller computes them itself, which counts as a warm-up."""
         shapes = [_shape(leaf) for leaf in pytree.tree_leaves(inputs)]
         if shapes != self._shapes:
-            self._forget()
+            self.forget()
             self._shapes = shapes
         self._n_seen += 1
         return self._n_seen > N_WARM_UPS
@@ -72,6 +78,13 @@ class StepGraph:
             else:
                 parameter.grad = gradient.clone() if sum_up else gradient
 
+    def forget(self) -> None:
+        """Record anew, after as many warm-ups: something that was recorded along is no longer so."""
+        if self._graph is not None:
+            # It may be running.
+            torch.cuda.synchronize()
+        self._n_seen, self._graph, self._inputs, self._outputs, self._gradients = 0, None, [], None, []
+
     def _record(self, inputs: tuple[Any, ...]) -> None:
         leaves, structure = pytree.tree_flatten(inputs)
         self._inputs = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -84,13 +97,11 @@ class StepGraph:
             loss, told = self._compute(*pytree.tree_unflatten(self._inputs, structure))
             (loss / self._n_accumulated).backward()
             self._outputs = pytree.tree_map_only(Tensor, torch.detach, (loss, told))
+            self._join()
         self._gradients = [(p, p.grad) for p in self._parameters if p.grad is not None]
         for parameter, gradient in zip(self._parameters, kept, strict=True):
             parameter.grad = gradient
         self._graph = graph
-
-    def _forget(self) -> None:
-        self._n_seen, self._graph, self._inputs, self._outputs, self._gradients = 0, None, [], None, []
 
 
 def _shape(leaf: Any) -> Any:

@@ -42,6 +42,18 @@ class Choice(NamedTuple):
     indices: Tensor
 
 
+class Gathered(NamedTuple):
+    """Tokens as they come whole to where experts live.
+
+    Attributes:
+        choice: of the experts here, counted from zero; one below zero lives elsewhere.
+        room: for how many rows there has to be room.
+    """
+
+    choice: Choice
+    room: int
+
+
 class Dispatcher(Protocol):
     """Brings tokens to wherever their experts live, and back. No token is dropped.
 
@@ -159,7 +171,19 @@ def _sum(rows: Tensor, places: Tensor) -> Tensor:
     return rows[places].sum(dim=1)
 
 
-class LocalDispatcher:
+class TokenDispatcher:
+    """A dispatcher that can also bring tokens whole, to experts that pick their rows themselves, and sum these up."""
+
+    def gather(self, plan: Any) -> Gathered | None:
+        """The tokens; None where only rows can be brought."""
+        raise NotImplementedError
+
+    def add_up(self, sums: Tensor) -> Tensor:
+        """Tokens [N, D] from the sums of the experts here for every gathered token."""
+        raise NotImplementedError
+
+
+class LocalDispatcher(TokenDispatcher):
     """All experts live here: rows are sorted by expert, and summed back into their tokens."""
 
     def __init__(self, n_experts: int) -> None:
@@ -178,3 +202,11 @@ class LocalDispatcher:
     def combine(self, rows: Tensor, way_back: Permutation) -> Tensor:
         """Sum the experts' rows [N·K, D] into tokens [N, D]."""
         return way_back.sum_of(rows)
+
+    def gather(self, plan: Choice) -> Gathered:
+        """They are here."""
+        return Gathered(plan, plan.indices.numel())
+
+    def add_up(self, sums: Tensor) -> Tensor:
+        """All experts have added to them."""
+        return sums

@@ -39,13 +39,18 @@ class Choices(NamedTuple):
         return cls(order, places.view_as(indices), count_rows(experts, n_experts + 1)[:-1])
 
 
+def in_pages(n_rows: int) -> int:
+    """The next whole number of pages above so many rows: at least one, so that products always have rows."""
+    return (n_rows // PAGE + 1) * PAGE
+
+
 class Selection(NamedTuple):
-    """The same, cut to whole pages; at least one, so that products always have rows.
+    """The same, cut to whole pages, or to a bound.
 
     Attributes:
         order: [R] which choice each row is: row r carries token order[r] // K; -1: none, its row is zero.
-        places: [N, K] which row carries each choice; -1: its expert lives elsewhere.
-        rows_per_expert: [L]; the last expert's include the rows of zeros.
+        places: [N, K] which row carries each choice; -1: its expert lives elsewhere, or it is beyond the bound.
+        rows_per_expert: [L]; the last expert's include the rows of zeros, but not those up to a bound.
     """
 
     order: Tensor
@@ -55,12 +60,23 @@ class Selection(NamedTuple):
     @classmethod
     def of(cls, choices: Choices, n_rows: int) -> "Selection":
         """The first `n_rows` of `choices`, which is how many there are."""
-        n_paged = (n_rows // PAGE + 1) * PAGE
+        n_paged = in_pages(n_rows)
         order = F.pad(choices.order, (0, PAGE))[:n_paged]
         order = torch.where(torch.arange(n_paged, device=order.device) < n_rows, order, -1)
         places = torch.where(choices.places < n_rows, choices.places, -1)
         counts = choices.rows_per_expert
         return cls(order, places, torch.cat((counts[:-1], counts[-1:] + (n_paged - n_rows))))
+
+    @classmethod
+    def within(cls, choices: Choices, room: int) -> "Selection":
+        """The first of `choices` for which there is room, however many there are: the host need not know it.
+
+        Rows behind the last expert's are zeros here, and anything in a product.
+        """
+        ends = choices.rows_per_expert.cumsum(0).clamp_max(room)
+        order = torch.where(torch.arange(room, device=ends.device) < ends[-1], choices.order[:room], -1)
+        places = torch.where(choices.places < ends[-1], choices.places, -1)
+        return cls(order, places, ends.diff(prepend=ends.new_zeros(1)))
 
     def rows_of(self, tokens: Tensor) -> Tensor:
         """A copy of `tokens` [N, D] for every choice here, in order [R, D]."""

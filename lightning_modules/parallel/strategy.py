@@ -1,6 +1,7 @@
 """Expert parallelism with FSDP2 for Lightning."""
 
 import atexit
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,6 +85,8 @@ class ExpertParallelStrategy(ModelParallelStrategy):
             ValueError: when the sizes do not multiply to the world's, or its backend cannot serve the device.
         """
         is_first_use = not dist.is_initialized()
+        # Buffers of a recording would be made known to other ranks, which may not record, or not yet.
+        os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
         self._setup_distributed()
         if is_first_use:
             # Lightning itself does so with NCCL alone. With Gloo a process that ends with its group alive can abort.

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.model.dispatch import Choice, LocalDispatcher
+from lightning_modules.model.dispatch import Choice, TokenDispatcher
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
 from lightning_modules.model.sharded import is_sharded, local
 from lightning_modules.precision import emulation
@@ -142,9 +142,14 @@ class QuantisedExperts(KeepsCopies, GroupedExperts):
         offsets = rows_per_expert.cumsum(0).to(torch.int32)
         return self._compute(rows, gates[:, None], kernels.plan_rows(offsets, rows.shape[0]))
 
-    def mix(self, choice: Choice) -> Tensor:
-        """Send tokens [N, D] through their experts, all of which live here, and sum them up by their gates."""
-        plan = kernels.plan_choices(choice.indices, self.gate_up_proj.shape[0])
+    def mix(self, choice: Choice, room: int) -> Tensor:
+        """Send tokens [N, D] through those experts that live here, and sum these up by their gates.
+
+        Args:
+            choice: where an expert below zero lives elsewhere.
+            room: rows that there is room for.
+        """
+        plan = kernels.plan_choices(choice.indices, local(self.gate_up_proj).shape[0], room)
         return self._compute(choice.tokens, choice.gates, plan)
 
     @staticmethod
@@ -172,12 +177,14 @@ class QuantisedExperts(KeepsCopies, GroupedExperts):
 
 
 class QuantisedMixture(MixtureOfExperts):
-    """A mixture that quantises tokens before it copies them to experts that live here."""
+    """A mixture that quantises tokens as it copies them to the experts that live here."""
 
     def apply_routed(self, plan: Any) -> Tensor:
         """What the routed experts make of the tokens of a dispatcher's plan [N, D]."""
-        if isinstance(self.dispatcher, LocalDispatcher) and _runs_on_kernels(self.experts):
-            return self.experts.mix(plan)
+        if _runs_on_kernels(self.experts) and isinstance(self.dispatcher, TokenDispatcher):
+            gathered = self.dispatcher.gather(plan)
+            if gathered is not None:
+                return self.dispatcher.add_up(self.experts.mix(*gathered))
         return super().apply_routed(plan)
 
 

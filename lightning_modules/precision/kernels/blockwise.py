@@ -93,9 +93,12 @@ def fits(out_features: int, in_features: int) -> bool:
     return out_features % ALIGNMENT == 0 and in_features % ALIGNMENT == 0
 
 
-def plan_choices(indices: Tensor, n_experts: int) -> Plan:
-    """Lay out the choices of tokens by the experts `indices` [N, K] they chose; an expert may have none."""
-    return Plan(*torch.ops.melisma_fp8.plan_choices(indices, n_experts))
+def plan_choices(indices: Tensor, n_experts: int, room: int | None = None) -> Plan:
+    """Lay out the choices of tokens by the experts `indices` [N, K] they chose; an expert may have none.
+
+    Choices below zero are of no expert. There is a place for `room` of the others, however they divide; None: for all.
+    """
+    return Plan(*torch.ops.melisma_fp8.plan_choices(indices, n_experts, indices.numel() if room is None else room))
 
 
 def plan_rows(offsets: Tensor, n_rows: int) -> Plan:
@@ -227,27 +230,27 @@ def shares_whole_rows(scaling: Scaling, choices: Tensor | None) -> bool:
 
 
 @Operation
-def _plan_choices(indices: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    plan = _room_for_plan(indices, indices.numel(), n_experts)
+def _plan_choices(indices: Tensor, n_experts: int, room: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    plan = _room_for_plan(indices, indices.numel(), n_experts, room)
     _launch().plan_choices(indices.contiguous(), *plan)
     return plan
 
 
 @_plan_choices.register_fake
-def _(indices: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _room_for_plan(indices, indices.numel(), n_experts)
+def _(indices: Tensor, n_experts: int, room: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _room_for_plan(indices, indices.numel(), n_experts, room)
 
 
 @Operation
 def _plan_rows(offsets: Tensor, n_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    plan = _room_for_plan(offsets, n_rows, offsets.shape[0])
+    plan = _room_for_plan(offsets, n_rows, offsets.shape[0], n_rows)
     _launch().plan_rows(offsets, *plan)
     return plan
 
 
 @_plan_rows.register_fake
 def _(offsets: Tensor, n_rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _room_for_plan(offsets, n_rows, offsets.shape[0])
+    return _room_for_plan(offsets, n_rows, offsets.shape[0], n_rows)
 
 
 @Operation
@@ -414,8 +417,8 @@ def room_for_weight(shape: torch.Size, device: torch.device) -> BothLayouts:
     )
 
 
-def _room_for_plan(like: Tensor, n_choices: int, n_experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    n_tiles = n_choices // BLOCK + n_experts
+def _room_for_plan(like: Tensor, n_choices: int, n_experts: int, room: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    n_tiles = room // BLOCK + n_experts
     sizes = (n_tiles * BLOCK, n_choices, n_tiles, n_experts + 1)
     choices, places, experts, starts = (like.new_empty(size, dtype=torch.int32) for size in sizes)
     return choices, places, experts, starts

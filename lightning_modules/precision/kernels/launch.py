@@ -27,7 +27,7 @@ GATHERING_REGISTERS = 80
 
 
 def plan_choices(indices: Tensor, choices: Tensor, places: Tensor, experts: Tensor, tile_starts: Tensor) -> None:
-    """Fill the four of `blockwise.Plan` for experts in any order."""
+    """Fill the four of `blockwise.Plan` for experts in any order, or below zero."""
     n_choices, n_experts, n_tiles = indices.numel(), tile_starts.shape[0] - 1, experts.shape[0]
     n_blocks = triton.cdiv(n_choices, COUNTED_CHOICES)
     counts = places.new_empty(n_blocks, n_experts)

@@ -31,7 +31,7 @@ def count_choices(
 
 @triton.jit
 def plan_choices(
-    indices,  # [n_choices] the experts
+    indices,  # [n_choices] the experts; below zero: none
     counts,  # [n_blocks, n_experts] from `count_choices`
     choices,  # [n_tiles · TILE] int32, all -1
     places,  # [n_choices] int32
@@ -49,7 +49,7 @@ def plan_choices(
 ):
     """Lay out choices in their own order within each expert: a program those of one block, and TILES tiles' experts.
 
-    COUNTED blocks' counts are added up at a time.
+    Choices behind the last tile have no place. COUNTED blocks' counts are added up at a time.
     """
     block = tl.program_id(0)
     numbers = tl.arange(0, EXPERTS)
@@ -70,15 +70,16 @@ def plan_choices(
     is_own = (expert[:, None] == numbers[None, :]).to(tl.int32)
     rank = tl.cumsum(is_own, 0) - is_own
     place = tl.sum(is_own * (((tiles_until - tiles) * TILE + before)[None, :] + rank), 1)
-    tl.store(places + choice, place, choice < n_choices)
-    tl.store(choices + place, choice, choice < n_choices)
+    has_place = (expert >= 0) & (place < n_tiles * TILE)
+    tl.store(places + choice, tl.where(has_place, place, -1), choice < n_choices)
+    tl.store(choices + place, choice, has_place)
 
     tile = block * TILES + tl.arange(0, TILES)
     owner = tl.sum(((tiles_until[None, :] <= tile[:, None]) & (numbers < n_experts)[None, :]).to(tl.int32), 1)
     tl.store(experts + tile, tl.where(tile < n_used, owner, -1), tile < n_tiles)
     if block == 0:
-        tl.store(tile_starts + numbers, tiles_until - tiles, numbers < n_experts)
-        tl.store(tile_starts + n_experts, n_used)
+        tl.store(tile_starts + numbers, tl.minimum(tiles_until - tiles, n_tiles), numbers < n_experts)
+        tl.store(tile_starts + n_experts, tl.minimum(n_used, n_tiles))
 
 
 @triton.jit

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from lightning_modules.model.dispatch import Dispatcher, LocalDispatcher
 from lightning_modules.parallel.all_gather import AllGatherDispatcher
+from lightning_modules.parallel.row_bound import RowBound
 from tests.ranks import run_on_ranks
 
-N_EXPERTS, N_CHOSEN, N_TOKENS, WIDTH = 8, 3, 37, 16
+N_EXPERTS, N_CHOSEN, N_TOKENS, WIDTH = 8, 3, 137, 16
 
 
 class Inputs:
@@ -35,7 +36,10 @@ class Experts(nn.Module):
     def forward(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Tensor:
         plan = self.dispatcher.plan(tokens, gates, indices)
         rows, row_gates, counts, way_back = self.dispatcher.dispatch(plan)
-        numbers = torch.arange(len(counts)).repeat_interleave(counts, output_size=rows.shape[0])
+        # Behind the last expert's rows there may be room.
+        numbers = torch.searchsorted(counts.cumsum(0), torch.arange(rows.shape[0]), right=True).clamp_max(
+            len(counts) - 1
+        )
         output = torch.einsum("ri,rio->ro", rows * row_gates.unsqueeze(-1), self.weight[numbers])
         return self.dispatcher.combine(output, way_back)
 
@@ -66,8 +70,28 @@ def spread(rank: int, folder: Path) -> None:
             inputs = Inputs(rank, n_experts)
             for mine, reference in zip(run(compiled, inputs), run(experts, inputs), strict=True):
                 torch.testing.assert_close(mine, reference)
+    watch_bound(experts, compiled, rank)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def watch_bound(experts: Experts, compiled: nn.Module, rank: int) -> None:
+    """With room to spare all is the same; where one rank's is too little, both know."""
+    bound = RowBound(experts.dispatcher, torch.device("cpu"))
+    for n_experts, fits in ((N_EXPERTS, True), (N_EXPERTS // 2, False), (N_EXPERTS // 2, True)):
+        inputs = Inputs(rank, n_experts)
+        expected = run(experts, inputs)
+        bound.begin()
+        bound.watch()
+        results = run(compiled, inputs)
+        bound.tell()
+        assert bound.is_exceeded() is not fits
+        bound.lift()
+        if fits:
+            for mine, reference in zip(results, expected, strict=True):
+                torch.testing.assert_close(mine, reference)
+        else:
+            assert not torch.equal(results[0], expected[0])
 
 
 def test_ranks_compute_what_one_does_and_compile_once(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_modules.model.experts import GroupedExperts
 from lightning_modules.parallel.selection import PAGE, Choices, Selection
 
 N_TOKENS, N_CHOSEN, N_EXPERTS, WIDTH = 90, 3, 8, 5
@@ -45,6 +46,34 @@ def test_no_rows_are_a_page_of_zeros() -> None:
     assert not selection.sum_of(torch.ones(PAGE, WIDTH)).any()
 
 
+def bounded(indices: Tensor, first: int, n_experts: int, room: int) -> Selection:
+    return Selection.within(Choices.among(indices, first, n_experts), room)
+
+
+def test_with_more_room_than_rows_the_rows_are_the_same(indices: Tensor) -> None:
+    rng = torch.Generator().manual_seed(1)
+    tokens, gates = torch.randn(N_TOKENS, WIDTH, generator=rng), torch.rand(N_TOKENS, N_CHOSEN, generator=rng)
+    mine, reference = bounded(indices, 2, 4, room=200), selected(indices, 2, 4)
+    n_rows = int(mine.rows_per_expert.sum())
+    assert n_rows == (reference.order >= 0).sum() < 200
+    assert mine.rows_per_expert[:-1].tolist() == reference.rows_per_expert[:-1].tolist()
+    assert torch.equal(mine.rows_of(tokens)[:n_rows], reference.rows_of(tokens)[:n_rows])
+    assert torch.equal(mine.gates_of(gates)[:n_rows], reference.gates_of(gates)[:n_rows])
+    # What lies behind the last expert's rows may be anything, and enters no sum.
+    rows = torch.full((200, WIDTH), torch.nan)
+    rows[:n_rows] = reference.rows_of(tokens)[:n_rows]
+    assert torch.equal(mine.sum_of(rows), reference.sum_of(reference.rows_of(tokens)))
+
+
+def test_rows_without_room_are_left_out(indices: Tensor) -> None:
+    selection = bounded(indices, 2, 4, room=50)
+    counts = selected(indices, 2, 4).rows_per_expert.tolist()
+    assert counts[0] < 50 < sum(counts[:2])
+    assert selection.rows_per_expert.tolist() == [counts[0], 50 - counts[0], 0, 0]
+    assert int((selection.places >= 0).sum()) == 50
+    assert int(selection.places.max()) == 49
+
+
 def test_gradients(indices: Tensor) -> None:
     selection = selected(indices[:6], 2, 4)
     rng = torch.Generator().manual_seed(2)
@@ -64,3 +93,27 @@ def test_a_gpu_selects_alike(indices: Tensor) -> None:
     assert torch.equal(there.rows_of(tokens.cuda()).cpu(), here.rows_of(tokens))
     rows = torch.randn(len(here.order), WIDTH)
     torch.testing.assert_close(there.sum_of(rows.cuda()).cpu(), here.sum_of(rows))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_experts_make_the_same_of_rows_that_have_room_to_spare_on_a_gpu() -> None:
+    torch.manual_seed(0)
+    n_tokens, hidden = 512, 256
+    experts = GroupedExperts(4, hidden, 128).to("cuda", torch.bfloat16)
+    for parameter in experts.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    indices = torch.rand(n_tokens, 8, device="cuda").topk(2).indices
+    tokens = torch.randn(n_tokens, hidden, device="cuda", dtype=torch.bfloat16)
+    gates = torch.rand(n_tokens, 2, device="cuda")
+
+    def run(selection: Selection) -> list[Tensor]:
+        # What is handed out as room has held such numbers.
+        torch.full((64 * 2**20,), torch.nan, device="cuda")
+        inputs = [tensor.clone().requires_grad_() for tensor in (tokens, gates)]
+        rows, row_gates = selection.rows_of(inputs[0]), selection.gates_of(inputs[1])
+        output = selection.sum_of(experts(rows, row_gates, selection.rows_per_expert))
+        return [output, *torch.autograd.grad(output.float().square().sum(), [*inputs, *experts.parameters()])]
+
+    for mine, reference in zip(run(bounded(indices, 0, 4, 1024)), run(selected(indices, 0, 4)), strict=True):
+        assert not mine.isnan().any()
+        torch.testing.assert_close(mine, reference, rtol=2e-2, atol=1e-3 * float(reference.abs().max()))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.model.dispatch import Choice
 from lightning_modules.model.experts import MixtureOfExperts
 from lightning_modules.precision.kernels.blockwise import available
 from lightning_modules.precision.quantised import QuantisedLinear, blockwise_grouped_mm, keep_copies
@@ -177,3 +178,26 @@ def test_kept_copies_are_those_made_on_the_way(mixture: MixtureOfExperts) -> Non
         keeper.renew_copies(source.get_submodule(next(n for n, m in mixture.named_modules() if m is keeper)))
     for mine, reference in zip(run(mixture, x, gradient), expected, strict=True):
         assert torch.equal(mine, reference)
+
+
+@needs_hopper
+def test_experts_in_two_places_sum_up_to_all_of_them(mixture: MixtureOfExperts) -> None:
+    experts = mixture.experts.to("cuda", torch.bfloat16)
+    n_experts = experts.gate_up_proj.shape[0]
+    tokens, gates = random(300, 256).bfloat16().cuda(), random(300, 2, seed=1).abs().cuda()
+    indices = random(300, n_experts, seed=2).topk(2).indices.cuda()
+    gradient = random(300, 256, seed=3).bfloat16().cuda()
+
+    def mix(first: int, last: int, room: int) -> list[Tensor]:
+        """Sums of the experts from `first` to `last`, and gradients of tokens and gates."""
+        here = copy.deepcopy(experts)
+        for name, weight in list(here.named_parameters()):
+            setattr(here, name, nn.Parameter(weight[first:last].clone()))
+        inputs = [tensor.clone().requires_grad_() for tensor in (tokens, gates)]
+        choice = Choice(*inputs, torch.where((indices >= first) & (indices < last), indices - first, -1))
+        output = here.mix(choice, room)
+        return [output.detach(), *torch.autograd.grad(output, inputs, gradient)]
+
+    halves = mix(0, n_experts // 2, 512), mix(n_experts // 2, n_experts, 512)
+    for first, second, reference in zip(*halves, mix(0, n_experts, 600), strict=True):
+        assert relative(first.double() + second, reference.double()) < 0.01

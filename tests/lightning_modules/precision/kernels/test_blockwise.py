@@ -125,6 +125,23 @@ def test_products_shapes_are_known_beforehand(output_dtype: torch.dtype) -> None
 
 
 @needs_hopper
+@pytest.mark.parametrize(("room", "n_placed"), [(500, 420), (420, 420), (30, 20 + BLOCK)])
+def test_a_plan_leaves_out_what_is_elsewhere_or_finds_no_room(room: int, n_placed: int) -> None:
+    experts = torch.tensor([-1, 0, 1, -1]).repeat_interleave(torch.tensor([50, 20, 400, 30]))
+    indices = experts[torch.randperm(500)].cuda()
+    plan = blockwise.plan_choices(indices, 2, room)
+    assert plan.experts.numel() == room // BLOCK + 2
+    has_place = plan.places >= 0
+    assert int(has_place.sum()) == n_placed
+    assert not has_place[indices < 0].any()
+    placed = has_place.nonzero().flatten()
+    assert torch.equal(plan.choices[plan.places[placed].long()].long(), placed)
+    assert int((plan.choices >= 0).sum()) == placed.numel()
+    assert torch.equal(plan.experts[(plan.places[placed] // BLOCK).long()].long(), indices[placed])
+    assert int(plan.tile_starts.max()) <= plan.experts.numel()
+
+
+@needs_hopper
 @pytest.mark.parametrize("counts", [routing[0] for routing in ROUTINGS])
 def test_a_plan_gives_every_choice_a_row_among_its_expert_s(counts: list[int]) -> None:
     order, _, plan = plan_of(counts)
