@@ -19,7 +19,7 @@ from lightning_modules.model.decoder import Decoder, DecoderLosses
 from lightning_modules.model.router import expert_loads, joined, sequence_balance_loss, switch_balance_loss
 from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
-from lightning_modules.parallel.row_bound import RowBound, bound_rows
+from lightning_modules.parallel.row_bound import bound_rows
 from lightning_modules.parallel.sharding import join_streams
 from lightning_modules.precision.plugins import LossScalingPrecision
 from lightning_modules.precision.working_weights import WorkingWeights
@@ -106,8 +106,6 @@ class LanguageModel(L.LightningModule):
         self.compiles_blocks = compile_blocks
         self.records_steps = record_steps
         self._step_graph: StepGraph | None = None
-        self._row_bound: RowBound | None = None
-        self._was_replayed = False
         if compile_blocks:
             for block in self.decoder.blocks():
                 block.compile()
@@ -129,31 +127,29 @@ class LanguageModel(L.LightningModule):
         """Round what a checkpoint has brought, and record steps where nothing in them waits for the host."""
         if self.working_weights is not None:
             self.working_weights.refresh()
-        if self.records_steps and self.device.type == "cuda" and self._frees_host():
-            decoder, n_accumulated = self.running_decoder, self.trainer.accumulate_grad_batches
-            join = partial(join_streams, decoder)
-            self._step_graph = StepGraph(self._share_of_step, decoder.parameters(), n_accumulated, join)
+        if self.records_steps and self.device.type == "cuda":
+            self._step_graph = self._recording()
 
-    def _frees_host(self) -> bool:
-        """Whether no number of a step's has to be known to the host; rows of other ranks' tokens get a bound."""
+    def _recording(self) -> StepGraph | None:
+        """What launches steps as graphs; None where something in them waits for the host."""
+        decoder, n_accumulated = self.running_decoder, self.trainer.accumulate_grad_batches
         if isinstance(self.trainer.precision_plugin, LossScalingPrecision):
-            return False
-        if self.trainer.world_size == 1:
-            return not self.decoder.waits_for_host
-        # Micro-batches before the last do not sum up over ranks: they would be recordings of their own.
-        if self.trainer.accumulate_grad_batches > 1:
-            return False
-        self._row_bound = bound_rows(self.running_decoder, self.device)
-        return self._row_bound is not None or not self.running_decoder.waits_for_host
+            return None
+        # Over several ranks, micro-batches before the last sum up nothing: they would be recordings of their own.
+        if self.trainer.world_size > 1 and n_accumulated > 1:
+            return None
+        bound = bound_rows(decoder, self.device)
+        if bound is None and decoder.waits_for_host:
+            return None
+        return StepGraph(
+            self._share_of_step, decoder.parameters(), n_accumulated, partial(join_streams, decoder), bound
+        )
 
     def on_train_end(self) -> None:
         """Let go of the graph's memory."""
+        if self._step_graph is not None:
+            self._step_graph.release()
         self._step_graph = None
-        self._lift_row_bound()
-
-    def _lift_row_bound(self) -> None:
-        if self._row_bound is not None:
-            self._row_bound.lift()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """The loss of one micro-batch, the tokens each expert received [layers, E], and the parts of the loss as Sums.
@@ -165,7 +161,8 @@ class LanguageModel(L.LightningModule):
             # Lightning would only drop the last step's gradients after this forward pass.
             self.optimizers().zero_grad()  # type: ignore[union-attr]
         inputs = batch, self._ahead_shares().to(batch.tokens.device, non_blocking=True)
-        loss, (sums, expert_load) = self._compute(*inputs)
+        compute = self._share_of_step if self._step_graph is None else self._step_graph.compute
+        loss, (sums, expert_load) = compute(*inputs)
         self._step_sums = _added(self._step_sums, sums)
         if is_logged(self.trainer, self.global_step + 1):
             self.log_dict({name: mean.float() for name, mean in self.global_means(self._step_sums).items()})
@@ -173,28 +170,10 @@ class LanguageModel(L.LightningModule):
             self.log("train/learning_rate", torch.tensor(self._learning_rate()))
         return {"loss": loss, "expert_load": expert_load, "sums": sums}
 
-    def _compute(self, *inputs: Any) -> tuple[Tensor, tuple[Sums, Tensor]]:
-        """What `_share_of_step` returns, launched as a graph once there is one."""
-        if self._row_bound is not None:
-            self._row_bound.begin()
-        self._was_replayed = self._step_graph is not None and self._step_graph.is_ready(*inputs)
-        compute = self._step_graph.run if self._step_graph and self._was_replayed else self._share_of_step
-        computed = compute(*inputs)
-        if self._row_bound is not None and self._row_bound.is_exceeded():
-            assert self._step_graph is not None
-            self._step_graph.forget()
-            self._was_replayed = False
-            return self._share_of_step(*inputs)
-        return computed
-
     def _share_of_step(self, batch: Batch, ahead_shares: Tensor) -> tuple[Tensor, tuple[Sums, Tensor]]:
         """A micro-batch's loss, and beside it what it was summed from, and every expert's tokens [layers, E]."""
-        if self._row_bound is not None:
-            self._row_bound.watch()
         output = self.predict(batch)
         loss, sums = self.objective_loss(output, batch, ahead_shares.unbind())
-        if self._row_bound is not None:
-            self._row_bound.tell()
         return loss, (sums, expert_loads(output.routings) if output.routings else loss.new_zeros(0, 0))
 
     def predict(self, batch: Batch) -> DecoderLosses:
@@ -215,8 +194,7 @@ class LanguageModel(L.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Lightning's hook: gradients of the loss, which a graph has computed along with it."""
-        if self._was_replayed:
-            assert self._step_graph is not None
+        if self._step_graph is not None and self._step_graph.was_replayed:
             # Working weights are summed up where they are handed over.
             self._step_graph.place_gradients(self._accumulates and self.working_weights is None)
         else:
@@ -267,9 +245,10 @@ class LanguageModel(L.LightningModule):
         return loss, {name: (total.detach(), count) for name, (total, count) in sums.items()}
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to sum; nobody would look whether all rows found room."""
+        """Begin to sum; a recording's bound is for what it watches itself."""
         self._validation_sums = {}
-        self._lift_row_bound()
+        if self._step_graph is not None:
+            self._step_graph.release()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add up the losses over real targets, and count these."""

@@ -5,7 +5,7 @@ recorded once, all of them start by one launch, with the same numbers in the sam
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,26 @@ from torch.utils import _pytree as pytree
 # How often inputs of one shape are computed kernel by kernel before they are recorded: compilers and libraries choose
 # then what to launch.
 N_WARM_UPS = 2
+
+
+class Bound(Protocol):
+    """A limit to what a step computes, which may turn out to have been too low: `parallel.row_bound` has one."""
+
+    def begin(self) -> None:
+        """Hold from now on."""
+
+    def watch(self) -> None:
+        """Note what comes up to the limit. Recorded along, like `tell`."""
+
+    def tell(self) -> None:
+        """Let `is_exceeded` know."""
+
+    def is_exceeded(self) -> bool:
+        """Whether the limit was too low; it is none any more then, and a higher one next time."""
+        ...
+
+    def lift(self) -> None:
+        """Hold no longer."""
 
 
 class StepGraph:
@@ -26,6 +46,10 @@ class StepGraph:
         parameters: whose gradients the backward pass leaves.
         n_accumulated: how many losses an optimizer step is the mean of.
         join: called last; brings back to the current stream what goes on on others.
+        bound: holds while something is computed; what exceeds it is computed once more, without.
+
+    Attributes:
+        was_replayed: whether what was computed last came from a recording, gradients included.
     """
 
     def __init__(
@@ -34,17 +58,37 @@ class StepGraph:
         parameters: Iterable[Tensor],
         n_accumulated: int,
         join: Callable[[], None] = lambda: None,
+        bound: Bound | None = None,
     ) -> None:
         self._compute = compute
         self._parameters = tuple(parameters)
         self._n_accumulated = n_accumulated
         self._join = join
+        self._bound = bound
+        self.was_replayed = False
         self._shapes: Any = None
         self._n_seen = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: list[Any] = []
         self._outputs: tuple[Tensor, Any] | None = None
         self._gradients: list[tuple[Tensor, Tensor]] = []
+
+    def compute(self, *inputs: Any) -> tuple[Tensor, Any]:
+        """What `compute` returns for these inputs: recorded, once it has warmed up on some of their shape."""
+        if self._bound is not None:
+            self._bound.begin()
+        self.was_replayed = self.is_ready(*inputs)
+        computed = self.run(*inputs) if self.was_replayed else self._within_bound(*inputs)
+        if self._bound is not None and self._bound.is_exceeded():
+            self.forget()
+            self.was_replayed = False
+            return self._compute(*inputs)
+        return computed
+
+    def release(self) -> None:
+        """Bound nothing that others compute, until the next step."""
+        if self._bound is not None:
+            self._bound.lift()
 
     def is_ready(self, *inputs: Any) -> bool:
         """Whether to `run` these inputs; else the caller computes them itself, which counts as a warm-up."""
@@ -85,6 +129,14 @@ class StepGraph:
             torch.cuda.synchronize()
         self._n_seen, self._graph, self._inputs, self._outputs, self._gradients = 0, None, [], None, []
 
+    def _within_bound(self, *inputs: Any) -> tuple[Tensor, Any]:
+        if self._bound is None:
+            return self._compute(*inputs)
+        self._bound.watch()
+        computed = self._compute(*inputs)
+        self._bound.tell()
+        return computed
+
     def _record(self, inputs: tuple[Any, ...]) -> None:
         leaves, structure = pytree.tree_flatten(inputs)
         self._inputs = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -94,7 +146,7 @@ class StepGraph:
         graph = torch.cuda.CUDAGraph()
         # Other threads, which write checkpoints or load data, go on as they like.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            loss, told = self._compute(*pytree.tree_unflatten(self._inputs, structure))
+            loss, told = self._within_bound(*pytree.tree_unflatten(self._inputs, structure))
             (loss / self._n_accumulated).backward()
             self._outputs = pytree.tree_map_only(Tensor, torch.detach, (loss, told))
             self._join()

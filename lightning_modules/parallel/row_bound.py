@@ -52,9 +52,7 @@ class RowBound:
         self._dispatcher.fullest.zero_()
 
     def tell(self) -> None:
-        """After the forward pass: let every rank's host know, unless nothing was bounded."""
-        if self._dispatcher.spare is None:
-            return
+        """After the forward pass: let every rank's host know."""
         fullest = self._dispatcher.fullest.clone()
         dist.all_reduce(fullest, dist.ReduceOp.MAX)
         self._on_host.copy_(fullest, non_blocking=True)

@@ -16,6 +16,49 @@ def test_inputs_of_every_shape_warm_up_anew() -> None:
     assert not graph.is_ready(few)
 
 
+class Limit:
+    """One that is too low for a step, and then is not."""
+
+    def __init__(self) -> None:
+        self.holds = False
+        self.is_low = True
+        self.calls: list[str] = []
+
+    def begin(self) -> None:
+        self.holds = True
+
+    def watch(self) -> None:
+        self.calls.append("watch")
+
+    def tell(self) -> None:
+        self.calls.append("tell")
+
+    def is_exceeded(self) -> bool:
+        is_exceeded, self.is_low = self.is_low, False
+        self.holds = self.holds and not is_exceeded
+        return is_exceeded
+
+    def lift(self) -> None:
+        self.holds = False
+
+
+def test_what_exceeds_a_bound_is_computed_once_more_without() -> None:
+    limit, computed = Limit(), []
+
+    def compute(x: Tensor) -> tuple[Tensor, bool]:
+        computed.append(limit.holds)
+        return x.sum(), limit.holds
+
+    graph = StepGraph(compute, [], n_accumulated=1, bound=limit)
+    assert [graph.compute(torch.ones(2))[1] for _ in range(N_WARM_UPS)] == [False, True]
+    assert computed == [True, False, True]
+    assert limit.calls == ["watch", "tell"] * 2
+    # What was exceeded counts for no warm-up.
+    assert not graph.is_ready(torch.ones(2))
+    graph.release()
+    assert not limit.holds
+
+
 def network() -> tuple[nn.Module, list[Tensor]]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Linear(16, 4)).cuda()
