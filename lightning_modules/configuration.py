@@ -81,11 +81,10 @@ class TrainerConfig:
 
     `recompute_activations` drops norms, up-projections of attention and SwiGLU after the forward pass and computes them
     again for the backward pass: less memory, and the same results. `compile` compiles every block (null: on a GPU,
-    where training is long enough to repay it); `cuda_graph` lets a GPU that trains alone launch a micro-batch whole. Of
-    the checkpoints to go on from, the last `keep_last` stay. `ema_decay` keeps a running mean of the parameters (null:
-    none), beside them or, with `ema_offload`, in the CPU's memory. `start_from` is a training checkpoint whose weights
-    are the first ones (null: random ones). `anomalies` says what is done about a step whose loss or gradient is not to
-    be trusted.
+    where training is long enough to repay it); `cuda_graph` lets a GPU launch a micro-batch whole. Of the checkpoints
+    to go on from, the last `keep_last` stay. `ema_decay` keeps a running mean of the parameters (null: none), beside
+    them or, with `ema_offload`, in the CPU's memory. `start_from` is a training checkpoint whose weights are the first
+    ones (null: random ones). `anomalies` says what is done about a step whose loss or gradient is not to be trusted.
     """
 
     LARGEST: ClassVar[Mapping[str, float]] = {

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import lightning as L  # noqa: N812
@@ -20,7 +19,6 @@ from lightning_modules.model.router import expert_loads, joined, sequence_balanc
 from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
 from lightning_modules.parallel.row_bound import bound_rows
-from lightning_modules.parallel.sharding import join_streams
 from lightning_modules.precision.plugins import LossScalingPrecision
 from lightning_modules.precision.working_weights import WorkingWeights
 from lightning_modules.schedule import ScheduleConfig
@@ -46,7 +44,7 @@ class LanguageModel(L.LightningModule):
         attend_across_documents: let tokens see the documents packed before theirs.
         recompute_activations: drop activations that are cheap to compute again, which changes no result.
         compile_blocks: compile every block with torch.compile when it first runs.
-        record_steps: launch forward and backward passes as one CUDA graph, on a GPU that trains alone.
+        record_steps: launch forward and backward passes as one CUDA graph, on GPUs.
 
     Attributes:
         load_first_weights: called with the decoder once its first weights are drawn, to put others in their place.
@@ -141,9 +139,7 @@ class LanguageModel(L.LightningModule):
         bound = bound_rows(decoder, self.device)
         if bound is None and decoder.waits_for_host:
             return None
-        return StepGraph(
-            self._share_of_step, decoder.parameters(), n_accumulated, partial(join_streams, decoder), bound
-        )
+        return StepGraph(self._share_of_step, decoder.parameters(), n_accumulated, bound)
 
     def on_train_end(self) -> None:
         """Let go of the graph's memory."""

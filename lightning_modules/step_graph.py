@@ -45,7 +45,6 @@ class StepGraph:
         compute: from tensors, in any nesting of tuples, to a loss and whatever else it tells, in tensors.
         parameters: whose gradients the backward pass leaves.
         n_accumulated: how many losses an optimizer step is the mean of.
-        join: called last; brings back to the current stream what goes on on others.
         bound: holds while something is computed; what exceeds it is computed once more, without.
 
     Attributes:
@@ -57,13 +56,11 @@ class StepGraph:
         compute: Callable[..., tuple[Tensor, Any]],
         parameters: Iterable[Tensor],
         n_accumulated: int,
-        join: Callable[[], None] = lambda: None,
         bound: Bound | None = None,
     ) -> None:
         self._compute = compute
         self._parameters = tuple(parameters)
         self._n_accumulated = n_accumulated
-        self._join = join
         self._bound = bound
         self.was_replayed = False
         self._shapes: Any = None
@@ -149,7 +146,6 @@ class StepGraph:
             loss, told = self._within_bound(*pytree.tree_unflatten(self._inputs, structure))
             (loss / self._n_accumulated).backward()
             self._outputs = pytree.tree_map_only(Tensor, torch.detach, (loss, told))
-            self._join()
         self._gradients = [(p, p.grad) for p in self._parameters if p.grad is not None]
         for parameter, gradient in zip(self._parameters, kept, strict=True):
             parameter.grad = gradient

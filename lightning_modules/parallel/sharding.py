@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from typing import cast
 
-import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -94,19 +93,6 @@ def parallelise(
         register_fsdp_forward_method(decoder, Decoder.losses.__name__)
         _sum_gradients(decoder)
         _prefetch(decoder, units)
-
-
-def join_streams(decoder: Decoder) -> None:
-    """Let the current stream wait for those that FSDP gathers and sums on: a recording has to end on one of them."""
-    if not isinstance(decoder, FSDPModule):
-        return
-    streams = decoder._get_fsdp_state()._comm_ctx
-    here = torch.cuda.current_stream()
-    for name in ("all_gather_copy_in_stream", "all_gather_stream", "reduce_scatter_stream", "all_reduce_stream"):
-        stream = getattr(streams, name)
-        # What has taken no part in a recording cannot be waited for within it.
-        stream.wait_stream(here)
-        here.wait_stream(stream)
 
 
 def _is_sharded(mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> bool:
