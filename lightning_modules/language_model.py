@@ -19,6 +19,7 @@ from lightning_modules.model.router import expert_loads, joined, sequence_balanc
 from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
 from lightning_modules.parallel.row_bound import bound_rows
+from lightning_modules.parallel.sharding import gathers_by_blocks
 from lightning_modules.precision.plugins import LossScalingPrecision
 from lightning_modules.precision.working_weights import WorkingWeights
 from lightning_modules.schedule import ScheduleConfig
@@ -134,7 +135,7 @@ class LanguageModel(L.LightningModule):
         if isinstance(self.trainer.precision_plugin, LossScalingPrecision):
             return None
         # Over several ranks, micro-batches before the last sum up nothing: they would be recordings of their own.
-        if self.trainer.world_size > 1 and n_accumulated > 1:
+        if self.trainer.world_size > 1 and (n_accumulated > 1 or gathers_by_blocks(decoder)):
             return None
         bound = bound_rows(decoder, self.device)
         if bound is None and decoder.waits_for_host:
@@ -143,6 +144,10 @@ class LanguageModel(L.LightningModule):
 
     def on_train_end(self) -> None:
         """Let go of the graph's memory."""
+        self.release_recording()
+
+    def release_recording(self) -> None:
+        """Compute further steps, if there are any, kernel by kernel."""
         if self._step_graph is not None:
             self._step_graph.release()
         self._step_graph = None
@@ -244,7 +249,7 @@ class LanguageModel(L.LightningModule):
         """Begin to sum; a recording's bound is for what it watches itself."""
         self._validation_sums = {}
         if self._step_graph is not None:
-            self._step_graph.release()
+            self._step_graph.lift_bound()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add up the losses over real targets, and count these."""

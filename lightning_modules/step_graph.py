@@ -82,10 +82,15 @@ class StepGraph:
             return self._compute(*inputs)
         return computed
 
-    def release(self) -> None:
+    def lift_bound(self) -> None:
         """Bound nothing that others compute, until the next step."""
         if self._bound is not None:
             self._bound.lift()
+
+    def release(self) -> None:
+        """Let go of the recording at once: of its memory, and of connections to other ranks, which wait for that."""
+        self.lift_bound()
+        self._graph, self._outputs, self._gradients = None, None, []
 
     def is_ready(self, *inputs: Any) -> bool:
         """Whether to `run` these inputs; else the caller computes them itself, which counts as a warm-up."""

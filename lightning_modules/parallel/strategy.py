@@ -43,6 +43,9 @@ class HasDecoder(Protocol):
     def initialize_weights(self) -> None:
         """Fill the decoder, whose parameters are sharded and empty."""
 
+    def release_recording(self) -> None:
+        """Let go of what has recorded exchanges between ranks."""
+
 
 class ExpertParallelStrategy(ModelParallelStrategy):
     """Spreads a LightningModule's `decoder` over all ranks: experts over `ep`, everything over data-parallel ranks.
@@ -219,6 +222,9 @@ class ExpertParallelStrategy(ModelParallelStrategy):
 
     def teardown(self) -> None:
         """Finish what is being written, and let no rank leave before the others; after an error, just leave."""
+        if self.lightning_module is not None:
+            # NCCL would wait for a recording that holds on to it.
+            cast(HasDecoder, self.lightning_module).release_recording()
         if sys.exc_info()[0] is None:
             self.saves.wait()
             self.barrier()

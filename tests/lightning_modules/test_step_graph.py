@@ -55,7 +55,7 @@ def test_what_exceeds_a_bound_is_computed_once_more_without() -> None:
     assert limit.calls == ["watch", "tell"] * 2
     # What was exceeded counts for no warm-up.
     assert not graph.is_ready(torch.ones(2))
-    graph.release()
+    graph.lift_bound()
     assert not limit.holds
 
 
