@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pipeline.configuration.composed import Folders
+from pipeline.configuration.composed import Folders, cache_folder
 from pipeline.entry.command import command
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def main(values: dict[str, Any], folders: Folders) -> None:
     from pipeline.preparation.prepare import prepare
 
     prepared = Path(values["paths"]["prepared"])
-    report(prepare(values, prepared, Path(values["paths"]["cache"])), prepared)
+    report(prepare(values, prepared, cache_folder(values["paths"])), prepared)
 
 
 def report(card: dict[str, Any], prepared: Path) -> None:

@@ -10,7 +10,7 @@ from pipeline.comparison.evaluating import evaluate_all
 from pipeline.comparison.finding.found import Found, Places
 from pipeline.comparison.finding.names import find_all
 from pipeline.comparison.result import Comparison
-from pipeline.configuration.composed import REPOSITORY
+from pipeline.configuration.composed import REPOSITORY, cache_folder
 from pipeline.configuration.settings import read_settings
 from pipeline.tracking.config import TrackingConfig
 
@@ -47,4 +47,4 @@ def compare_found(found: Sequence[Found], values: Mapping[str, Any]) -> Comparis
 
 def _cache(values: Mapping[str, Any]) -> Path:
     """Where what is brought here, or made here, is kept."""
-    return Path(values["paths"]["cache"]) / FOLDER
+    return cache_folder(values["paths"]) / FOLDER

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.comparison.evaluated import Evaluated, missing_tables, read_evaluated
 from pipeline.comparison.finding.found import Found
 from pipeline.comparison.pairing import on_the_same_recordings, require_comparable
+from pipeline.configuration.composed import cache_folder
 from pipeline.evaluation.evaluate import find_data, write_evaluation
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.provenance.digests import digest_of
@@ -102,7 +103,7 @@ def _data(export: Path, training: TrainingIdentity | None, leader: Evaluated | N
     """
     if leader is not None:
         name = leader.identity.training.settings if leader.identity.training else ""
-        prepared = find_prepared(leader.identity.data, name, Path(paths["prepared"]), Path(paths["cache"]))
+        prepared = find_prepared(leader.identity.data, name, Path(paths["prepared"]), cache_folder(paths))
         if prepared and read_prepared_identity(prepared).codec == digest_of(export / "codec"):
             return prepared
     return find_data(export, training, paths)

@@ -12,6 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
+from pipeline.tracking.config import anchored
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
 
@@ -44,6 +46,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def is_multirun() -> bool:
     """Whether this process runs a job of a multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def cache_folder(paths: Mapping[str, str]) -> Path:
+    """Where what takes long to make lies for the next time: `paths.cache`, which queued experiments share."""
+    return anchored(Path(paths["cache"]), REPOSITORY)
 
 
 @dataclass(frozen=True)

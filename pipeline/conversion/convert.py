@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.checkpoints.conversion import convert
 from pipeline.checkpoints.registry import open_checkpoint
-from pipeline.configuration.composed import Folders
+from pipeline.configuration.composed import REPOSITORY, Folders, cache_folder
 from pipeline.configuration.settings import read_settings
 from pipeline.conversion.check import FAIL
 from pipeline.conversion.configuration import read_conversion
@@ -24,7 +24,7 @@ from pipeline.provenance.exports import export_digest
 from pipeline.provenance.identity import Identity, TrainingIdentity, identify_checkpoint, identity_path, write_identity
 from pipeline.provenance.prepared_data import find_prepared
 from pipeline.provenance.training import CHECKPOINT
-from pipeline.tracking.config import NO_MODEL, TrackingConfig
+from pipeline.tracking.config import NO_MODEL, TrackingConfig, anchored
 from pipeline.tracking.model_entry import EXPORT, ModelEntry
 from pipeline.tracking.run import TrackedRun
 
@@ -81,7 +81,8 @@ def log_export(run: TrackedRun, export: Path, training: TrainingIdentity | None,
     keep = read_settings(TrackingConfig, tracking, "tracking").log_model
     if keep != NO_MODEL and is_speaking(export):
         tags = training.tags() if training else {}
-        run.log_model(ModelEntry(EXPORT, EXPORT, export_digest(export), export, keep, tags=tags))
+        home = anchored(export, REPOSITORY)
+        run.log_model(ModelEntry(EXPORT, EXPORT, export_digest(export), export, keep, tags=tags, home=home))
 
 
 def identify_source(path: Path, inside: Mapping[str, Any] | None, follows_training: bool) -> Identity:
@@ -91,7 +92,7 @@ def identify_source(path: Path, inside: Mapping[str, Any] | None, follows_traini
 
 def find_surroundings(values: Mapping[str, Any], training: TrainingIdentity | None) -> Surroundings:
     """The data and the codec that a source can be heard and scored with: its training's, as far as that is known."""
-    usual, cache, foreign = Path(values["paths"]["prepared"]), Path(values["paths"]["cache"]), ""
+    usual, cache, foreign = Path(values["paths"]["prepared"]), cache_folder(values["paths"]), ""
     if training and (found := find_prepared(training.data, training.settings, usual, cache)):
         usual = found
     elif training and usual.is_dir() and digest_of(usual / CODEC) != training.codec:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.checkpoints.choices import TRAINED
 from pipeline.configuration.command_line import command, preparing_command
+from pipeline.configuration.composed import cache_folder
 from pipeline.evaluation.configuration import EXPORT
 from pipeline.provenance.digests import digest_of
 from pipeline.provenance.identity import TrainingIdentity, identity_path, read_identity, require_current
@@ -61,7 +62,7 @@ def find_data(model: Path, training: TrainingIdentity | None, paths: Mapping[str
     Raises:
         FileNotFoundError, ValueError: when there are none, or their tokens are of another codec than the model's.
     """
-    usual, cache = Path(paths["prepared"]), Path(paths["cache"])
+    usual, cache = Path(paths["prepared"]), cache_folder(paths)
     if training and (found := find_prepared(training.data, training.settings, usual, cache)):
         return found
     data = read_prepared_identity(usual, preparing_command())

@@ -34,18 +34,19 @@ def describe_export(export: Path) -> None:
     write_description(export, export)
 
 
-def write_description(folder: Path, export: Path, digest: str | None = None) -> None:
+def write_description(folder: Path, export: Path, digest: str | None = None, home: Path | None = None) -> None:
     """Write what makes `folder` an MLflow model.
 
     Args:
         folder: which becomes a model.
         export: whose files lie there too, or, where a digest is given, that it refers to.
         digest: of the export that has to lie there when a reference is loaded.
+        home: where the reference leads, if not to `export`, which may be about to vanish.
     """
     flavor: dict[str, Any] = {
         "loader_module": LOADER,
         # MLflow joins it to the folder of the model, which of a whole path leaves that path.
-        "data": "." if digest is None else str(export.resolve()),
+        "data": "." if digest is None else str((home or export).resolve()),
         "python_version": f"{sys.version_info.major}.{sys.version_info.minor}",
         # What `load_model(…, model_config=…)` may choose otherwise: MLflow lets it name nothing else.
         "config": {"device": "auto", "digest": digest},

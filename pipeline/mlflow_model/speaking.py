@@ -103,7 +103,8 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Sp
 
 def _require(export: Path, digest: str) -> None:
     remedy = (
-        "convert its training's checkpoint again; with tracking.log_model=copy, or as champion, a model keeps its files"
+        "convert its training's checkpoint again, or `dvc exp apply` its experiment; with tracking.log_model=copy, or "
+        "as champion, a model keeps its files"
     )
     if not export.is_dir():
         raise FileNotFoundError(f"{export}, which this model refers to, is gone; {remedy}.")

@@ -43,14 +43,19 @@ class Process:
         return f"{self.host} {self.pid} {self.started:.2f}"
 
     @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine."""
+        return self.host == socket.gethostname()
+
+    @property
     def is_current(self) -> bool:
         """Whether this very process is meant."""
-        return self.pid == os.getpid() and self.host == socket.gethostname() and not self.gone
+        return self.pid == os.getpid() and self.is_here and not self.gone
 
     @property
     def gone(self) -> bool:
         """Whether the process has certainly ended; of another machine's processes that is not known."""
-        if self.host != socket.gethostname():
+        if not self.is_here:
             return False
         try:
             return abs(psutil.Process(self.pid).create_time() - self.started) > START_TOLERANCE

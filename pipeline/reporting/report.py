@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.architecture.examination import examine
 from pipeline.comparison.comparing import compare_found, find_models
-from pipeline.configuration.composed import REPOSITORY, Folders
+from pipeline.configuration.composed import REPOSITORY, Folders, cache_folder
 from pipeline.plumbing.files import sweep
 from pipeline.plumbing.redaction import redacted_values
 from pipeline.plumbing.stage_runs import child_run
@@ -72,7 +72,7 @@ def report(values: Mapping[str, Any], folders: Folders) -> None:
 
 def find_data(paths: Mapping[str, str], evaluation: Identity | None) -> Path:
     """The prepared data that were evaluated on, where they are; else the usual ones."""
-    usual, cache = Path(paths["prepared"]), Path(paths["cache"])
+    usual, cache = Path(paths["prepared"]), cache_folder(paths)
     if evaluation is None or evaluation.training is None:
         return usual
     return find_prepared(evaluation.data, evaluation.training.settings, usual, cache) or usual

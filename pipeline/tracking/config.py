@@ -72,6 +72,14 @@ def anchor(repository_root: Path) -> Path:
     return Path(os.environ.get("DVC_ROOT") or repository_root).resolve()
 
 
+def anchored(folder: Path, repository_root: Path) -> Path:
+    """A folder, but outside the temporary copy of the repository in which DVC runs a queued experiment."""
+    copy, repository = repository_root.resolve(), anchor(repository_root)
+    if copy == repository or not folder.resolve().is_relative_to(copy):
+        return folder
+    return repository / folder.resolve().relative_to(copy)
+
+
 def store_uri(config: TrackingConfig, repository_root: Path) -> str:
     """The tracking URI to use: absolute, so that every stage and every experiment finds the same store.
 

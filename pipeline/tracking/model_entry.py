@@ -28,6 +28,7 @@ class ModelEntry:
         tags: further facts.
         metrics: measured on `dataset`.
         dataset: name and digest of the data that the metrics are of.
+        home: where it will lie for good: a queued experiment's own folder vanishes. None: at `path`.
     """
 
     kind: str
@@ -39,16 +40,19 @@ class ModelEntry:
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     dataset: tuple[str, str] | None = None
+    home: Path | None = None
 
     def to_values(self) -> dict[str, Any]:
         """As a record holds it: JSON."""
-        return {**asdict(self), "path": None if self.path is None else str(self.path.resolve())}
+        places = {"path": self.path, "home": self.home or self.path}
+        return {**asdict(self), **{name: place and str(place.resolve()) for name, place in places.items()}}
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "ModelEntry":
         """Read what `to_values` gave."""
-        path, dataset = values["path"], values["dataset"]
-        return cls(**{**values, "path": path and Path(path), "dataset": dataset and (dataset[0], dataset[1])})
+        dataset = values["dataset"]
+        places = {name: values.get(name) and Path(values[name]) for name in ("path", "home")}
+        return cls(**{**values, **places, "dataset": dataset and (dataset[0], dataset[1])})
 
 
 def model_name(run_name: str, name: str) -> str:

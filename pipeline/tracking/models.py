@@ -102,22 +102,24 @@ def _file(store: Store, model: LoggedModel, entry: ModelEntry) -> None:
     if entry.path is None:
         store.client.set_logged_model_tags(model.model_id, {KEPT_TAG: "no"})
         return
-    store.client.set_logged_model_tags(model.model_id, {PATH_TAG: str(entry.path)})
+    store.client.set_logged_model_tags(model.model_id, {PATH_TAG: str(entry.home or entry.path)})
     if entry.kind != EXPORT or not is_speaking(entry.path):
         store.client.set_logged_model_tags(model.model_id, {KEPT_TAG: "elsewhere"})
         return
     if entry.keep == COPY:
         keep_files(store, model, entry.path)
     elif model.tags.get(KEPT_TAG) != COPY:
-        _send_description(store, model, entry.path, entry.digest)
+        _send_description(store, model, entry.path, entry.digest, entry.home)
         facts = {KEPT_TAG: REFERENCE, SIZE_TAG: str(size_of(entry.path))}
         store.client.set_logged_model_tags(model.model_id, facts)
 
 
-def _send_description(store: Store, model: LoggedModel, export: Path, digest: str | None) -> None:
+def _send_description(
+    store: Store, model: LoggedModel, export: Path, digest: str | None, home: Path | None = None
+) -> None:
     with tempfile.TemporaryDirectory(prefix="melisma-") as name:
         folder = Path(name)
-        write_description(folder, export, digest)
+        write_description(folder, export, digest, home)
         store.client.log_model_artifacts(model.model_id, str(folder))
 
 

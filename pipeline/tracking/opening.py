@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow.entities import Run
 
-from pipeline.tracking.config import TrackingConfig, anchor
+from pipeline.tracking.config import TrackingConfig, anchored
 from pipeline.tracking.journal import Journal, owner
 from pipeline.tracking.limits import valid_tags
 from pipeline.tracking.lineage import lineage_tags
@@ -62,15 +62,7 @@ def open_run(config: TrackingConfig, repository_root: Path, outputs: Path, reque
             run = store.create_run(experiment_id, _name(store, experiment_id, request, parent), valid_tags(tags))
         else:
             store.resume_run(run.info.run_id)
-    return _record(config, store, run, parent, journal_folder(outputs, repository_root))
-
-
-def journal_folder(outputs: Path, repository_root: Path) -> Path:
-    """Where the journal lies: `outputs`, but outside the temporary copy in which DVC runs queued experiments."""
-    outputs, repository_root = outputs.resolve(), repository_root.resolve()
-    if outputs.is_relative_to(repository_root):
-        return anchor(repository_root) / outputs.relative_to(repository_root)
-    return outputs
+    return _record(config, store, run, parent, anchored(outputs, repository_root))
 
 
 def _record(config: TrackingConfig, store: Store, run: Run, parent: Run | None, folder: Path) -> RecordedRun:

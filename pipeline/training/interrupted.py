@@ -1,5 +1,7 @@
 """Interrupted trainings that are kept: what they are, how far they came, and how to be rid of them.
 
+Those of queued experiments, whose own folders are gone, are among them.
+
 python -m pipeline.training.interrupted                        list them
 python -m pipeline.training.interrupted --remove 3f2a…         remove one, by the beginning of its name
 python -m pipeline.training.interrupted --older-than 30        remove those untouched for 30 days
@@ -15,9 +17,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipeline.plumbing.files import read_json
-from pipeline.plumbing.lock import exclusive
+from pipeline.plumbing.lock import delete, exclusive, is_held
 
-# Held by the training under way.
+# Of the folder that the stages write to.
+RESUME = "resume"
+# Held by the training that writes to an outputs folder.
 LOCK = "train.lock"
 DESCRIPTION = "training.json"
 FOLDER_NAME = re.compile(r"[0-9a-f]{16}")
@@ -34,6 +38,7 @@ class InterruptedTraining:
         step: of its newest checkpoint; None without one.
         touched: when it last wrote a checkpoint, or began.
         n_bytes: on the disk.
+        is_under_way: whether a process of this machine is at it.
     """
 
     path: Path
@@ -41,6 +46,7 @@ class InterruptedTraining:
     step: int | None
     touched: datetime
     n_bytes: int
+    is_under_way: bool
 
 
 def interrupted_trainings(root: Path) -> list[InterruptedTraining]:
@@ -51,13 +57,32 @@ def interrupted_trainings(root: Path) -> list[InterruptedTraining]:
     return sorted(found, key=lambda training: training.touched, reverse=True)
 
 
+def lock_of(folder: Path) -> Path:
+    """What the process holds that writes to the folder of a training."""
+    return folder.with_name(folder.name + ".lock")
+
+
+def remove_training(folder: Path) -> None:
+    """Delete the folder of a training, whose lock is held; it loses its name first.
+
+    What cannot be deleted now, the next training does.
+    """
+    doomed = folder.with_name(folder.name + ".removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
 def remove_trainings(trainings: Iterable[InterruptedTraining]) -> None:
-    """Delete the folders of trainings; a folder loses its name first."""
+    """Delete the folders of trainings.
+
+    Raises:
+        pipeline.plumbing.lock.InUseError: when one of them is under way.
+    """
     for training in trainings:
-        doomed = training.path.with_name(training.path.name + ".removed")
-        shutil.rmtree(doomed, ignore_errors=True)
-        training.path.rename(doomed)
-        shutil.rmtree(doomed)
+        with exclusive(lock_of(training.path), "The removal of this training", training.path):
+            remove_training(training.path)
+            delete(lock_of(training.path))
 
 
 def _look_at(path: Path) -> InterruptedTraining:
@@ -65,7 +90,14 @@ def _look_at(path: Path) -> InterruptedTraining:
     files = [file for file in path.rglob("*") if file.is_file()]
     touched = max((file.stat().st_mtime for file in files), default=path.stat().st_mtime)
     n_bytes = sum(file.stat().st_size for file in files)
-    return InterruptedTraining(path, _name_of(path), max(steps, default=None), datetime.fromtimestamp(touched), n_bytes)
+    return InterruptedTraining(
+        path,
+        _name_of(path),
+        max(steps, default=None),
+        datetime.fromtimestamp(touched),
+        n_bytes,
+        is_held(lock_of(path)),
+    )
 
 
 def _name_of(path: Path) -> str:
@@ -108,17 +140,17 @@ def _chosen(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 2 when the training named cannot be removed."""
     options = _parser().parse_args(arguments)
-    root = options.outputs / "resume"
+    root = options.outputs / RESUME
     trainings = interrupted_trainings(root)
     try:
-        if chosen := _chosen(trainings, options.remove, options.older_than):
-            with exclusive(root / LOCK, "The removal of interrupted trainings", root):
-                remove_trainings(chosen)
+        chosen = _chosen(trainings, options.remove, options.older_than)
+        remove_trainings(chosen)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     for training in trainings:
-        state = "removed" if training in chosen else f"step {training.step}" if training.step else "no checkpoint"
+        reached = f"step {training.step}" if training.step else "no checkpoint"
+        state = "removed" if training in chosen else f"{reached}, under way" if training.is_under_way else reached
         touched = training.touched.strftime("%Y-%m-%d %H:%M")
         print(f"{training.path}  {touched}  {training.n_bytes / 1e6:8.1f} MB  {state}  {training.name}")
     if not trainings:

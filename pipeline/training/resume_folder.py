@@ -4,10 +4,12 @@
 it alone. A checkpoint to go on from is the truth about its step: it holds, beside weights and optimizer, the history
 until then, the tracked run, and which checkpoint is the best so far. It is written after that one, and removed before
 it. Nothing else in the folder is needed to go on: `training.json` tells people what it is, and `history.jsonl` shows
-them the course of a training under way.
+them the course of a training under way. Several trainings share the root where DVC runs queued experiments at once:
+`<fingerprint>.lock` beside the folder is held by the one process that writes there.
 """
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,14 +19,14 @@ from typing import Any
 from lightning_modules.callbacks.best import BEST, BestCheckpoint
 from lightning_modules.callbacks.resume import STEP
 from lightning_modules.callbacks.saves import checkpoints_of, is_committed
-from lightning_modules.parallel.checkpoint_folder import META_FILE, clean, is_sharded, remove
+from lightning_modules.parallel.checkpoint_folder import META_FILE, REMOVED, clean, is_sharded, remove
 from pipeline.checkpoints.files.pickle_file import open_pickle
 from pipeline.checkpoints.integrity import verify_bytes
 from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 from pipeline.plumbing.files import write_json
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.tracking.history import TRACKED_RUN
-from pipeline.training.interrupted import DESCRIPTION, interrupted_trainings
+from pipeline.training.interrupted import DESCRIPTION, interrupted_trainings, lock_of, remove_training
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,11 @@ class ResumeFolder:
         self.path = root / fingerprint(identity)[:16]
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that writes to the folder."""
+        return lock_of(self.path)
+
+    @property
     def history(self) -> Path:
         """One JSON object a line: what was logged, and at which step; for people to watch."""
         return self.path / "history.jsonl"
@@ -93,7 +100,9 @@ class ResumeFolder:
 
         What is newer than `point` is removed, since the training will write it again.
         """
-        clean(self.root)
+        # Another process may be removing the same.
+        for doomed in self.root.glob("*" + REMOVED):
+            shutil.rmtree(doomed, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
         clean(self.path)
         last = point.step if point else -1
@@ -103,7 +112,8 @@ class ResumeFolder:
                     remove(path)
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
         write_json(self.path / DESCRIPTION, {"name": self.name, "begun": begun, "identity": self.identity})
-        if others := [training for training in interrupted_trainings(self.root) if training.path != self.path]:
+        left = [training for training in interrupted_trainings(self.root) if not training.is_under_way]
+        if others := [training for training in left if training.path != self.path]:
             log.info(
                 "%s holds %d other interrupted trainings, %.1f GB: `python -m pipeline.training.interrupted` lists and "
                 "removes them.",
@@ -125,7 +135,7 @@ class ResumeFolder:
 
     def remove(self) -> None:
         """Delete the folder: the training is done. Killed meanwhile, it is gone all the same."""
-        remove(self.path)
+        remove_training(self.path)
 
     def _examine(self, step: int, path: Path) -> ResumePoint:
         """Read a checkpoint and the best one it refers to, all of them.

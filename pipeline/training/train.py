@@ -27,7 +27,7 @@ from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer, compiles, model_device, n_ranks
 from pipeline.configuration.command_line import command, next_command, preparing_command
-from pipeline.configuration.composed import Folders, is_multirun
+from pipeline.configuration.composed import REPOSITORY, Folders, cache_folder, is_multirun
 from pipeline.configuration.model import read_model
 from pipeline.configuration.overridden import BUNDLES, SHAPING
 from pipeline.configuration.settings import read_settings
@@ -36,7 +36,7 @@ from pipeline.planning.admission import memory_of_a_rank, refuse_what_cannot_fit
 from pipeline.planning.composed import read_training
 from pipeline.planning.settings import Layout
 from pipeline.plumbing.files import atomic_folder, atomic_write, link_or_copy, read_json, sweep, write_metrics
-from pipeline.plumbing.lock import exclusive
+from pipeline.plumbing.lock import exclusive, in_turn
 from pipeline.plumbing.rank import Node
 from pipeline.plumbing.stage_runs import training_run
 from pipeline.preparation.prepare import prepare_combination
@@ -51,14 +51,14 @@ from pipeline.sweeping.configuration import OF_TRAINING
 from pipeline.sweeping.objective import figure
 from pipeline.sweeping.pruning import pruning
 from pipeline.tokens.shards import TokenDataset
-from pipeline.tracking.config import TrackingConfig
+from pipeline.tracking.config import TrackingConfig, anchored
 from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger, last_values, write_history_tables
 from pipeline.tracking.model_entry import CHECKPOINT as MODEL_OF_STEP
 from pipeline.tracking.model_entry import ModelEntry
 from pipeline.tracking.notes import TRAINING
 from pipeline.tracking.run import TrackedRun
 from pipeline.training.identity import training_identity
-from pipeline.training.interrupted import LOCK
+from pipeline.training.interrupted import LOCK, RESUME
 from pipeline.training.ranks import Ranks, require_alike
 from pipeline.training.resume_folder import ResumeFolder, ResumePoint
 
@@ -89,7 +89,7 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     determinants = training_identity(values, data_identity.digest, n_ranks(strategy, trainer_config.accelerator))
     identity = identify_training(data_identity, determinants, trainer_config.sequence_length)
     model.identity = identity.inside()
-    ranks, resume = Ranks(), ResumeFolder(outputs / "resume", determinants, run_name(values))
+    ranks, resume = Ranks(), ResumeFolder(anchored(outputs, REPOSITORY) / RESUME, determinants, run_name(values))
     data = SpeechTokens(
         train_tokens,
         validation_tokens,
@@ -188,7 +188,7 @@ def find_data(values: Mapping[str, Any]) -> Path:
     Raises:
         FileNotFoundError, ValueError: there are none, or others; the message names the command that prepares them.
     """
-    usual, cache = Path(values["paths"]["prepared"]), Path(values["paths"]["cache"])
+    usual, cache = Path(values["paths"]["prepared"]), cache_folder(values["paths"])
     if is_multirun():
         return prepare_combination(values, usual, cache)
     require_prepared(usual, prepared_settings(values), preparing_command())
@@ -210,13 +210,15 @@ def check_memory(values: Mapping[str, Any], prepared: Path, strategy: ParallelCo
 def settle_point(resume: ResumeFolder, outputs: Path, ranks: Ranks, held: ExitStack) -> ResumePoint | None:
     """Keep other trainings from `outputs` until `held` is left, find where to go on, if anywhere, and tell all ranks.
 
-    The first rank does so; what it is refused, the others are told. It refuses ranks that are configured otherwise.
+    The first rank does so; what it is refused, the others are told. It refuses ranks that are configured otherwise. The
+    same training in other outputs, as of two queued experiments that differ in their evaluation, is waited for.
     """
 
     def decide(claims: Mapping[int, str]) -> str:
         for rank, claim in claims.items():
             require_alike(resume.identity, json.loads(claim), rank)
-        held.enter_context(exclusive(resume.root / LOCK, f"Training {resume.name}", outputs))
+        held.enter_context(exclusive(outputs / RESUME / LOCK, f"Training {resume.name}", outputs))
+        held.enter_context(in_turn(resume.lock, f"Training {resume.name}", resume.path))
         point = resume.find()
         return json.dumps(point and [point.step, str(point.checkpoint), point.run_id])
 
@@ -328,6 +330,7 @@ def log_checkpoints(run: TrackedRun, trainer: L.Trainer, kept: Path, dataset: tu
             tags={"rank": str(rank)},
             metrics={"val/loss": losses[step]},
             dataset=dataset,
+            home=anchored(kept, REPOSITORY),
         )
         run.log_model(entry)
 

@@ -4,12 +4,13 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.plumbing.lock import InUseError, exclusive
+from pipeline.plumbing.lock import InUseError, exclusive, in_turn, is_held
 
 
 def hold(lock: Path, held: Any, may_end: Any) -> None:
@@ -55,6 +56,19 @@ def test_a_writer_that_was_killed_is_named_and_holds_nothing(
     caplog.clear()
     with caplog.at_level(logging.INFO), exclusive(tmp_path / "train.lock", "other", Path("outputs")):
         assert caplog.text == ""
+
+
+def test_one_that_waits_comes_after_the_first_says_for_whom_and_leaves_no_lock(
+    tmp_path: Path, holder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    process, may_end = holder
+    threading.Timer(0.3, may_end.set).start()
+    with caplog.at_level(logging.INFO), in_turn(tmp_path / "train.lock", "other", Path("outputs")):
+        assert may_end.is_set()
+        assert is_held(tmp_path / "train.lock")
+    assert f"training small (process {process.pid} on" in caplog.text
+    assert "writes to outputs; waiting until it is done." in caplog.text
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "\x00", '{"process": "x", "writer": 1}'])

@@ -1,6 +1,6 @@
 import json
 
-from pipeline.tracking.opening import journal_folder
+from pipeline.tracking.config import anchored
 
 RECORD = {"kind": "metrics", "time": 1, "values": {"late/loss": 1.5}, "step": 3}
 
@@ -45,8 +45,8 @@ def test_two_runs_at_once_keep_apart(start, client):
 def test_the_journal_of_a_queued_experiment_outlives_its_copy(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "repository"))
     copy = tmp_path / "copy"
-    assert journal_folder(copy / "outputs", copy) == tmp_path / "repository" / "outputs"
-    assert journal_folder(tmp_path / "elsewhere", copy) == tmp_path / "elsewhere"
+    assert anchored(copy / "outputs", copy) == tmp_path / "repository" / "outputs"
+    assert anchored(tmp_path / "elsewhere", copy) == tmp_path / "elsewhere"
 
 
 def test_a_training_is_found_by_its_tags_where_no_id_leads_to_it(start, client, caplog):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.plumbing.lock import exclusive
-from pipeline.training.interrupted import LOCK, interrupted_trainings, main
+from pipeline.training.interrupted import LOCK, interrupted_trainings, lock_of, main
 
 OLD, NEW = "0123456789abcdef", "0123aaaaaaaaaaaa"
 
@@ -49,9 +49,11 @@ def test_one_is_removed_by_the_beginning_of_its_name_alone(outputs: Path, capsys
     assert [training.path.name for training in interrupted_trainings(outputs / "resume")] == [OLD]
 
 
-def test_none_is_removed_while_a_training_is_under_way(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with exclusive(outputs / "resume" / LOCK, "Training 4x128", outputs):
-        assert main(["--outputs", str(outputs), "--older-than", "0"]) == 2
+def test_one_that_is_under_way_is_not_removed(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with exclusive(lock_of(outputs / "resume" / NEW), "Training 4x128", outputs):
+        assert main(["--outputs", str(outputs)]) == 0
+        assert "step 1000, under way  4x128" in capsys.readouterr().out
+        assert main(["--outputs", str(outputs), "--remove", NEW]) == 2
     assert "Training 4x128 (process" in capsys.readouterr().err
     assert len(interrupted_trainings(outputs / "resume")) == 2
 
