@@ -45,7 +45,7 @@ class RepositoryCopy:
         assert status is None or process.returncode == status, output
         return output
 
-    def started(self, *command: str) -> subprocess.Popen[str]:
+    def started(self, *command: str, start_new_session: bool = False) -> subprocess.Popen[str]:
         """The command under way; stdout and stderr are one stream."""
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -55,8 +55,9 @@ class RepositoryCopy:
         for name in ("MLFLOW_TRACKING_URI", "MAKEFLAGS", "MAKELEVEL", "DISPLAY", "WAYLAND_DISPLAY"):
             environment.pop(name, None)
         return subprocess.Popen(
-            command, cwd=self.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+            command, cwd=self.root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=start_new_session,
+        )  # fmt: skip
 
     def python(self, module: str, *arguments: str, status: int | None = 0) -> str:
         return self.run("python", "-m", module, *arguments, status=status)

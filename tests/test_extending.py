@@ -1,5 +1,7 @@
 """The page that shows how to add one's own, as it stands."""
 
+import importlib
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,12 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+import torch
 
+from pipeline.audio.codecs import configuration, registry
 from pipeline.audio.corpora.configuration import RootConfig
 from pipeline.judges.judge import Specimen
 from pipeline.judges.registry import Options
 from pipeline.reporting import page
 from pipeline.reporting.data import ReportData
+from pipeline.streaming.configuration import read_stream
+from pipeline.streaming.stream import stream
+from tests.drills.stages import STAGES, Workplace
 
 BLOCKS = re.findall(
     r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs/extending.md").read_text(), flags=re.DOTALL
@@ -42,6 +50,39 @@ def test_a_corpus_lists_its_recordings_with_their_speakers(defined, tmp_path: Pa
     assert [(recording.id, recording.speaker) for recording in found] == [
         ("anna/monday.wav", "anna"), ("bert/friday.wav", "bert")
     ]  # fmt: skip
+
+
+@pytest.fixture
+def buzzing(espeak_available: None, monkeypatch, tmp_path: Path) -> Workplace:
+    """A place to run the stages in, with the page's codec, a module of its own, among the others."""
+    (block,) = (block for block in BLOCKS if "BuzzCodec" in block)
+    (tmp_path / "buzz.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(configuration.CONFIGS, "buzz", configuration.FrameConfig)
+    monkeypatch.setitem(registry.CODECS, "buzz", importlib.import_module("buzz").BuzzCodec)
+    workplace = Workplace(tmp_path / "work")
+    workplace.values["codec"] = {"kind": "buzz", "sample_rate": 8000, "hop_length": 160, "codebook_size": 64}
+    return workplace
+
+
+def test_a_codec_hears_and_speaks(defined) -> None:
+    codec = defined["BuzzCodec"](configuration.FrameConfig(8000, 160, 64))
+    levels = torch.arange(64)[:, None]
+    assert torch.equal(codec.encode(codec.decode(levels) * 3**0.5), levels)
+    assert codec.encode(torch.zeros(0)).shape == (0, 1)
+    assert codec.encode(torch.zeros(161)).tolist() == [[0], [0]]
+
+
+def test_a_codec_goes_through_all_stages_and_streams(buzzing: Workplace, tmp_path: Path) -> None:
+    assert list(buzzing.build()) == list(STAGES)
+    outputs = buzzing.root / "outputs"
+    assert json.loads((outputs / "evaluate/metrics.json").read_text())["eval/loss_uniform"] == pytest.approx(
+        4.17, abs=0.1
+    )
+    sampling = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
+    settings = {"export": str(outputs / "export"), "prompt": None, "to": str(tmp_path / "said.wav"), "seconds": 0.5}
+    stream(read_stream({**settings, **sampling, "echo": False, "speculative": False, "device": "cpu"}), seed=1)
+    assert soundfile.info(tmp_path / "said.wav").samplerate == 8000
 
 
 def test_a_measure_has_its_interval_and_is_shown_by_a_section(defined, monkeypatch) -> None:

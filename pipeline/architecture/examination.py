@@ -56,7 +56,7 @@ def codec_vocabulary(codec: Mapping[str, Any], prepared_index: Mapping[str, Any]
     if "quantization_channels" in codec:
         return Vocabulary(1, codec["quantization_channels"])
     if "codebook_size" in codec:
-        return Vocabulary(codec["n_codebooks"], codec["codebook_size"])
+        return Vocabulary(codec.get("n_codebooks", 1), codec["codebook_size"])
     if prepared_index is not None:
         return Vocabulary(**prepared_index["vocabulary"])
     raise ValueError(

@@ -1,5 +1,6 @@
 """The commands that messages advise, with the settings of the command that was typed."""
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +9,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from pipeline.configuration.overridden import BUNDLES, SHAPING
 from pipeline.plumbing.files import read_json
 
 # What prepared data may depend on: their own groups, where they lie, and choices that may set any of these.
@@ -29,6 +31,12 @@ def command(stage: str, groups: tuple[str, ...]) -> str:
         hydra = HydraConfig.get()
         words += [*_source(hydra), *(o for o in hydra.overrides.task if _root(o) in groups)]
     return shlex.join(words)
+
+
+def repeating_command() -> str:
+    """The command that trains the same again, or brings back the DVC experiment that has."""
+    experiment = os.environ.get("DVC_EXP_NAME")
+    return f"dvc exp apply {shlex.quote(experiment)}" if experiment else command("train", (*SHAPING, *BUNDLES))
 
 
 def swept_overrides(hydra: HydraConf | DictConfig) -> str:
@@ -60,7 +68,8 @@ def _source(hydra: HydraConf) -> list[str]:
     if name == "config":
         return []
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    return [word for folder in folders for word in ("--config-dir", folder)] + ["--config-name", name]
+    places = ["." if Path(folder) == Path.cwd() else folder for folder in folders]
+    return [word for place in places for word in ("--config-dir", place)] + ["--config-name", name]
 
 
 def _root(override: str) -> str:

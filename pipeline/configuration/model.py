@@ -35,7 +35,7 @@ def check_model(values: Mapping[str, Any]) -> None:
     """
     codec, n_tokens = values["codec"], 1
     if values["model"].get("vocab_size") is not None and "codebook_size" in codec:
-        n_tokens = vocabulary_size(codec["n_codebooks"], codec["codebook_size"])
+        n_tokens = vocabulary_size(codec.get("n_codebooks", 1), codec["codebook_size"])
     decoder, objective = read_model(values["model"], n_tokens)
     objective.check_depth(decoder.num_nextn_predict_layers)
     decoder.check_router_learns()

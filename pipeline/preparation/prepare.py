@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from pipeline.audio.codecs.codec import Codec
-from pipeline.audio.codecs.configuration import CodecConfig, codec_settings
-from pipeline.audio.codecs.registry import codec_sample_rate, fit_codec
+from pipeline.audio.codecs.configuration import codec_settings
+from pipeline.audio.codecs.registry import codec_class
 from pipeline.audio.codecs.storage import load_codec, save_codec
 from pipeline.audio.corpora.corpus import Corpus
 from pipeline.audio.corpora.registry import build_corpus
@@ -135,7 +135,8 @@ def _write(
     cache: Path,
 ) -> dict[str, Any]:
     """Make prepared data of a corpus that was inspected."""
-    codec_config, processing = codec_settings(values["codec"]), data.processing
+    codec_options, processing = values["codec"], data.processing
+    sample_rate = codec_class(codec_options["kind"]).sample_rate_of(codec_settings(codec_options))
     usable = [i for i in inspections if not i.reason]
     splits = assign_splits([i.recording for i in usable], data.split, data.seed)
     utterances = plan_utterances(
@@ -146,12 +147,12 @@ def _write(
         data.seed,
     )
     by_id = {i.recording.id: i for i in inspections}
-    read = UtteranceReader(corpus, by_id, codec_sample_rate(codec_config), data.utterances.gap_seconds)
+    read = UtteranceReader(corpus, by_id, sample_rate, data.utterances.gap_seconds)
     # What an interrupted run has encoded is found again by what it was encoded from: names and speakers decide on the
     # split and the order, so a corpus renamed in between is another one.
     settings = prepared_settings(values)
     work = cache / f"prepared-{fingerprint(settings, [asdict(i) for i in inspections])[:16]}"
-    codec = fit_or_load(codec_config, read, utterances, work / "codec", data.seed)
+    codec = fit_or_load(codec_options, read, utterances, work / "codec", data.seed)
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
     encode_splits(utterances, read, codec, vocabulary, work, processing.shard_utterances, processing.workers)
     transcripts = {i.recording.id: i.recording.transcript or "" for i in usable}
@@ -167,7 +168,7 @@ def _write(
     save_examples(utterances, read, tokens["test"], work / "examples")
     write_manifest(inspections, splits, work / "manifest.csv")
     remarks = corpus.remarks()
-    card = describe(data.kind, values["codec"], codec.frame_rate, inspections, remarks, utterances, tokens, references)
+    card = describe(data.kind, codec_options, codec.frame_rate, inspections, remarks, utterances, tokens, references)
     write_json(work / "data_card.json", card)
     write_card(card, work / "data_card.md")
     write_prepared_identity(work, settings)
@@ -176,12 +177,13 @@ def _write(
 
 
 def fit_or_load(
-    config: CodecConfig, read: UtteranceReader, utterances: Sequence[Utterance], folder: Path, seed: int
+    options: Mapping[str, Any], read: UtteranceReader, utterances: Sequence[Utterance], folder: Path, seed: int
 ) -> Codec:
     """Fit the codec on the train split, unless an interrupted run has already done so."""
     if not (folder / "codec.json").exists():
         train = [u for u in utterances if u.split == "train"]
-        save_codec(fit_codec(config, lambda: waveforms(train, read), seed), folder)
+        fit = codec_class(options["kind"]).fit
+        save_codec(fit(codec_settings(options), lambda: waveforms(train, read), seed), folder)
     return load_codec(folder)
 
 

@@ -110,8 +110,10 @@ class Store:
         return self.client.create_run(experiment_id, run_name=redacted(name), tags=tags)
 
     def resume_run(self, run_id: str) -> None:
-        """Take over a run that was interrupted."""
+        """Take over a run that was interrupted; why it was, is no longer its end."""
         self.touch(run_id)
+        if FAILURE_TAG in self.client.get_run(run_id).data.tags:
+            self.client.delete_tag(run_id, FAILURE_TAG)
         for key, value in {PROCESS_TAG: str(Process.current()), **sign_of_life()}.items():
             self.client.set_tag(run_id, key, value)
         self.client.update_run(run_id, status="RUNNING")

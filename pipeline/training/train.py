@@ -26,10 +26,9 @@ from lightning_modules.parallel.checkpoint_loading import load_weights, read_des
 from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer, compiles, model_device, n_ranks
-from pipeline.configuration.command_line import command, next_command, preparing_command
+from pipeline.configuration.command_line import next_command, preparing_command, repeating_command
 from pipeline.configuration.composed import REPOSITORY, Folders, cache_folder, is_multirun
 from pipeline.configuration.model import read_model
-from pipeline.configuration.overridden import BUNDLES, SHAPING
 from pipeline.configuration.settings import read_settings
 from pipeline.configuration.strategy import read_strategy
 from pipeline.planning.admission import memory_of_a_rank, refuse_what_cannot_fit
@@ -57,6 +56,7 @@ from pipeline.tracking.model_entry import CHECKPOINT as MODEL_OF_STEP
 from pipeline.tracking.model_entry import ModelEntry
 from pipeline.tracking.notes import TRAINING
 from pipeline.tracking.run import TrackedRun
+from pipeline.training.abandonment import EndWithFolder
 from pipeline.training.identity import training_identity
 from pipeline.training.interrupted import LOCK, RESUME
 from pipeline.training.ranks import Ranks, require_alike
@@ -107,7 +107,7 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
         values["precision"]["kind"],
         DummyLogger(),
         resume.path,
-        [HistoryCheckpoint(), *pruning(outputs)],
+        [HistoryCheckpoint(), EndWithFolder(outputs.absolute()), *pruning(outputs)],
     )
     with ExitStack() as held:
         point = settle_point(resume, outputs, ranks, held)
@@ -170,7 +170,7 @@ def say_result(outputs: Path, loss: float, tokens: TokenDataset, run: TrackedRun
 
 def training_note(loss: float, step: int, n_steps: int) -> str:
     """What the training adds to the description of its run: how it ended, and the command that repeats it."""
-    again = command("train", (*SHAPING, *BUNDLES))
+    again = repeating_command()
     return f"Best validation loss **{loss:.3f}** nats a token, at step {step} of {n_steps}.\n\n    {again}"
 
 
@@ -286,8 +286,17 @@ def begin_with(model: LanguageModel, path: Path) -> None:
 
 
 def fit(trainer: L.Trainer, model: LanguageModel, data: SpeechTokens, last: Path | None) -> None:
-    """Train to the end, from the last checkpoint of an interrupted training if there is one."""
-    trainer.fit(model, data, ckpt_path=last, weights_only=True)
+    """Train to the end, from the last checkpoint of an interrupted training if there is one.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, which Lightning turns into an exit that says nothing.
+    """
+    try:
+        trainer.fit(model, data, ckpt_path=last, weights_only=True)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise end.__context__ from None
+        raise
 
 
 def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun, trainer: L.Trainer) -> float:
@@ -365,5 +374,5 @@ def run_name(values: Mapping[str, Any]) -> str:
     """What tells one training from another in a list: size, codec, data."""
     model, codec = values["model"], values["codec"]
     size = f"{model['num_hidden_layers']}x{model['hidden_size']}"
-    books = f" {codec['n_codebooks']}x{codec['codebook_size']}" if "codebook_size" in codec else ""
+    books = f" {codec.get('n_codebooks', 1)}x{codec['codebook_size']}" if "codebook_size" in codec else ""
     return f"{size} · {codec['kind']}{books} · {values['data']['kind']}"

@@ -77,6 +77,19 @@ class MelRvqConfig:
 
 
 @dataclass(frozen=True)
+class FrameConfig:
+    """The settings of a codec of one code for each `hop_length` samples, of which there are `codebook_size`."""
+
+    sample_rate: int
+    hop_length: int
+    codebook_size: int
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "hop_length", "codebook_size"):
+            require_integer(self, name, *MEL_RVQ_RANGES[name])
+
+
+@dataclass(frozen=True)
 class MuLawConfig:
     """The settings of conf/codec/mu_law.yaml; `loudness_db` is an RMS level in dB re full scale."""
 
@@ -109,7 +122,7 @@ class PretrainedConfig:
         require_loudness(self)
 
 
-CodecConfig = MelRvqConfig | MuLawConfig | PretrainedConfig
+CodecConfig = MelRvqConfig | FrameConfig | MuLawConfig | PretrainedConfig
 
 # By their kind, which a codec's class has the same.
 CONFIGS: dict[str, Any] = {"mel_rvq": MelRvqConfig, "mu_law": MuLawConfig, "pretrained": PretrainedConfig}

@@ -6,7 +6,6 @@ import torch
 
 from pipeline.audio.codecs.configuration import PretrainedConfig
 from pipeline.audio.codecs.pretrained import PretrainedCodec
-from pipeline.audio.codecs.registry import codec_sample_rate, fit_codec
 from pipeline.audio.codecs.storage import load_codec, save_codec
 
 transformers = pytest.importorskip("transformers")
@@ -85,7 +84,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(params=sorted(MODELS))
 def codec(request, folders):
-    return fit_codec(PretrainedConfig(str(folders / request.param), 3, -23.0), [], seed=0)
+    return PretrainedCodec.fit(PretrainedConfig(str(folders / request.param), 3, -23.0), [], seed=0)
 
 
 def architecture_type(codec):
@@ -93,7 +92,7 @@ def architecture_type(codec):
 
 
 def test_rates_come_from_the_model(codec):
-    assert codec_sample_rate(codec.config) == codec.sample_rate == 8000
+    assert PretrainedCodec.sample_rate_of(codec.config) == codec.sample_rate == 8000
     assert codec.frame_rate == MODELS[architecture_type(codec)][2]
     assert (codec.n_codebooks, codec.codebook_size) == (3, 16)
 
@@ -175,25 +174,25 @@ def test_weight_of_another_shape_is_named(codec):
 
 def test_too_many_codebooks_are_refused(folders):
     with pytest.raises(ValueError, match=r"codec\.n_codebooks=17, .* 1 to 16"):
-        fit_codec(PretrainedConfig(str(folders / "dac"), 17, -23.0), [], seed=0)
+        PretrainedCodec.fit(PretrainedConfig(str(folders / "dac"), 17, -23.0), [], seed=0)
 
 
 @pytest.mark.parametrize("changes", [{"audio_channels": 2}, {"normalize": True}, {"chunk_length_s": 1.0}])
 def test_stereo_encodec_is_refused_before_it_is_loaded(tmp_path, changes):
     encodec(**changes).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"codec\.model=.*mono"):
-        codec_sample_rate(PretrainedConfig(str(tmp_path), 3, -23.0))
+        PretrainedCodec.sample_rate_of(PretrainedConfig(str(tmp_path), 3, -23.0))
 
 
 def test_other_models_are_refused(tmp_path):
     transformers.BertConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"codec\.model=.* type bert; use encodec, dac, mimi"):
-        codec_sample_rate(PretrainedConfig(str(tmp_path), 3, -23.0))
+        PretrainedCodec.sample_rate_of(PretrainedConfig(str(tmp_path), 3, -23.0))
 
 
 def test_missing_folder_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"codec\.model=.* is no folder"):
-        codec_sample_rate(PretrainedConfig(str(tmp_path / "absent"), 3, -23.0))
+        PretrainedCodec.sample_rate_of(PretrainedConfig(str(tmp_path / "absent"), 3, -23.0))
 
 
 def test_unreachable_hub_names_the_remedy(monkeypatch):
@@ -202,7 +201,7 @@ def test_unreachable_hub_names_the_remedy(monkeypatch):
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", unreachable)
     with pytest.raises(FileNotFoundError, match=r"codec\.model=some/codec .*connect.*connected machine.*codec\.model="):
-        codec_sample_rate(PretrainedConfig("some/codec", 3, -23.0))
+        PretrainedCodec.sample_rate_of(PretrainedConfig("some/codec", 3, -23.0))
 
 
 def test_absent_transformers_names_the_extra(folders, monkeypatch):
@@ -215,4 +214,4 @@ def test_absent_transformers_names_the_extra(folders, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without_transformers)
     with pytest.raises(ImportError, match=r"pip install 'melisma\[pretrained\]'"):
-        codec_sample_rate(PretrainedConfig(str(folders / "dac"), 3, -23.0))
+        PretrainedCodec.sample_rate_of(PretrainedConfig(str(folders / "dac"), 3, -23.0))

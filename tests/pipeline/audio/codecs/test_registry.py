@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from pipeline.audio.codecs.configuration import MelRvqConfig, MuLawConfig, PretrainedConfig, codec_settings
 from pipeline.audio.codecs.mu_law import MuLawCodec
-from pipeline.audio.codecs.registry import codec_sample_rate, fit_codec
+from pipeline.audio.codecs.registry import codec_class
 
 CONF = Path(__file__).parents[4] / "conf" / "codec"
 CHOICES = sorted(path.stem for path in CONF.glob("*.yaml") if not path.stem.startswith("_"))
@@ -20,7 +20,7 @@ def test_every_choice_of_the_codec_group_is_valid(choice):
     config = codec_settings(options)
     assert type(config) is CLASSES[options["kind"]]
     if options["kind"] != "pretrained":
-        assert codec_sample_rate(config) == options["sample_rate"]
+        assert codec_class(options["kind"]).sample_rate_of(config) == options["sample_rate"]
 
 
 def test_unknown_setting_is_named_with_what_was_meant(mel_rvq_options):
@@ -96,4 +96,4 @@ def test_a_codec_that_learns_nothing_leaves_the_waveforms_unread():
         raise AssertionError("the waveforms were read")
         yield
 
-    assert isinstance(fit_codec(MuLawConfig(8000, 256, -23.0), unreadable, seed=0), MuLawCodec)
+    assert isinstance(MuLawCodec.fit(MuLawConfig(8000, 256, -23.0), unreadable, seed=0), MuLawCodec)
