@@ -3,7 +3,12 @@
 import csv
 import json
 import math
+import os
+import re
 import shutil
+import signal
+import sqlite3
+import time
 
 import pytest
 import soundfile
@@ -89,6 +94,36 @@ def test_a_changed_leaf_reruns_only_what_depends_on_it(copy: RepositoryCopy) -> 
     copy.python("pipeline.compose")
     assert stages_run(copy.run("dvc", "repro")) == ["evaluate", "report"]
     assert "evaluate.temperature" in copy.run("dvc", "params", "diff")
+
+
+def test_an_experiment_whose_folder_is_gone_goes_on_from_its_checkpoint(copy: RepositoryCopy) -> None:
+    copy.commit("before the killed experiment")
+    settings = [f"-Strainer.{name}" for name in ("max_steps=40", "checkpoint_every_steps=5", "val_every_steps=30")]
+    resume, folders = copy.root / "outputs/resume", copy.root / ".dvc/tmp/exps"
+    with copy.started("dvc", "exp", "run", "--temp", *settings, "train", start_new_session=True) as process:
+        while not list(resume.glob("*/step-*.ckpt")):
+            time.sleep(0.1)
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+    before = {run.info.run_id for run in copy.runs()}
+    for folder in folders.glob("tmp*"):
+        shutil.rmtree(folder)
+    copy.run("dvc", "exp", "run", "--queue", "-n", "again", *settings, "train")
+    copy.run("dvc", "queue", "start")
+    while "Success" not in (status := copy.run("dvc", "queue", "status")):
+        assert "Failed" not in status, copy.run("dvc", "queue", "logs", "again")
+        time.sleep(1)
+    assert re.search(
+        r"Going on with the interrupted training at step \d+ of 40", copy.run("dvc", "queue", "logs", "again")
+    )
+    assert {run.info.run_id for run in copy.runs()} == before
+    assert all(run.info.status == "FINISHED" for run in copy.runs())
+    assert [path.name for path in resume.iterdir()] == ["train.lock"]
+    with sqlite3.connect(copy.root / "mlflow.db") as store:
+        (led,) = store.execute(
+            "SELECT tag_value FROM logged_model_tags WHERE tag_value LIKE '%/exps/%'"
+        ).fetchall() or [()]
+    assert not led
 
 
 def test_experiments_switch_groups_and_leaves(copy: RepositoryCopy) -> None:
