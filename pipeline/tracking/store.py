@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import Timeout
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -57,13 +57,22 @@ class Store:
 
     def run(self, run_id: str) -> Run | None:
         """The run, or None where the store has none of this id, or only a deleted one."""
+        run = self._any_run(run_id)
+        return run if run and run.info.lifecycle_stage == "active" else None
+
+    def has_deleted(self, run_id: str) -> bool:
+        """Whether the store has a run of this id that was deleted, and can be restored."""
+        run = self._any_run(run_id)
+        return run is not None and run.info.lifecycle_stage == "deleted"
+
+    def _any_run(self, run_id: str) -> Run | None:
         try:
-            run = self.client.get_run(run_id)
+            return self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            # What cannot be an id is none that the store has.
+            if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE)):
                 return None
             raise
-        return run if run.info.lifecycle_stage == "active" else None
 
     def newest(self, experiment_id: str, stage: str, tags: Mapping[str, str]) -> Run | None:
         """The newest finished run of a stage that carries all these tags; None where there is none."""

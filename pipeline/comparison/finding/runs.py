@@ -31,10 +31,10 @@ def find_run(name: str, places: Places) -> Found | None:
         pipeline.tracking.store.StoreUnavailableError: when the store cannot be used.
     """
     store, experiment = connect(places.tracking, places.repository)
+    run = _run(store, experiment.experiment_id, name)
+    if run is None:
+        return None
     with asking(store.uri):
-        run = _run(store, experiment.experiment_id, name)
-        if run is None:
-            return None
         training = _training(store, run)
         evaluation = run if run.data.tags.get(STAGE_TAG) == EVALUATION else _newest_evaluation(store, training)
         shown = training or run
@@ -57,20 +57,31 @@ def _run(store: Store, experiment_id: str, name: str) -> Run | None:
     """The run that is meant; None where there is none.
 
     Raises:
-        ValueError: when several are, or a sweep of many.
+        ValueError: when several are, or a sweep of many, or an experiment, or the run was deleted.
     """
-    if re.fullmatch(r"[0-9a-f]{32}", name):
-        found = [run for run in [store.run(name)] if run]
-    else:
-        runs = store.client.search_runs([experiment_id], max_results=MOST_RUNS)
-        found = [run for run in runs if name == run.info.run_name or _is_beginning(name, run.info.run_id)]
+    with asking(store.uri):
+        found = _called(store, experiment_id, name)
+        is_deleted = not found and store.has_deleted(name)
+        is_experiment = not found and store.client.get_experiment_by_name(name) is not None
     if len(found) > 1:
         ids = ", ".join(run.info.run_id[:SHORT] for run in found[:5])
         raise ValueError(f"{len(found)} runs are called {name}; name one by its id, as {ids}.")
     if found and is_sweep(found[0]):
         best = found[0].data.tags.get("sweep.best_run", "its id")
         raise ValueError(f"{name} is a sweep of many trainings; name one of its jobs, the best by {best}.")
+    if is_deleted:
+        raise ValueError(f"The run {name} was deleted; name another, or run `mlflow runs restore --run-id {name}`.")
+    if is_experiment:
+        raise ValueError(f"{name} is an experiment of MLflow; name one of its runs, which `make ui` lists.")
     return found[0] if found else None
+
+
+def _called(store: Store, experiment_id: str, name: str) -> list[Run]:
+    """The runs of this id, whichever experiment they are of, or those of this name or beginning of an id."""
+    if re.fullmatch(r"[0-9a-f]{32}", name):
+        return [run for run in [store.run(name)] if run]
+    runs = store.client.search_runs([experiment_id], max_results=MOST_RUNS)
+    return [run for run in runs if name == run.info.run_name or _is_beginning(name, run.info.run_id)]
 
 
 def _is_beginning(name: str, run_id: str) -> bool:
