@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
 from lightning_modules.model.sharded import local
-from lightning_modules.precision.kernels.blockwise import Copy
+from lightning_modules.precision.kernels.blockwise import Copy, squares_of
 from lightning_modules.precision.working_weights import WorkingWeights
 
 # A master's rounded self: in BF16, or quantised.
@@ -167,12 +167,16 @@ class _Kind:
 
     def squared_norm(self) -> Tensor:
         """Of all gradients, over all ranks."""
-        squares = self._table.squared_norm(self._gradients)
+        squares = self._sum_of_squares()
         parameter = self.parameters[0]
         if not isinstance(parameter, DTensor):
             return squares
         placements = [Partial() if placement.is_shard() else Replicate() for placement in parameter.placements]
         return DTensor.from_local(squares, parameter.device_mesh, placements).full_tensor()
+
+    def _sum_of_squares(self) -> Tensor:
+        """Of this rank's gradients."""
+        return self._table.squared_norm(self._gradients)
 
     def step(self, scale: Tensor, *numbers: float) -> None:
         """Launch the kernel; `numbers` as it names them, from the rate on."""
@@ -192,3 +196,8 @@ class _QuantisedKind(_Kind):
         tensors = zip(self._masters, self._gradients, *self._moments, self._copies, strict=True)
         for state, decay in zip(tensors, self._decays, strict=True):
             step_and_quantise(*state, decay, scale, *numbers)
+
+    def _sum_of_squares(self) -> Tensor:
+        """Of this rank's gradients; those that are as a product left them need not be read."""
+        known = [squares for gradient in self._gradients if (squares := squares_of(gradient)) is not None]
+        return torch.stack(known).sum() if len(known) == len(self._gradients) else super()._sum_of_squares()

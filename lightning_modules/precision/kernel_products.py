@@ -90,7 +90,7 @@ class KernelExperts(torch.autograd.Function):
         choices: Tensor,
         places: Tensor,
         experts: Tensor,
-        tile_starts: Tensor,
+        spans: Tensor,
         *copies: Tensor,
     ) -> Tensor:
         """Map `tokens` [N, D], each of whose K choices counts by `gates` [N, K], to [N, D].
@@ -105,10 +105,10 @@ class KernelExperts(torch.autograd.Function):
             choices: of the `Plan`, like the three that follow.
             places: see `choices`.
             experts: see `choices`.
-            tile_starts: see `choices`.
+            spans: see `choices`.
             copies: of both weights.
         """
-        plan = Plan(choices, places, experts, tile_starts)
+        plan = Plan(choices, places, experts, spans)
         first, second = _quantised_pair(gate_up_weight, down_weight, copies, scaling)
         rows = kernels.quantise_routed(tokens, plan, gates.shape[1], scaling)
         gate_up = kernels.multiply_rows(rows, first[:2], plan)

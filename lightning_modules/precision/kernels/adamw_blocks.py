@@ -19,6 +19,7 @@ from lightning_modules.precision.kernels.rounding import (
     factor_for,
     larger,
     rounding_weights_to,
+    stack_strips,
     store_block_scale,
     store_both_ways,
 )
@@ -117,9 +118,12 @@ def step(
     amax = gl.reduce(gl.reduce(magnitudes, 1, larger), 0, larger)
     factor = factor_for(amax, LARGEST, SMALLEST_AMAX, POWER)
     dtype: gl.constexpr = values.dtype.element_ty
-    even = gl.join((strip0 * factor).to(dtype), (strip2 * factor).to(dtype))
-    odd = gl.join((strip1 * factor).to(dtype), (strip3 * factor).to(dtype))
-    rounded = gl.reshape(gl.permute(gl.join(even, odd), (2, 3, 0, 1)), [128, 128])
+    rounded = stack_strips(
+        (strip0 * factor).to(dtype),
+        (strip1 * factor).to(dtype),
+        (strip2 * factor).to(dtype),
+        (strip3 * factor).to(dtype),
+    )
     store_both_ways(rounded, place[0], place[1], values + first, transposed + first, n_rows, n_columns)
     store_block_scale(factor, scales, transposed_scales, matrix, row_block, column_block, row_blocks, column_blocks)
 

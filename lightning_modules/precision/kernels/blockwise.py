@@ -11,6 +11,7 @@ stored: 128 · ⌈M⌉, or 128 · (⌊R / 128⌋ + E), which suffices for any di
 
 import importlib
 import importlib.util
+import math
 from functools import cache
 from types import ModuleType
 from typing import NamedTuple
@@ -66,13 +67,13 @@ class Plan(NamedTuple):
         choices: [P] which choice of a token a row carries out; -1: none.
         places: [R] which row carries out a choice; -1: none.
         experts: [⌈P⌉] whose rows a tile holds; -1: nobody's.
-        tile_starts: [E + 1] where each expert's tiles begin.
+        spans: [E, 3] an expert, its first tile and the one behind its last; those of most tiles come first.
     """
 
     choices: Tensor
     places: Tensor
     experts: Tensor
-    tile_starts: Tensor
+    spans: Tensor
 
 
 @traced_constant
@@ -172,7 +173,22 @@ def multiply_tokens(
         output_dtype: of the result.
     """
     operands = gradient.transposed, gradient.transposed_scales, *rows
-    return torch.ops.melisma_fp8.multiply_tokens(*operands, plan.tile_starts, output_dtype)
+    return torch.ops.melisma_fp8.multiply_tokens(*operands, plan.spans, output_dtype)
+
+
+def squares_of(product: Tensor) -> Tensor | None:
+    """Numbers in FP32 that add up to the sum of the squares of what `multiply_tokens` returned.
+
+    They lie behind the product in its memory: whoever needs its norm need not read it again. None of another tensor,
+    though it be a copy.
+    """
+    if not available(product.device):
+        return None
+    memory, n_sums = product.untyped_storage(), _n_sums(product.device)
+    if product.storage_offset() or memory.nbytes() != product.nbytes + n_sums * torch.float32.itemsize:
+        return None
+    sums = torch.empty(0, dtype=torch.float32, device=product.device)
+    return sums.set_(memory, product.nbytes // torch.float32.itemsize, (n_sums,), (1,))
 
 
 def multiply_plain_tokens(
@@ -332,11 +348,16 @@ def _multiply_tokens(
     gradient_scales: Tensor,
     rows: Tensor,
     row_scales: Tensor,
-    tile_starts: Tensor,
+    spans: Tensor,
     output_dtype: torch.dtype,
 ) -> Tensor:
-    output = gradient.new_empty(tile_starts.shape[0] - 1, gradient.shape[1], rows.shape[1], dtype=output_dtype)
-    _launch().multiply_tokens(gradient, gradient_scales, rows, row_scales, tile_starts, output)
+    shape = spans.shape[0], gradient.shape[1], rows.shape[1]
+    n_numbers, n_sums = math.prod(shape), _n_sums(gradient.device)
+    memory = gradient.new_empty(
+        n_numbers + n_sums * torch.float32.itemsize // output_dtype.itemsize, dtype=output_dtype
+    )
+    output, squares = memory[:n_numbers].view(shape), memory[n_numbers:].view(torch.float32)
+    _launch().multiply_tokens(gradient, gradient_scales, rows, row_scales, spans, output, squares)
     return output
 
 
@@ -346,10 +367,10 @@ def _(
     gradient_scales: Tensor,
     rows: Tensor,
     row_scales: Tensor,
-    tile_starts: Tensor,
+    spans: Tensor,
     output_dtype: torch.dtype,
 ) -> Tensor:
-    return gradient.new_empty(tile_starts.shape[0] - 1, gradient.shape[1], rows.shape[1], dtype=output_dtype)
+    return gradient.new_empty(spans.shape[0], gradient.shape[1], rows.shape[1], dtype=output_dtype)
 
 
 @Operation
@@ -419,9 +440,9 @@ def room_for_weight(shape: torch.Size, device: torch.device) -> BothLayouts:
 
 def _room_for_plan(like: Tensor, n_choices: int, n_experts: int, room: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n_tiles = room // BLOCK + n_experts
-    sizes = (n_tiles * BLOCK, n_choices, n_tiles, n_experts + 1)
-    choices, places, experts, starts = (like.new_empty(size, dtype=torch.int32) for size in sizes)
-    return choices, places, experts, starts
+    sizes = ((n_tiles * BLOCK,), (n_choices,), (n_tiles,), (n_experts, 3))
+    choices, places, experts, spans = (like.new_empty(size, dtype=torch.int32) for size in sizes)
+    return choices, places, experts, spans
 
 
 def _room_for_tiles(like: Tensor, n_rows: int, n_columns: int) -> tuple[Tensor, Tensor]:
@@ -440,6 +461,11 @@ def _room_for_both(like: Tensor, n_rows: int, n_columns: int, is_routed: bool) -
         n_scales = n_columns
     tiles = _room_for_tiles(like, n_rows, n_columns)
     return *tiles, transposed, like.new_empty(n_tiles, n_scales, dtype=torch.float32)
+
+
+def _n_sums(device: torch.device) -> int:
+    """How many sums of squares `multiply_tokens` leaves behind."""
+    return BLOCK * int(_launch().multiprocessors(device))
 
 
 @cache

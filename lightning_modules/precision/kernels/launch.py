@@ -22,13 +22,15 @@ from lightning_modules.precision.scaling import Scaling
 COUNTED_CHOICES = 256
 # Registers of a thread when a product begins; its groups then share them out among themselves.
 REGISTERS = 168
+# Of one that differentiates SwiGLU: two programs fit.
+SWIGLU_REGISTERS = 128
 # Of a thread that quantises: so few that three programs fit, where there are many; few programs run faster with more.
 GATHERING_REGISTERS = 80
 
 
-def plan_choices(indices: Tensor, choices: Tensor, places: Tensor, experts: Tensor, tile_starts: Tensor) -> None:
+def plan_choices(indices: Tensor, choices: Tensor, places: Tensor, experts: Tensor, spans: Tensor) -> None:
     """Fill the four of `blockwise.Plan` for experts in any order, or below zero."""
-    n_choices, n_experts, n_tiles = indices.numel(), tile_starts.shape[0] - 1, experts.shape[0]
+    n_choices, n_experts, n_tiles = indices.numel(), spans.shape[0], experts.shape[0]
     n_blocks = triton.cdiv(n_choices, COUNTED_CHOICES)
     counts = places.new_empty(n_blocks, n_experts)
     shape = {"BLOCK": COUNTED_CHOICES, "EXPERTS": triton.next_power_of_2(n_experts)}
@@ -40,7 +42,7 @@ def plan_choices(indices: Tensor, choices: Tensor, places: Tensor, experts: Tens
         choices,
         places,
         experts,
-        tile_starts,
+        spans,
         n_choices,
         n_experts,
         n_blocks,
@@ -53,7 +55,7 @@ def plan_choices(indices: Tensor, choices: Tensor, places: Tensor, experts: Tens
     )
 
 
-def plan_rows(offsets: Tensor, choices: Tensor, places: Tensor, experts: Tensor, tile_starts: Tensor) -> None:
+def plan_rows(offsets: Tensor, choices: Tensor, places: Tensor, experts: Tensor, spans: Tensor) -> None:
     """Fill the four of `blockwise.Plan` for rows in order of experts; what lies behind the last is nobody's."""
     n_experts = offsets.shape[0]
     places.fill_(-1)
@@ -62,7 +64,7 @@ def plan_rows(offsets: Tensor, choices: Tensor, places: Tensor, experts: Tensor,
         choices,
         places,
         experts,
-        tile_starts,
+        spans,
         n_experts,
         TILE=BLOCK,
         EXPERTS=triton.next_power_of_2(n_experts),
@@ -217,6 +219,7 @@ def swiglu_backward(
         *_strides(transposed, transposed_scales),
         **rounding_to(scaling),
         num_warps=NUM_WARPS,
+        maxnreg=SWIGLU_REGISTERS,
     )
 
 
@@ -229,7 +232,7 @@ def multiply_rows(
     inner, n_columns = rows.shape[1], weight.shape[-2]
     n_tiles = rows.shape[0] // BLOCK
     half, swizzled = [BLOCK // 2, BLOCK], _operands()
-    row_products.multiply_rows[(min(_multiprocessors(rows.device), n_tiles * triton.cdiv(n_columns, 2 * BLOCK)),)](
+    row_products.multiply_rows[(min(multiprocessors(rows.device), n_tiles * triton.cdiv(n_columns, 2 * BLOCK)),)](
         TensorDescriptor.from_tensor(rows, half, swizzled),
         TensorDescriptor.from_tensor(weight.reshape(-1, inner), [BLOCK, BLOCK], swizzled),
         TensorDescriptor.from_tensor(output, half, _staging(tuple(half), output.dtype)),
@@ -252,26 +255,31 @@ def multiply_tokens(
     gradient_scales: Tensor,
     rows: Tensor,
     row_scales: Tensor,
-    tile_starts: Tensor,
+    spans: Tensor,
     output: Tensor,
+    squares: Tensor,
 ) -> None:
-    """Fill output [E, N, K] with gradient [tiles, N, 128] by rows [tiles, K, 128], expert by expert."""
+    """Fill output [E, N, K] with gradient [tiles, N, 128] by rows [tiles, K, 128], expert by expert.
+
+    `squares`, 128 numbers a multiprocessor, will add up to the sum of its squares.
+    """
     n_experts, n_rows, n_columns = output.shape
     has_whole_rows = row_scales.shape[0] == 1
-    n_units = n_experts * triton.cdiv(n_rows, BLOCK) * triton.cdiv(n_columns, 2 * BLOCK)
     half, swizzled = [1, BLOCK // 2, BLOCK], _operands()
-    token_products.multiply_tokens[(min(_multiprocessors(rows.device), n_units),)](
+    token_products.multiply_tokens[(multiprocessors(rows.device),)](
         TensorDescriptor.from_tensor(gradient.view(-1, BLOCK), [BLOCK // 2, BLOCK], swizzled),
         TensorDescriptor.from_tensor(rows.view(-1, BLOCK), [BLOCK, BLOCK], swizzled),
         gradient_scales,
         row_scales if has_whole_rows else TensorDescriptor.from_tensor(row_scales, [1, 2 * BLOCK], _scales()),
-        tile_starts,
+        spans,
         TensorDescriptor.from_tensor(output, half, _staging(tuple(half), output.dtype)),
+        squares,
         n_experts,
         rows.shape[0],
         n_rows,
         n_columns,
         STAGES=3,
+        STAGED=1 if output.dtype == torch.float32 else 2,
         WHOLE_GRADIENT=gradient_scales.shape[0] == 1,
         WHOLE_ROWS=has_whole_rows,
         num_warps=4,
@@ -306,5 +314,6 @@ def _strides(transposed: Tensor | None, scales: Tensor | None) -> tuple[int, int
 
 
 @cache
-def _multiprocessors(device: torch.device) -> int:
+def multiprocessors(device: torch.device) -> int:
+    """How many programs that fill one each run at a time."""
     return torch.cuda.get_device_properties(device).multi_processor_count

@@ -1,7 +1,8 @@
 """Triton kernels that lay out routed rows in tiles of 128, none of which holds rows of two experts.
 
-Every tile learns whose it is (`experts`, -1: nobody's) and which choice each of its rows is (`choices`, -1: none),
-every choice its row (`places`), and every expert where its tiles begin (`tile_starts`).
+Every tile learns whose it is (`experts`, -1: nobody's) and which choice each of its rows is (`choices`, -1: none), and
+every choice its row (`places`). `spans` tells which tiles are whose, the longest first: programs that take one product
+over them after the other then finish together.
 """
 
 # Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
@@ -30,13 +31,29 @@ def count_choices(
 
 
 @triton.jit
+def _store_spans(spans, tiles, tiles_until, n_experts, n_tiles, EXPERTS: tl.constexpr):
+    """Write an expert, its first tile and the one behind its last, of those with most tiles first.
+
+    There are no tiles from `n_tiles` on.
+    """
+    numbers = tl.arange(0, EXPERTS)
+    keys = (tiles.to(tl.int64) << 42) | ((tiles_until - tiles).to(tl.int64) << 21) | numbers
+    keys = tl.sort(tl.where(numbers < n_experts, keys, -1), descending=True)
+    first = (keys >> 21) & 0x1FFFFF
+    end = tl.minimum(first + (keys >> 42), n_tiles)
+    tl.store(spans + 3 * numbers, (keys & 0x1FFFFF).to(tl.int32), numbers < n_experts)
+    tl.store(spans + 3 * numbers + 1, tl.minimum(first, n_tiles).to(tl.int32), numbers < n_experts)
+    tl.store(spans + 3 * numbers + 2, end.to(tl.int32), numbers < n_experts)
+
+
+@triton.jit
 def plan_choices(
     indices,  # [n_choices] the experts; below zero: none
     counts,  # [n_blocks, n_experts] from `count_choices`
     choices,  # [n_tiles · TILE] int32, all -1
     places,  # [n_choices] int32
     experts,  # [n_tiles] int32
-    tile_starts,  # [n_experts + 1] int32
+    spans,  # [n_experts, 3] int32
     n_choices,
     n_experts,
     n_blocks,
@@ -78,8 +95,7 @@ def plan_choices(
     owner = tl.sum(((tiles_until[None, :] <= tile[:, None]) & (numbers < n_experts)[None, :]).to(tl.int32), 1)
     tl.store(experts + tile, tl.where(tile < n_used, owner, -1), tile < n_tiles)
     if block == 0:
-        tl.store(tile_starts + numbers, tl.minimum(tiles_until - tiles, n_tiles), numbers < n_experts)
-        tl.store(tile_starts + n_experts, tl.minimum(n_used, n_tiles))
+        _store_spans(spans, tiles, tiles_until, n_experts, n_tiles, EXPERTS)
 
 
 @triton.jit
@@ -88,7 +104,7 @@ def plan_rows(
     choices,  # [n_tiles · TILE] int32
     places,  # [n_rows] int32, all -1
     experts,  # [n_tiles] int32
-    tile_starts,  # [n_experts + 1] int32
+    spans,  # [n_experts, 3] int32
     n_experts,
     TILE: tl.constexpr,
     EXPERTS: tl.constexpr,
@@ -101,8 +117,7 @@ def plan_rows(
     tiles = tl.where(numbers < n_experts, tl.cdiv(ends - starts, TILE), 0)
     tiles_until = tl.cumsum(tiles, 0)
     if tile == 0:
-        tl.store(tile_starts + numbers, tiles_until - tiles, numbers < n_experts)
-        tl.store(tile_starts + n_experts, tl.sum(tiles, 0))
+        _store_spans(spans, tiles, tiles_until, n_experts, tl.num_programs(0), EXPERTS)
     mine = (tiles_until > tile) & (tiles_until - tiles <= tile)
     is_used = tl.sum(mine.to(tl.int32), 0)
     first = tl.sum(tl.where(mine, starts + (tile - (tiles_until - tiles)) * TILE, 0), 0)

@@ -50,6 +50,16 @@ BY_ROWS = gl.constexpr(
         [TILE, TILE],
     )
 )
+# The same of a quarter of a tile's rows.
+ROWS_OF_STRIP = gl.constexpr(
+    gl.DistributedLinearLayout(
+        [[0, 1], [0, 2], [0, 4], [16, 0]],
+        [[0, 8], [0, 16], [0, 32], [0, 64], [1, 0]],
+        [[2, 0], [4, 0], [8, 0]],
+        [],
+        [TILE // 4, TILE],
+    )
+)
 # As bytes are written: sixteen of a row, or of a column.
 ROWS_OUT = gl.constexpr(
     gl.DistributedLinearLayout(
@@ -142,6 +152,14 @@ def rows_and_columns(row, column, layout: gl.constexpr):
 
 
 @gluon.jit
+def stack_strips(strip0, strip1, strip2, strip3):
+    """128×128 numbers, as many a thread, from four times 32 rows of them."""
+    even = gl.join(strip0, strip2)
+    odd = gl.join(strip1, strip3)
+    return gl.reshape(gl.permute(gl.join(even, odd), (2, 3, 0, 1)), [128, 128])
+
+
+@gluon.jit
 def numbers_of_tile(tile):
     """Numbers of a tile's rows or columns."""
     return tile * 128 + gl.arange(0, 128, ONE_EACH)
@@ -158,29 +176,40 @@ def holds_rows(choices, tile, n_rows):
 
 @gluon.jit
 def store_tiles(
-    numbers,  # 128×128 in BF16 or FP32, BY_ROWS
-    tile,  # of rows
+    numbers,
+    tile,
     column_tile,
-    values,  # [stored_rows, n_columns], row-major
-    scales,  # [column tiles, stored_rows], row-major
-    transposed,  # [row tiles, n_columns, 128], numbers of a tile side by side; None: not wanted
-    transposed_scales,  # [row tiles, n_columns], its rows `scale_stride` apart
-    stored_rows,
-    n_columns,
-    tile_stride,  # of `transposed`
-    column_stride,
-    scale_stride,
-    row_maxima,  # [...] FP32, largest magnitudes of whole rows; None: the tile's own count
-    column_maxima,  # [n_columns] FP32, of whole columns; None: the tile's own count
-    maxima_places,  # where those of the tile's rows lie, ONE_EACH; -1: nowhere
+    targets,
+    sizes,
+    strides,
+    maxima,
     LARGEST: gl.constexpr,
     SMALLEST_AMAX: gl.constexpr,
     POWER: gl.constexpr,
 ):
-    """Round `numbers` twice: by rows of 128 columns, and by columns of 128 rows, which are written transposed.
+    """Round 128×128 numbers twice: by rows of 128 columns, and by columns of 128 rows, which are written transposed.
 
     Where whole rows and columns share a scale, one program of each stores it.
+
+    Args:
+        numbers: BF16 or FP32, BY_ROWS.
+        tile: of rows.
+        column_tile: of columns.
+        targets: values [stored rows, n_columns] and scales [column tiles, stored rows], row-major; transposed [row
+            tiles, n_columns, 128], numbers of a tile side by side, or None if it is not wanted, and its scales [row
+            tiles, n_columns].
+        sizes: stored rows and n_columns.
+        strides: how far tiles of `transposed` lie apart, columns of a tile, and rows of its scales.
+        maxima: largest magnitudes of whole rows [...] and of whole columns [n_columns], FP32, and where those of the
+            tile's rows lie, ONE_EACH, -1: nowhere; None, None, None: the tile's own count.
+        LARGEST: see `factor_for`, like those that follow.
+        SMALLEST_AMAX: see `factor_for`.
+        POWER: see `factor_for`.
     """
+    values, scales, transposed, transposed_scales = targets
+    stored_rows, n_columns = sizes
+    tile_stride, column_stride, scale_stride = strides
+    row_maxima, column_maxima, maxima_places = maxima
     if row_maxima is None:
         places = scales + column_tile * stored_rows + tile * 128
         amax = largest_magnitude(numbers, 1)

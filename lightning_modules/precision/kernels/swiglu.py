@@ -10,7 +10,14 @@ Rows count by gates, where they have any: behind the activation, and before the 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from lightning_modules.precision.kernels.rounding import BY_ROWS, holds_rows, rows_and_columns, store_tiles
+from lightning_modules.precision.kernels.rounding import (
+    BY_ROWS,
+    ROWS_OF_STRIP,
+    holds_rows,
+    rows_and_columns,
+    stack_strips,
+    store_tiles,
+)
 
 
 @gluon.jit
@@ -67,18 +74,10 @@ def forward(
             gate * _sigmoid(gate) * up * weight[:, None],
             tile,
             column_tile,
-            values,
-            scales,
-            transposed,
-            transposed_scales,
-            stored_rows,
-            width,
-            tile_stride,
-            column_stride,
-            scale_stride,
-            None,
-            None,
-            None,
+            (values, scales, transposed, transposed_scales),
+            (stored_rows, width),
+            (tile_stride, column_stride, scale_stride),
+            (None, None, None),
             LARGEST,
             SMALLEST_AMAX,
             POWER,
@@ -114,40 +113,71 @@ def backward(
     tile = gl.program_id(1)
     column_tile = gl.program_id(0) // 2
     is_up = gl.program_id(0) % 2
-    rows, columns = rows_and_columns(tile * 128, column_tile * 128, BY_ROWS)
-    is_real, weight = _weights_of_rows(gates, choices, rows, n_rows)
     if holds_rows(choices, tile, n_rows):
-        inside = is_real[:, None]
-        row = rows[:, None].to(gl.int64)
-        outer = gl.load(gradient + row * width + columns[None, :], inside, other=0.0).to(gl.float32)
-        sources = gate_up + row * (2 * width) + columns[None, :]
-        gate = gl.load(sources, inside, other=0.0).to(gl.float32)
-        share = _sigmoid(gate)
+        operands = (gradient, gate_up, gates, choices)
+        place = (tile, column_tile, n_rows, width)
         if is_up != 0:
-            numbers = outer * gate * share * weight[:, None]
+            numbers = stack_strips(
+                _of_up(operands, place, 0),
+                _of_up(operands, place, 1),
+                _of_up(operands, place, 2),
+                _of_up(operands, place, 3),
+            )
         else:
-            up = gl.load(sources + width, inside, other=0.0).to(gl.float32)
-            numbers = outer * up * share
-            if gates is not None:
-                gl.store(of_gates + column_tile * stored_rows + rows, gl.sum(numbers * gate, 1))
-            numbers *= (1 + gate * (1 - share)) * weight[:, None]
+            of_tile = None if gates is None else of_gates + column_tile * stored_rows
+            numbers = stack_strips(
+                _of_gate(operands, of_tile, place, 0),
+                _of_gate(operands, of_tile, place, 1),
+                _of_gate(operands, of_tile, place, 2),
+                _of_gate(operands, of_tile, place, 3),
+            )
         store_tiles(
-            numbers,
+            gl.convert_layout(numbers, BY_ROWS, assert_trivial=True),
             tile,
             column_tile + is_up * (width // 128),
-            values,
-            scales,
-            transposed,
-            transposed_scales,
-            stored_rows,
-            2 * width,
-            tile_stride,
-            column_stride,
-            scale_stride,
-            None,
-            None,
-            None,
+            (values, scales, transposed, transposed_scales),
+            (stored_rows, 2 * width),
+            (tile_stride, column_stride, scale_stride),
+            (None, None, None),
             LARGEST,
             SMALLEST_AMAX,
             POWER,
         )
+
+
+@gluon.jit
+def _of_up(operands, place, STRIP: gl.constexpr):
+    """The gradient of 32 rows of the up projection's output."""
+    outer, gate, _, weight, _ = _strip(operands, place, STRIP)
+    return outer * gate * _sigmoid(gate) * weight[:, None]
+
+
+@gluon.jit
+def _of_gate(operands, of_gates, place, STRIP: gl.constexpr):
+    """The gradient of 32 rows of the gate projection's output; `of_gates` gets that of what they count."""
+    outer, gate, ups, weight, inside = _strip(operands, place, STRIP)
+    share = _sigmoid(gate)
+    numbers = outer * gl.load(ups, inside[:, None], other=0.0).to(gl.float32) * share
+    if of_gates is not None:
+        gl.store(of_gates + _rows(place, STRIP), gl.sum(numbers * gate, 1))
+    return numbers * (1 + gate * (1 - share)) * weight[:, None]
+
+
+@gluon.jit
+def _strip(operands, place, STRIP: gl.constexpr):
+    """Of 32 rows the outer gradient, the gate, where the other factor lies, what they count and which are real."""
+    gradient, gate_up, gates, choices = operands
+    tile, column_tile, n_rows, width = place
+    rows = _rows(place, STRIP)
+    inside, weight = _weights_of_rows(gates, choices, rows, n_rows)
+    columns = (column_tile * 128 + gl.arange(0, 128, gl.SliceLayout(0, ROWS_OF_STRIP)))[None, :]
+    row = rows[:, None].to(gl.int64)
+    outer = gl.load(gradient + row * width + columns, inside[:, None], other=0.0).to(gl.float32)
+    sources = gate_up + row * (2 * width) + columns
+    gate = gl.load(sources, inside[:, None], other=0.0).to(gl.float32)
+    return outer, gate, sources + width, weight, inside
+
+
+@gluon.jit
+def _rows(place, STRIP: gl.constexpr):
+    return place[0] * 128 + STRIP * 32 + gl.arange(0, 32, gl.SliceLayout(1, ROWS_OF_STRIP))

@@ -6,7 +6,7 @@ import torch
 from lightning_modules.fused_adamw import FusedAdamW
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.precision.emulation import quantise_128x128
-from lightning_modules.precision.kernels.blockwise import available
+from lightning_modules.precision.kernels.blockwise import available, squares_of
 from lightning_modules.precision.quantised import KeepsCopies, QuantisedExperts
 from lightning_modules.precision.recipes import RECIPES, convert_to_fp8
 from lightning_modules.precision.working_weights import WorkingWeights
@@ -148,3 +148,23 @@ def test_a_step_leaves_quantised_copies_of_what_it_stepped(moments: torch.dtype)
                 assert torch.equal(copies.transposed.mT.float(), expected.values.float())
                 assert torch.equal(copies.scales, expected.scales)
                 assert torch.equal(copies.transposed_scales.mT, expected.scales)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available() or not available("cuda"), reason="needs a Hopper GPU")
+@pytest.mark.parametrize("accumulates", [False, True])
+def test_the_norm_is_that_of_gradients_which_products_left(accumulates: bool) -> None:
+    with torch.device("cuda"):
+        masters = Decoder(replace(TINY, hidden_size=144, moe_intermediate_size=80, intermediate_size=256))
+    masters.initialize_weights(seed=3)
+    working = WorkingWeights(masters, lambda decoder: convert_to_fp8(decoder, RECIPES["fp8_deepseek"]))
+    fused = FusedAdamW(masters.parameters(), 1e-2, (0.9, 0.95), 1e-8, torch.bfloat16, working)
+    for seed in range(2 if accumulates else 1):
+        tokens = torch.randint(TINY.vocab_size, (2, 65), generator=torch.Generator().manual_seed(seed)).cuda()
+        with torch.autocast("cuda", torch.bfloat16):
+            losses = working.decoder.losses(tokens[:, :-1], [tokens[:, 1:]] * (1 + TINY.num_nextn_predict_layers))
+        sum(losses.sums).backward()
+        working.hand_over_gradients(accumulates)
+    gradients = [master.grad for master in masters.parameters() if master.grad is not None]
+    assert any(squares_of(gradient) is not None for gradient in gradients) != accumulates
+    expected = torch.stack([gradient.double().square().sum() for gradient in gradients]).sum().sqrt()
+    torch.testing.assert_close(fused.clip(1.0).double(), expected, rtol=1e-3, atol=0)

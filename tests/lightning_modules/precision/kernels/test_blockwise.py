@@ -151,7 +151,11 @@ def test_a_plan_gives_every_choice_a_row_among_its_expert_s(counts: list[int]) -
     tiles = torch.tensor([-(-count // BLOCK) for count in counts])
     owners = torch.arange(len(counts)).repeat_interleave(tiles)
     assert plan.experts.tolist() == owners.tolist() + [-1] * (len(plan.experts) - len(owners))
-    assert plan.tile_starts.tolist() == [0, *tiles.cumsum(0).tolist()]
+    spans = [
+        [expert, int(end - n), int(end)] for expert, (n, end) in enumerate(zip(tiles, tiles.cumsum(0), strict=True))
+    ]
+    assert sorted(plan.spans.tolist()) == spans
+    assert (plan.spans[:, 2] - plan.spans[:, 1]).tolist() == tiles.sort(descending=True).values.tolist()
     rows_of_tiles = is_used.view(-1, BLOCK).sum(dim=1).cpu()
     assert [int(rows_of_tiles[: len(owners)][owners == e].sum()) for e in range(len(counts))] == counts
 
@@ -164,8 +168,8 @@ def test_rows_in_order_are_planned_as_they_lie(counts: list[int]) -> None:
     assert torch.equal(plan.choices[plan.choices >= 0].long(), torch.arange(sum(counts), device="cuda"))
     assert torch.equal(plan.choices[plan.places[:-5].long()].long(), torch.arange(sum(counts), device="cuda"))
     assert plan.places[-5:].tolist() == [-1] * 5
-    assert torch.equal(plan.tile_starts, shuffled.tile_starts)
-    n_tiles = int(plan.tile_starts[-1])
+    assert torch.equal(plan.spans, shuffled.spans)
+    n_tiles = int(plan.spans[:, 2].max())
     assert torch.equal(plan.experts[:n_tiles], shuffled.experts[:n_tiles])
 
 
@@ -197,7 +201,7 @@ def test_routed_rows_are_quantised_as_by_the_emulation(counts: list[int], n_colu
     rows = blockwise.quantise_routed(tokens, plan, 1)
     across = emulation.quantise_1x128(tokens[order])
     along = emulation.quantise_grouped_128x1(tokens[order], offsets)
-    is_used, n_tiles = plan.choices >= 0, int(plan.tile_starts[-1])
+    is_used, n_tiles = plan.choices >= 0, int(plan.spans[:, 2].max())
     assert_same(rows.values[is_used], across.values)
     assert_same(rows.scales.mT[is_used], across.scales)
     assert_same(along_tokens(rows)[is_used], along.values)
@@ -277,6 +281,10 @@ def test_grouped_gradients_of_weights(counts: list[int], out_features: int, in_f
     for dtype, error in ((torch.float32, TENSOR_CORE_ERROR), (torch.bfloat16, 3e-3)):
         result = blockwise.multiply_tokens(gradients, rows[2:], plan, dtype)
         assert relative_error(result, expected) < error
+        squares = blockwise.squares_of(result)
+        assert squares is not None
+        assert squares.double().sum().item() == pytest.approx(expected.square().sum().item(), rel=1e-3)
+        assert blockwise.squares_of(result.clone()) is None
         for expert, count in enumerate(counts):
             assert count or not result[expert].any()
 
