@@ -92,9 +92,7 @@ class Router(nn.Module):
     def _choose(self, biased_scores: Tensor) -> Tensor:
         """The best K experts [R, K] among those of the best groups; a group counts as the sum of its two best."""
         if biased_scores.is_cuda:
-            from lightning_modules.model.kernels.expert_choice import choose_experts
-
-            return choose_experts(biased_scores, self.n_groups, self.n_groups_kept, self.n_chosen)
+            return _choose_on_gpu(biased_scores, self.n_chosen, self.n_groups, self.n_groups_kept)
         if self.n_groups > 1:
             grouped = biased_scores.unflatten(1, (self.n_groups, -1))
             group_scores = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(dim=-1)
@@ -195,6 +193,12 @@ def joined(routings: list[Routing]) -> Routing:
     return Routing(torch.cat(indices), torch.cat(gates), torch.cat(scores), are_real)
 
 
+def _choose_on_gpu(scores: Tensor, n_chosen: int, n_groups: int = 1, n_groups_kept: int = 1) -> Tensor:
+    from lightning_modules.model.kernels.expert_choice import choose_experts
+
+    return choose_experts(scores, n_groups, n_groups_kept, n_chosen)
+
+
 def expert_loads(routings: list[Routing]) -> Tensor:
     """How many tokens each expert of every layer received [layers, E], as FP32 counts."""
     n_layers, n_experts = len(routings), routings[0].scores.shape[1]
@@ -215,7 +219,8 @@ def sequence_balance_loss(routing: Routing, n_sequences: int) -> Tensor:
     what the router says of its own, so that the bias has less to correct.
     """
     n_experts, n_chosen = routing.scores.shape[1], routing.indices.shape[1]
-    best = routing.scores.detach().topk(n_chosen, dim=-1, sorted=False).indices
+    scores = routing.scores.detach()
+    best = _choose_on_gpu(scores, n_chosen) if scores.is_cuda else scores.topk(n_chosen, dim=-1, sorted=False).indices
     is_best = torch.zeros_like(routing.scores).scatter_(1, best, 1.0)
     normalised = routing.scores / routing.scores.sum(dim=-1, keepdim=True)
     if routing.are_real is None:
