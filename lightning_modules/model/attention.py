@@ -173,6 +173,8 @@ class LatentAttention(nn.Module):
         self, hidden: Tensor, inputs: AttentionInputs, cache: LatentCache | None = None, layer: int = 0
     ) -> Tensor:
         """Attend from `hidden` [B, T, D] to itself, or to everything in `cache` with it appended; returns [B, T, D]."""
+        if cache is None and self._has_kernels(hidden, inputs):
+            return self.o_proj(self._attend_in_kernels(hidden, inputs).flatten(2))
         query_nope, query_rope = self._query(hidden, inputs)
         latent, rope_key = self._latent(hidden, inputs)
         if cache is not None:
@@ -185,15 +187,18 @@ class LatentAttention(nn.Module):
 
     def _query(self, hidden: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
         """Queries [B, H, T, nope] without position and [B, H, T, P] rotated."""
+        nope, rope = self._heads_of_query(hidden).transpose(1, 2).split((self.nope_dim, self.rope_dim), dim=-1)
+        if self.rope_dim == 0:
+            return rotate(nope, inputs.cos[:, None], inputs.sin[:, None], self.interleaves), rope
+        return nope, rotate(rope, inputs.cos[:, None], inputs.sin[:, None], self.interleaves)
+
+    def _heads_of_query(self, hidden: Tensor) -> Tensor:
+        """Queries [B, T, H, nope + P], not rotated."""
         if self.compresses_query:
             query = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(hidden)))
         else:
             query = self.q_proj(hidden)
-        query = query.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-        nope, rope = query.split((self.nope_dim, self.rope_dim), dim=-1)
-        if self.rope_dim == 0:
-            return rotate(nope, inputs.cos[:, None], inputs.sin[:, None], self.interleaves), rope
-        return nope, rotate(rope, inputs.cos[:, None], inputs.sin[:, None], self.interleaves)
+        return query.unflatten(-1, (self.n_heads, -1))
 
     def _latent(self, hidden: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
         """The normalised latent [B, T, R] and the rotated shared key [B, T, P]: all that a cache has to hold."""
@@ -226,6 +231,29 @@ class LatentAttention(nn.Module):
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask=inputs.mask, is_causal=inputs.mask is None, scale=self.scale
         )
+
+    def _has_kernels(self, hidden: Tensor, inputs: AttentionInputs) -> bool:
+        """Whether kernels rotate the heads: in 16 bits, where a power of two of dimensions turn, and without a mask."""
+        is_power_of_2 = self.rope_dim > 1 and self.rope_dim.bit_count() == 1
+        takes_kernels = hidden.is_cuda and hidden.dtype.itemsize == 2 and is_power_of_2 and self.nope_dim > 0
+        return takes_kernels and inputs.mask is None and inputs.stretches is None
+
+    def _attend_in_kernels(self, hidden: Tensor, inputs: AttentionInputs) -> Tensor:
+        """As `_attend_expanded`, but [B, T, H, value_dim]: heads stay as they come, side by side for each token."""
+        from lightning_modules.model.kernels.heads import join_keys, rotate_queries
+
+        angles = (inputs.cos, inputs.sin, self.interleaves)
+        query = rotate_queries(self._heads_of_query(hidden), *angles)
+        latent, shared_key = self.kv_a_proj_with_mqa(hidden).split((self.latent_rank, self.rope_dim), dim=-1)
+        expanded = self.kv_b_proj(self.kv_a_layernorm(latent)).unflatten(-1, (self.n_heads, -1))
+        key, value = expanded.split((self.nope_dim, self.value_dim), dim=-1)
+        key = join_keys(key, shared_key, *angles)
+        if inputs.borders is not None:
+            tokens = (query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1))
+            heads = attend_within_borders(*tokens, inputs.borders, inputs.key_borders or inputs.borders, self.scale)
+            return heads.unflatten(0, hidden.shape[:2])
+        query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scale).transpose(1, 2)
 
     def _attend_by_stretch(
         self, query: Tensor, key: Tensor, value: Tensor, stretches: tuple[tuple[int, int, int], ...]
