@@ -138,7 +138,7 @@ def test_a_plan_leaves_out_what_is_elsewhere_or_finds_no_room(room: int, n_place
     assert torch.equal(plan.choices[plan.places[placed].long()].long(), placed)
     assert int((plan.choices >= 0).sum()) == placed.numel()
     assert torch.equal(plan.experts[(plan.places[placed] // BLOCK).long()].long(), indices[placed])
-    assert int(plan.tile_starts.max()) <= plan.experts.numel()
+    assert int(plan.spans[:, 1:].max()) <= plan.experts.numel()
 
 
 @needs_hopper
