@@ -179,8 +179,8 @@ def multiply_tokens(
 def squares_of(product: Tensor) -> Tensor | None:
     """Numbers in FP32 that add up to the sum of the squares of what `multiply_tokens` returned.
 
-    They lie behind the product in its memory, and hold while nobody has changed it in place: whoever needs its norm need
-    not read it again. None of another tensor, though it be a copy.
+    They lie behind the product in its memory, and hold while nobody has changed it in place: whoever needs its norm
+    need not read it again. None of another tensor, though it be a copy.
     """
     if not available(product.device):
         return None
