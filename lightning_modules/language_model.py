@@ -19,7 +19,6 @@ from lightning_modules.model.router import expert_loads, joined, sequence_balanc
 from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
 from lightning_modules.parallel.row_bound import bound_rows
-from lightning_modules.parallel.sharding import gathers_by_blocks
 from lightning_modules.precision.plugins import LossScalingPrecision
 from lightning_modules.precision.working_weights import WorkingWeights
 from lightning_modules.schedule import ScheduleConfig
@@ -135,7 +134,7 @@ class LanguageModel(L.LightningModule):
         if isinstance(self.trainer.precision_plugin, LossScalingPrecision):
             return None
         # Over several ranks, micro-batches before the last sum up nothing: they would be recordings of their own.
-        if self.trainer.world_size > 1 and (n_accumulated > 1 or gathers_by_blocks(decoder)):
+        if self.trainer.world_size > 1 and n_accumulated > 1:
             return None
         bound = bound_rows(decoder, self.device)
         if bound is None and decoder.waits_for_host:

@@ -13,8 +13,9 @@ from lightning_modules.parallel.all_gather import AllGatherDispatcher
 
 log = logging.getLogger(__name__)
 
-# Room in eighths of an equal share: what there is at first, and what is left beside the most that was ever asked for.
+# Room in eighths of an equal share, at first; and by how much it is more than what has exceeded it.
 SPARE = 12
+GROWTH = 9 / 8
 # Seconds between two looks at a number that is to come: a backward pass takes a hundred times longer.
 PAUSE = 2e-4
 
@@ -66,7 +67,7 @@ class RowBound:
             time.sleep(PAUSE)
         if fullest <= 1:
             return False
-        self._spare = math.ceil(self._spare * fullest * SPARE / 8)
+        self._spare = math.ceil(self._spare * fullest * GROWTH)
         self.lift()
         log.info(
             "Experts of one rank received %.2f times the rows there was room for; there is more from now on.", fullest

@@ -95,11 +95,6 @@ def parallelise(
         _prefetch(decoder, units)
 
 
-def gathers_by_blocks(decoder: Decoder) -> bool:
-    """Whether parameters are gathered and dropped again while a step is under way."""
-    return sum(isinstance(module, FSDPModule) for module in decoder.modules()) > 1
-
-
 def _is_sharded(mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> bool:
     return mesh.size() > 1 or policy.param_dtype is not None
 
