@@ -12,7 +12,7 @@ from pipeline.configuration.composed import cache_folder
 from pipeline.evaluation.evaluate import find_data, write_evaluation
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.provenance.digests import digest_of
-from pipeline.provenance.exports import export_digest
+from pipeline.provenance.exports import CODEC, export_digest
 from pipeline.provenance.identity import IDENTITY, SHORT, TrainingIdentity, identity_path, read_identity
 from pipeline.provenance.prepared_data import find_prepared, read_prepared_identity
 
@@ -104,7 +104,7 @@ def _data(export: Path, training: TrainingIdentity | None, leader: Evaluated | N
     if leader is not None:
         name = leader.identity.training.settings if leader.identity.training else ""
         prepared = find_prepared(leader.identity.data, name, Path(paths["prepared"]), cache_folder(paths))
-        if prepared and read_prepared_identity(prepared).codec == digest_of(export / "codec"):
+        if prepared and read_prepared_identity(prepared).codec == digest_of(export / CODEC):
             return prepared
     return find_data(export, training, paths)
 

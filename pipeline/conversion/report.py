@@ -52,7 +52,7 @@ def headline_metrics(verdict: Verdict, conversion: Conversion) -> dict[str, floa
         "loss": ("held-out loss", "loss"),
         "divergence": ("logits", "divergence"),
         "flatness": ("sound", "flatness"),
-        "fd": ("sound", "fd"),
+        "fd_over_random": ("sound", "fd_over_random"),
         "largest_relative_error": ("equal to source", "largest_relative_error"),
         "median_edge_ratio": ("weight statistics", "median_edge_ratio"),
     }

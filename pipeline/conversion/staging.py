@@ -9,10 +9,10 @@ from lightning_modules.parallel.checkpoint_folder import commit, partial_path, r
 from pipeline.audio.codecs.storage import load_codec
 from pipeline.conversion.held_out import Surroundings
 from pipeline.plumbing.files import companion, write_json
+from pipeline.provenance.exports import CODEC
 from pipeline.tokens.vocabulary import Vocabulary
 
 REPORT = "conversion_report.json"
-CODEC = "codec"
 
 
 class Staging:

@@ -9,6 +9,7 @@ from pipeline.configuration.command_line import command, preparing_command
 from pipeline.configuration.composed import cache_folder
 from pipeline.evaluation.configuration import EXPORT
 from pipeline.provenance.digests import digest_of
+from pipeline.provenance.exports import CODEC
 from pipeline.provenance.identity import TrainingIdentity, identity_path, read_identity, require_current
 from pipeline.provenance.prepared_data import find_prepared, read_prepared_identity
 from pipeline.provenance.training import CHECKPOINT, latest_training
@@ -47,8 +48,8 @@ def identify_model(model: Path, outputs: Path) -> TrainingIdentity | None:
 
 def codec_folder(model: Path, prepared: Path) -> Path:
     """The codec that a model speaks through: its own where it brings one along, else that of its tokens."""
-    own = model / "codec"
-    return own if own.is_dir() else prepared / "codec"
+    own = model / CODEC
+    return own if own.is_dir() else prepared / CODEC
 
 
 def find_data(model: Path, training: TrainingIdentity | None, paths: Mapping[str, str]) -> Path:
@@ -67,7 +68,7 @@ def find_data(model: Path, training: TrainingIdentity | None, paths: Mapping[str
         return found
     data = read_prepared_identity(usual, preparing_command())
     # A checkpoint alone whose training nobody knows can only be held against the size of the vocabulary.
-    brought, learnt = model / "codec", training.codec if training else data.codec
+    brought, learnt = model / CODEC, training.codec if training else data.codec
     if data.codec != (digest_of(brought) if brought.is_dir() else learnt):
         raise ValueError(
             f"The tokens in {usual} are of another codec than that of {model}: equal numbers mean other sounds. "

@@ -33,6 +33,7 @@ from pipeline.preparation.reference import measure_references, save_references
 from pipeline.preparation.refusal import listed_when_refused
 from pipeline.preparation.utterance_reader import UtteranceReader, by_recording
 from pipeline.preparation.watching import warn_of_unwatched
+from pipeline.provenance.exports import CODEC
 from pipeline.provenance.prepared_data import (
     combination_folder,
     fits,
@@ -152,7 +153,7 @@ def _write(
     # split and the order, so a corpus renamed in between is another one.
     settings = prepared_settings(values)
     work = cache / f"prepared-{fingerprint(settings, [asdict(i) for i in inspections])[:16]}"
-    codec = fit_or_load(codec_options, read, utterances, work / "codec", data.seed)
+    codec = fit_or_load(codec_options, read, utterances, work / CODEC, data.seed)
     vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
     encode_splits(utterances, read, codec, vocabulary, work, processing.shard_utterances, processing.workers)
     transcripts = {i.recording.id: i.recording.transcript or "" for i in usable}

@@ -10,6 +10,7 @@ from pipeline.plumbing.files import read_json, write_json
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.nested import leaves
 from pipeline.provenance.digests import digest_of
+from pipeline.provenance.exports import CODEC
 
 IDENTITY = "identity.json"
 FORMAT_VERSION = 1
@@ -164,7 +165,7 @@ def find_prepared(digest: str, name: str, usual: Path, cache: Path) -> Path | No
 
 def _digests(folder: Path) -> tuple[str, str]:
     """The digests of all and of the codec; tokens are known by the checksums in their index."""
-    codec = digest_of(folder / "codec")
+    codec = digest_of(folder / CODEC)
     return fingerprint({split: read_json(folder / split / "index.json") for split in SPLITS}, codec), codec
 
 

@@ -11,10 +11,9 @@ from pipeline.audio.codecs.codec import Codec
 from pipeline.audio.codecs.storage import load_codec
 from pipeline.checkpoints.loading import load_decoder
 from pipeline.plumbing.device import device_of
+from pipeline.provenance.exports import CODEC
 from pipeline.provenance.identity import identity_path, read_identity
 from pipeline.tokens.vocabulary import Vocabulary
-
-CODEC = "codec"
 
 
 @dataclass(frozen=True)

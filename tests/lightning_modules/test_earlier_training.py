@@ -44,9 +44,9 @@ def test_today_s_checkpoints_hold_what_earlier_ones_did(earlier: Path, tmp_path:
 
 
 def described(value: Any) -> Any:
-    """Names, types and shapes of all that a checkpoint holds, but how AdamW's loop is written."""
+    """Names, types and shapes of all that a checkpoint holds, but how AdamW's loop is written, and a GPU's draws."""
     if isinstance(value, dict):
-        return {key: described(part) for key, part in value.items() if key != "fused"}
+        return {key: described(part) for key, part in value.items() if key not in ("fused", "cuda")}
     if isinstance(value, list | tuple):
         return [described(part) for part in value]
     return (value.dtype, value.shape) if isinstance(value, Tensor) else type(value)
