@@ -16,7 +16,7 @@ from lightning_modules.model.configuration import YarnConfig
 from pipeline.configuration.composed import CONF
 from pipeline.configuration.settings import read_settings
 from pipeline.configuration.strategy import read_strategy
-from pipeline.training.train import begin_with, build_model
+from pipeline.training.model import begin_with, build_model
 
 VOCABULARY = 1032
 
