@@ -14,12 +14,23 @@ MOST_KEYS = 4
 
 
 def with_folder(words: Sequence[str]) -> list[str]:
-    """The command line of a training with the folder of its sweep, if it is a sweep and names none."""
-    if not any(word in MULTIRUN for word in words) or any(word.startswith(f"{FOLDER}=") for word in words):
+    """The command line of a training, if it is a sweep, with `-m` in front and the folder of the sweep.
+
+    Hydra's parser takes settings in one piece: none after an option that stands behind others.
+    """
+    others = [word for word in words if word not in MULTIRUN]
+    if len(others) == len(words):
         return list(words)
-    settings = sorted(word for word in words if word not in MULTIRUN and not word.startswith(INDIFFERENT))
-    name = "-".join([*_swept(settings), fingerprint(settings)[:DIGEST]])
-    return [*words, f"{FOLDER}=multirun/{name}"]
+    settings = sorted(word for word in others if not word.startswith(INDIFFERENT))
+    if not any(word.startswith(f"{FOLDER}=") for word in others):
+        name = "-".join([*_swept(settings), fingerprint(settings)[:DIGEST]])
+        first = next((i for i, word in enumerate(others) if _is_setting(word)), len(others))
+        others.insert(first, f"{FOLDER}=multirun/{name}")
+    return [MULTIRUN[0], *others]
+
+
+def _is_setting(word: str) -> bool:
+    return word.startswith("~") or ("=" in word and not word.startswith("-"))
 
 
 def _swept(settings: Sequence[str]) -> list[str]:
