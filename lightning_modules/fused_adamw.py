@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
 from lightning_modules.model.sharded import local
-from lightning_modules.precision.kernels.blockwise import Copy, squares_of
+from lightning_modules.precision.kernels.blockwise import squares_of
+from lightning_modules.precision.kernels.layouts import Copy
 from lightning_modules.precision.working_weights import WorkingWeights
 
 # A master's rounded self: in BF16, or quantised.

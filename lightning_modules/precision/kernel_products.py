@@ -16,7 +16,7 @@ from lightning_modules.model import dispatch
 from lightning_modules.precision.emulation import BLOCK
 from lightning_modules.precision.kernels import blockwise as kernels
 from lightning_modules.precision.kernels import unaligned_swiglu
-from lightning_modules.precision.kernels.blockwise import BothLayouts, Plan
+from lightning_modules.precision.kernels.layouts import BothLayouts, Plan
 from lightning_modules.precision.scaling import Scaling
 
 # Quantised copies, as BothLayouts names them, one weight's after the other's; none where nobody keeps them.

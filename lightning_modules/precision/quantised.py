@@ -22,7 +22,7 @@ from lightning_modules.precision.emulated_products import EmulatedGroupedMM, Emu
 from lightning_modules.precision.emulation import BLOCK, Quantised
 from lightning_modules.precision.kernel_products import KernelExperts, KernelFeedForward, KernelLinear
 from lightning_modules.precision.kernels import blockwise as kernels
-from lightning_modules.precision.kernels.blockwise import BothLayouts, Copy, Plan
+from lightning_modules.precision.kernels.layouts import BothLayouts, Copy, Plan, room_for_weight
 from lightning_modules.precision.scaled_products import scaled_linear
 from lightning_modules.precision.scaling import Scaling
 
@@ -56,7 +56,7 @@ class KeepsCopies(nn.Module):
         weights = self.weights_of(self)
         if not all(runs_on_kernels(weight.shape, weight.device) for weight in weights):
             return False
-        rooms = (kernels.room_for_weight(local(weight).shape, weight.device) for weight in weights)
+        rooms = (room_for_weight(local(weight).shape, weight.device) for weight in weights)
         self.copies = tuple(tensor for room in rooms for tensor in room)
         return True
 

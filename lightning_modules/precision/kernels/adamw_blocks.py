@@ -13,7 +13,7 @@ from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from lightning_modules.precision.kernels.blockwise import Copy
+from lightning_modules.precision.kernels.layouts import Copy
 from lightning_modules.precision.kernels.rounding import (
     NUM_WARPS,
     factor_for,

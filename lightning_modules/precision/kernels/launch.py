@@ -14,7 +14,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from lightning_modules.precision.emulation import BLOCK
 from lightning_modules.precision.kernels import plans, row_products, tiles, token_products
 from lightning_modules.precision.kernels import swiglu as activation
-from lightning_modules.precision.kernels.blockwise import shares_whole_rows
+from lightning_modules.precision.kernels.layouts import shares_whole_rows
 from lightning_modules.precision.kernels.rounding import NUM_WARPS, rounding_to, rounding_weights_to
 from lightning_modules.precision.scaling import Scaling
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.precision.kernels import blockwise
-from lightning_modules.precision.kernels.blockwise import BothLayouts, Plan
+from lightning_modules.precision.kernels.layouts import BothLayouts, Plan
 from lightning_modules.precision.scaling import Scaling
 
 

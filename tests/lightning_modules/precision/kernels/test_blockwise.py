@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from lightning_modules.precision import emulation
 from lightning_modules.precision.emulation import BLOCK
 from lightning_modules.precision.kernels import blockwise, unaligned_swiglu
-from lightning_modules.precision.kernels.blockwise import BothLayouts, Plan
+from lightning_modules.precision.kernels.layouts import BothLayouts, Plan
 from lightning_modules.precision.scaling import Scaling
 
 HOPPER = torch.cuda.is_available() and blockwise.available("cuda")
