@@ -126,8 +126,8 @@ def _settings(results: SweepResults, measured: Sequence[Group], goodness: np.nda
     ]
     lines = Markup("<figure><h3>Configurations</h3>{}<figcaption>{}</figcaption></figure>").format(
         parallel_coordinates(axes, goodness),
-        "A line is a configuration, from its settings to its objective at the right. The thick one is the best; the "
-        "paler a line, the better.",
+        "A line is a configuration, from its settings to its objective at the right. The thick one is the best; of the "
+        "others, the paler the better.",
     )
     return Section("Settings", lines + render_template("figures.html.jinja", {"figures": figures}))
 

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import optuna
 
+# Of numbers that are tried.
+DIGITS = 4
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -45,7 +48,9 @@ class Range:
         """The value of a trial."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return str(trial.suggest_int(self.key, self.low, self.high, log=self.is_logarithmic))
-        return repr(trial.suggest_float(self.key, self.low, self.high, log=self.is_logarithmic))
+        suggested = trial.suggest_float(self.key, self.low, self.high, log=self.is_logarithmic)
+        # More digits would only make names and commands longer.
+        return repr(min(max(float(f"{suggested:.{DIGITS}g}"), self.low), self.high))
 
 
 Dimension = Choice | Range

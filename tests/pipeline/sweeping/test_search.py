@@ -46,6 +46,17 @@ def test_a_search_goes_on_with_what_was_interrupted_and_tries_again_what_failed(
     assert Search(tmp_path, config(5), SPACE).n_left == 0
 
 
+def test_numbers_that_are_tried_are_short_and_within_their_range(tmp_path: Path) -> None:
+    ends = 1.00004e-4, 1.00012e-4
+    search = Search(tmp_path, config(3), [Range("optimizer.lr", *ends, True), Range("dropout", 0.0, 1.0, False)])
+    for _ in range(3):
+        (trial,) = search.next_batch()
+        rate, dropout = (setting.partition("=")[2] for setting in search.overrides(trial))
+        assert ends[0] <= float(rate) <= ends[1]
+        assert len(dropout) <= len("0.1234e-05")
+        search.tell(trial, 1.0, False)
+
+
 def test_a_training_that_is_worse_than_others_is_stopped(tmp_path: Path) -> None:
     search = Search(tmp_path, config(7), SPACE)
     losses = [1.0, 1.1, 1.2, 1.3, 1.4, 9.0, 0.5]
