@@ -77,6 +77,8 @@ class StepGraph:
         self.was_replayed = self.is_ready(*inputs)
         computed = self.run(*inputs) if self.was_replayed else self._within_bound(*inputs)
         if self._bound is not None and self._bound.is_exceeded():
+            # What it has kept for a backward pass would lie beside that of the next.
+            del computed
             self.forget()
             self.was_replayed = False
             return self._compute(*inputs)

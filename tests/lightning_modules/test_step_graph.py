@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -57,6 +59,19 @@ def test_what_exceeds_a_bound_is_computed_once_more_without() -> None:
     assert not graph.is_ready(torch.ones(2))
     graph.lift_bound()
     assert not limit.holds
+
+
+def test_what_a_step_in_vain_has_kept_is_gone_before_the_next() -> None:
+    kept: list[weakref.ref[Tensor]] = []
+
+    def compute(x: Tensor) -> tuple[Tensor, tuple[()]]:
+        assert all(output() is None for output in kept)
+        output = x.sum()
+        kept.append(weakref.ref(output))
+        return output, ()
+
+    StepGraph(compute, [], n_accumulated=1, bound=Limit()).compute(torch.ones(2))
+    assert len(kept) == 2
 
 
 def network() -> tuple[nn.Module, list[Tensor]]:
