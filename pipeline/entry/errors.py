@@ -5,6 +5,7 @@ import errno
 import os
 import re
 from pathlib import Path
+from typing import TypeGuard
 
 from pipeline.entry.composition import composition_sentence
 from pipeline.entry.frames import innermost
@@ -27,7 +28,7 @@ REMEDIES = {
 TORCH_WRITER = re.compile(r"inline_container\.cc.*(unexpected pos|write failed|writing)|PytorchStreamWriter failed")
 MEMORY = (
     "Memory ran out{amount}; lower trainer.batch_size, trainer.sequence_length or the model's size, "
-    "or set trainer.recompute_activations=true."
+    "or set trainer.recompute_activations=true{graph}."
 )
 
 
@@ -35,9 +36,13 @@ def sentence_of(error: BaseException) -> str | None:
     """What to tell a user of an error that he can mend; None for one that is a bug of ours or of a library."""
     if (said := composition_sentence(error)) is not None:
         return said
+    # A recording that memory runs out in ends with an error of its own on top.
+    if isinstance(error, RuntimeError) and _is_of_gpu(error.__context__):
+        error = error.__context__
     if _is_out_of_memory(error):
         amount = re.search(r"(?:[Tt]ried to allocate|you tried to allocate) ([\d.]+ \w+)", str(error))
-        return MEMORY.format(amount=f" when {amount[1]} more were asked for" if amount else "")
+        graph = " or, where experts are spread over GPUs, trainer.cuda_graph=false" if _is_of_gpu(error) else ""
+        return MEMORY.format(amount=f" when {amount[1]} more were asked for" if amount else "", graph=graph)
     if isinstance(error, OSError):
         return _of_operating_system(error)
     if (said := _of_writing_tensors(error)) is not None:
@@ -67,9 +72,13 @@ def _of_writing_tensors(error: BaseException) -> str | None:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Whether Python, torch's allocator of a GPU or that of the CPU had no more; torch's are RuntimeErrors."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or _is_of_gpu(error):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def _is_of_gpu(error: BaseException | None) -> TypeGuard[BaseException]:
+    return type(error).__name__ == "OutOfMemoryError"
 
 
 def _was_raised_by_us(error: BaseException) -> bool:

@@ -77,3 +77,15 @@ def test_memory_that_ran_out_is_told_with_what_to_lower() -> None:
     assert "lower trainer.batch_size" in str(sentence_of(asked))
     assert "1152921504606846976 bytes" in str(sentence_of(asked))
     assert "lower trainer.batch_size" in str(sentence_of(MemoryError()))
+
+
+def test_memory_that_a_recording_ran_out_of_is_told_like_any_other() -> None:
+    def record() -> None:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")  # what ends a recording
+
+    said = str(sentence_of(error_of(record)))
+    assert "when 2.00 GiB more were asked for" in said
+    assert "trainer.cuda_graph=false" in said
