@@ -18,6 +18,7 @@ from lightning_modules.model.decoder import Decoder, DecoderLosses
 from lightning_modules.model.router import expert_loads, joined, sequence_balance_loss, switch_balance_loss
 from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
+from lightning_modules.parallel.configuration import can_record
 from lightning_modules.parallel.row_bound import bound_rows
 from lightning_modules.precision.plugins import LossScalingPrecision
 from lightning_modules.precision.working_weights import WorkingWeights
@@ -131,10 +132,8 @@ class LanguageModel(L.LightningModule):
     def _recording(self) -> StepGraph | None:
         """What launches steps as graphs; None where something in them waits for the host."""
         decoder, n_accumulated = self.running_decoder, self.trainer.accumulate_grad_batches
-        if isinstance(self.trainer.precision_plugin, LossScalingPrecision):
-            return None
-        # Over several ranks, micro-batches before the last sum up nothing: they would be recordings of their own.
-        if self.trainer.world_size > 1 and n_accumulated > 1:
+        scales_loss = isinstance(self.trainer.precision_plugin, LossScalingPrecision)
+        if not can_record(self.trainer.world_size, n_accumulated, scales_loss):
             return None
         bound = bound_rows(decoder, self.device)
         if bound is None and decoder.waits_for_host:

@@ -113,10 +113,14 @@ class AllGatherDispatcher(TokenDispatcher):
     def _room(self, plan: Plan, n_rows: Tensor) -> int:
         """For how many rows there is room; how much of it so many take is noted."""
         assert self.spare is not None
-        n_choices = plan.indices.numel()
-        room = min(in_pages(self.spare * n_choices // (8 * self.ranks.size)), n_choices)
+        room = room_for_rows(plan.indices.numel(), self.ranks.size, self.spare)
         self.fullest.copy_(torch.maximum(self.fullest, n_rows / room))
         return room
+
+
+def room_for_rows(n_choices: int, n_ranks: int, spare: int) -> int:
+    """Rows that a rank makes room for: `spare` eighths of its share of the `n_choices` of all ranks' tokens."""
+    return min(in_pages(spare * n_choices // (8 * n_ranks)), n_choices)
 
 
 class Ranks(NamedTuple):

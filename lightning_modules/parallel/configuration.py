@@ -60,6 +60,18 @@ def gathers_tokens(dispatch: str, ep: int, n_chosen: int) -> bool:
     return dispatch == "all_gather" or (dispatch == "auto" and ep <= n_chosen)
 
 
+def can_record(n_ranks: int, n_accumulated: int, scales_loss: bool) -> bool:
+    """Whether steps can be one launch, as far as settings tell; the decoder may still have to wait for the host.
+
+    Args:
+        n_ranks: of the training. Over several, micro-batches before the last sum up nothing: they would be recordings
+            of their own.
+        n_accumulated: micro-batches a step.
+        scales_loss: by a number of the host's, as FP16 has it.
+    """
+    return not scales_loss and (n_ranks == 1 or n_accumulated == 1)
+
+
 def mesh_sizes(config: ParallelConfig, world_size: int) -> tuple[int, int, int]:
     """The mesh's (dp_replicate, dp_shard, ep), which multiply to `world_size`.
 

@@ -8,6 +8,8 @@ import psutil
 import torch
 
 from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.parallel.all_gather import room_for_rows
+from lightning_modules.parallel.row_bound import SPARE
 from pipeline.planning.memory import MOMENT_BYTES
 from pipeline.planning.settings import Layout, PlannedTraining
 from pipeline.planning.shards import FP32_BYTES, n_local_parameters
@@ -40,7 +42,11 @@ def refuse_what_cannot_fit(training: PlannedTraining, layout: Layout, available:
 
 
 def least_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
-    """What a rank cannot do without: weights, gradients and moments of its share, the input of every block, logits."""
+    """What a rank cannot do without.
+
+    That is weights, gradients and moments of its share, the input of every block, logits, and what comes out of
+    experts' first products, which is always kept, with recompute too. Multi-token prediction is left out.
+    """
     n_local, config = least_parameters(training.decoder, layout), training.decoder
     a_parameter = FP32_BYTES + training.gradient_bytes + 2 * MOMENT_BYTES[training.moments]
     a_parameter += training.gathered_bytes if training.has_working_weights else 0
@@ -48,12 +54,24 @@ def least_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
     # Where weights are 16 bits wide on a GPU, scores are of a few tokens at a time.
     n_scores = 0 if training.has_working_weights else config.vocab_size
     a_position = config.hidden_size * config.num_hidden_layers + n_scores
+    n_mixtures = config.num_hidden_layers - config.first_k_dense_replace
+    n_activations = training.n_tokens * a_position
+    n_activations += n_mixtures * expert_rows(training, layout) * 2 * min(config.segment_sizes)
     return Counter(
         {
             "weights, gradients and the optimizer": n_local * a_parameter,
-            "activations": training.n_tokens * a_position * training.gathered_bytes,
+            "activations": n_activations * training.gathered_bytes,
         }
     )
+
+
+def expert_rows(training: PlannedTraining, layout: Layout) -> int:
+    """Rows of a layer that a rank's experts have room for: an equal share, or more where steps are recorded."""
+    share = training.n_tokens * training.decoder.num_segments_per_tok
+    are_stacks = len(set(training.decoder.segment_sizes)) == 1
+    if training.gathers_tokens(layout) and training.is_recorded(layout) and are_stacks:
+        return room_for_rows(layout.ep * share, layout.ep, SPARE)
+    return share
 
 
 def least_parameters(config: DecoderConfig, layout: Layout) -> int:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.parallel.configuration import ParallelConfig
 from pipeline.architecture.examination import codec_vocabulary
 from pipeline.configuration.model import read_model
 from pipeline.configuration.settings import read_settings
@@ -51,4 +52,6 @@ def read_training(values: Mapping[str, Any], prepared: Path) -> PlannedTraining:
         attend_across_documents=trainer["attend_across_documents"],
         recompute_activations=trainer["recompute_activations"],
         averages_beside=trainer["ema_decay"] is not None and not trainer["ema_offload"],
+        dispatch=(read_strategy(values["strategy"]) or ParallelConfig()).dispatch,
+        records_steps=trainer["cuda_graph"],
     )

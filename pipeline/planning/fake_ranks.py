@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from lightning_modules.model.counting import build_on_meta
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.parallel.dispatch_choice import choose_dispatcher
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import parallelise
 from lightning_modules.precision.plugins import ShardedPrecision, build_precision, working_policy
@@ -60,7 +62,13 @@ def sharded_decoder(training: PlannedTraining, layout: Layout) -> Decoder:
     working = working_policy(training.accumulate_grad_batches > 1 or layout.dp_replicate > 1)
     policy = working if training.has_working_weights else plugin.fsdp_policy
     # Block by block, as a decoder is that memory has to be planned for.
-    parallelise(decoder, mesh, policy, gathered_at_once=0)
+    choose = partial(
+        choose_dispatcher,
+        n_chosen=training.decoder.num_segments_per_tok,
+        # Rows that DeepEP brings are as many as those of an all-to-all.
+        kind="all_gather" if training.gathers_tokens(layout) else "all_to_all",
+    )
+    parallelise(decoder, mesh, policy, choose, gathered_at_once=0)
     return decoder
 
 

@@ -2,7 +2,8 @@
 
 Decoder, FSDP, token dispatch, recompute and the FP8 recipes run as in training. What cannot run without a GPU is
 replaced by what allocates the same: the attention kernel, and FP8 kernels by their emulation, whose own intermediate
-tensors do not count. The router's choice is balanced: every expert gets as many rows as any other.
+tensors do not count. The router's choice is balanced: every expert gets as many rows as any other. Where steps are
+recorded there is as much room for rows as at first in training.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.attention import fits_borders
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.document_borders import FEWEST, DocumentBorders
+from lightning_modules.parallel import all_gather
+from lightning_modules.parallel.row_bound import bound_rows
 from lightning_modules.precision import scaled_products
 from lightning_modules.precision.kernels import blockwise as kernels
 from lightning_modules.precision.quantised import keep_copies
@@ -104,6 +107,9 @@ def rehearse(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> Rehea
         decoder._apply(_materialised)
         if training.has_working_weights:
             keep_copies(decoder)
+        bound = bound_rows(decoder, torch.device("cpu")) if training.is_recorded(layout) else None
+        if bound is not None:
+            bound.begin()
         _observe(decoder, live, gpu.attention)
         segments = _step(model, decoder, training, gpu.attention, live)
     return Rehearsal(layout, segments, n_dense, n_mixtures)
@@ -206,6 +212,8 @@ def _substitutions(training: PlannedTraining, gpu: GpuConfig, live: LiveMemory) 
         yield from gpu_ways()
     rows = training.n_tokens * training.decoder.num_segments_per_tok
     yield mock.patch.object(FakeTensor, "tolist", lambda sizes: _balanced(rows, sizes))
+    # Of all ranks' choices an equal share is as many as one rank's tokens make.
+    yield mock.patch.object(all_gather, "arrived_on_host", return_value=rows)
     for name in ("unshard", "wait_for_unshard"):
         yield mock.patch.object(FSDPParamGroup, name, _allocating(live, "gathered", getattr(FSDPParamGroup, name)))
     yield mock.patch.object(

@@ -26,9 +26,10 @@ class Rehearsals:
         self.training = training
         self.gpu = gpu
         self._held: dict[tuple[Layout, bool], Rehearsal] = {}
-        spread = sorted({layout.ep for layout in layouts} - {1})
-        # A rank that holds all experts dispatches no tokens: it is like no other.
-        self._anchors = {1, *(spread[place] for place in (0, len(spread) // 2, -1) if spread)}
+        exchanging = sorted({layout.ep for layout in layouts if layout.ep > 1 and not training.gathers_tokens(layout)})
+        # A rank that holds all experts dispatches no tokens, one that gathers those of all has more the more there are.
+        self._anchors = {layout.ep for layout in layouts} - set(exchanging)
+        self._anchors |= {exchanging[place] for place in (0, len(exchanging) // 2, -1) if exchanging}
 
     def of(self, layout: Layout, recompute: bool) -> Rehearsal:
         """The rehearsal of just as many experts on a rank."""

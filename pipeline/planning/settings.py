@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from lightning_modules.configuration import MOMENTS
 from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
-from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
+from lightning_modules.parallel.configuration import ParallelConfig, can_record, gathers_tokens, mesh_sizes
 from lightning_modules.precision.kinds import PRECISIONS
 
 ATTENTION_KERNELS = ("cudnn", "efficient", "cpu")
@@ -67,6 +67,8 @@ class PlannedTraining:
             has none to keep.
         recompute_activations: whether cheap activations are dropped and computed again.
         averages_beside: whether a running mean of the parameters lies beside them.
+        dispatch: how tokens travel to their experts, `strategy.dispatch`.
+        records_steps: whether a GPU launches a micro-batch whole where it can, `trainer.cuda_graph`.
     """
 
     decoder: DecoderConfig
@@ -80,6 +82,8 @@ class PlannedTraining:
     attend_across_documents: bool = False
     recompute_activations: bool = False
     averages_beside: bool = False
+    dispatch: str = "auto"
+    records_steps: bool = True
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -99,6 +103,15 @@ class PlannedTraining:
     def has_working_weights(self) -> bool:
         """Whether weights in BF16 compute beside FP32 masters (see `lightning_modules.precision.working_weights`)."""
         return self.accelerator == "gpu" and self.precision not in ("fp32", "fp16")
+
+    def gathers_tokens(self, layout: "Layout") -> bool:
+        """Whether ranks gather all tokens, instead of exchanging rows."""
+        return layout.ep > 1 and gathers_tokens(self.dispatch, layout.ep, self.decoder.num_segments_per_tok)
+
+    def is_recorded(self, layout: "Layout") -> bool:
+        """Whether steps are one launch, unless the decoder waits for the host."""
+        can = can_record(layout.world_size, self.accumulate_grad_batches, scales_loss=self.precision == "fp16")
+        return self.records_steps and self.accelerator == "gpu" and can
 
     @property
     def gathered_bytes(self) -> int:

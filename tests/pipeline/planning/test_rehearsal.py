@@ -18,6 +18,7 @@ from lightning_modules.language_model import LanguageModel
 from lightning_modules.model import by_hand
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.mesh import build_mesh
+from lightning_modules.parallel.selection import PAGE
 from lightning_modules.parallel.sharding import parallelise
 from lightning_modules.precision.kernels import blockwise as kernels
 from lightning_modules.precision.plugins import build_precision, working_policy
@@ -25,6 +26,7 @@ from lightning_modules.precision.quantised import keep_copies
 from lightning_modules.precision.working_weights import WorkingWeights
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.planning import rehearsal
+from pipeline.planning.admission import expert_rows
 from pipeline.planning.fake_ranks import local_shard, sharded_decoder, standing_for_rank_0
 from pipeline.planning.memory import static_bytes, step_memory
 from pipeline.planning.rehearsal import rehearse
@@ -171,6 +173,23 @@ def test_few_blocks_stand_for_many(training, gpu, layout, recompute):
     assert shallow.fullest.total == pytest.approx(deep.fullest.total, rel=1e-3)
     # Where tokens went is known until the backward pass begins; of blocks this narrow that is a share one sees.
     assert shallow.activations == pytest.approx(deep.activations, rel=1e-2)
+
+
+def test_recorded_steps_keep_room_for_rows(training, gpu):
+    layout = Layout(1, 1, 4, 4)
+    training = replace(training, dispatch="all_gather")
+
+    def kept(training: PlannedTraining) -> int:
+        return step_memory(training, layout, gpu, rehearse(training, layout, gpu)).activations
+
+    unrecorded = replace(training, records_steps=False)
+    config, spare = training.decoder, expert_rows(training, layout) - expert_rows(unrecorded, layout)
+    # Where rows were unbounded, there is a page more of them than come.
+    spare -= PAGE
+    # Kept of a row: its token, gate and up projection and their product in BF16; what it counts; its choice.
+    a_row = 2 * (config.hidden_size + 3 * config.moe_intermediate_size) + 4 + 8
+    n_mixtures = config.num_hidden_layers - config.first_k_dense_replace + config.num_nextn_predict_layers
+    assert kept(training) - kept(unrecorded) == pytest.approx(n_mixtures * spare * a_row, rel=0.02)
 
 
 def test_recompute_and_fp8_keep_less(training, gpu):

@@ -20,7 +20,7 @@ def test_every_layout_divides(decoder_config):
 def test_a_layout_between_rehearsed_ones_is_estimated_from_above(training, gpu):
     # Enough experts, wide enough, that those on a rank weigh something.
     decoder = replace(training.decoder, n_routed_experts=16, moe_intermediate_size=256, num_hidden_layers=3)
-    training = replace(training, decoder=decoder)
+    training = replace(training, decoder=decoder, dispatch="all_to_all")
     layouts = [Layout(1, 16 // ep, ep, 8) for ep in (2, 4, 8, 16)]
     between = layouts[1]
     rehearsals = Rehearsals(training, gpu, layouts)
