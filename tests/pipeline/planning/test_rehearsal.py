@@ -192,6 +192,13 @@ def test_recorded_steps_keep_room_for_rows(training, gpu):
     assert kept(training) - kept(unrecorded) == pytest.approx(n_mixtures * spare * a_row, rel=0.02)
 
 
+def test_experts_in_fp8_are_gathered_for_whole_tokens(training, gpu):
+    # Sides that the kernels take, and experts that are sharded beside being spread.
+    decoder = replace(training.decoder, hidden_size=128, moe_intermediate_size=128)
+    training = replace(training, decoder=decoder, precision="fp8_deepseek", dispatch="all_gather")
+    assert rehearse(training, Layout(1, 2, 2, 4), gpu).segments
+
+
 def test_recompute_and_fp8_keep_less(training, gpu):
     # FP8 kernels fill tiles of 128 rows for each expert: it takes some rows to save by them, of whole tiles' width.
     decoder = replace(
