@@ -64,7 +64,9 @@ class RepositoryCopy:
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "-A")
-        self.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-q", "-m", message)
+        self.run(
+            "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-q", "--allow-empty", "-m", message
+        )
 
     def replace(self, name: str, old: str, new: str) -> None:
         text = (self.root / name).read_text()

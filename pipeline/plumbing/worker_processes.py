@@ -59,7 +59,7 @@ def map_parts(function: Callable[[Sequence[Item], bool], Result], items: Sequenc
     if n_parts == 1:
         return [function(items, True)]
     parts = [(items[number::n_parts], number == 0) for number in range(n_parts)]
-    return [pickle.loads(result) for result in _map_pool(partial(_apply, function), parts, n_parts)]
+    return list(_map_pool(partial(_apply, function), parts, n_parts))
 
 
 def free_cores() -> int:
@@ -67,9 +67,22 @@ def free_cores() -> int:
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def _apply(function: Callable[[Sequence[Item], bool], Result], part: tuple[Sequence[Item], bool]) -> bytes:
-    # As bytes: tensors that are sent lie in shared memory, of which a container may have little.
-    return pickle.dumps(function(*part))
+class _ByValue:
+    """Arrives in another process as the value itself, of which the bytes are sent.
+
+    Tensors would otherwise lie in shared memory, of which a container may have little, and be handed on by a thread
+    that is not there in a process that was forked by others than `multiprocessing`.
+    """
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
+        return pickle.loads, (pickle.dumps(self.value),)
+
+
+def _apply(function: Callable[[Sequence[Item], bool], Result], part: tuple[Sequence[Item], bool]) -> Result:
+    return function(*part)
 
 
 def _map_processes(
@@ -100,7 +113,7 @@ def _map_pool(function: Callable[[Item], Result], items: Sequence[Item], n_worke
     # A forked worker starts at once, where a spawned one imports torch first; only Linux forks safely.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(n_workers, context, initializer=_begin, initargs=(function,)) as pool:
-        yield from pool.map(_work, items)
+        yield from pool.map(_work, map(_ByValue, items))
 
 
 def _begin(function: Callable[[Any], Any]) -> None:
@@ -113,4 +126,4 @@ def _begin(function: Callable[[Any], Any]) -> None:
 
 
 def _work(item: Any) -> Any:
-    return _function(item)
+    return _ByValue(_function(item))

@@ -68,6 +68,15 @@ def test_a_single_item_needs_no_other_process() -> None:
     assert list(map_parallel(process_id, [0], 4, "asking", "process")) == [os.getpid()]
 
 
+def test_tensors_travel_by_value_and_not_in_shared_memory() -> None:
+    def double(tensor: torch.Tensor) -> tuple[torch.Tensor, bool]:
+        return 2 * tensor, tensor.is_shared()
+
+    results = list(map_parallel(double, [torch.ones(3), torch.zeros(2)], 2, "decoding", "utterance"))
+    assert [doubled.tolist() for doubled, _ in results] == [[2.0] * 3, [0.0] * 2]
+    assert not any(doubled.is_shared() or was_shared for doubled, was_shared in results)
+
+
 def test_nothing_to_do() -> None:
     assert list(map_parallel(square, [], None, "squaring", "number")) == []
 
