@@ -84,8 +84,9 @@ def parallelise(
                 # collectives all the same.
                 if shards_experts:
                     shard(mixture.experts, mesh=expert_mesh, shard_placement_fn=_by_rows)
-                    # By which experts in FP8 take whole tokens (see `QuantisedMixture`); others have no such method.
-                    register_fsdp_forward_method(mixture.experts, "mix")
+                    # By which experts in FP8 take whole tokens (see `QuantisedMixture`).
+                    if hasattr(mixture.experts, "mix"):
+                        register_fsdp_forward_method(mixture.experts, "mix")
                     unit.append(mixture.experts)
         if shards_dense and gathers_blocks:
             shard(block, mesh=dense_mesh, shard_placement_fn=place, ignored_params=elsewhere)
