@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/installed$(if $(filter 1,$(CUDA)),-cuda)
 UV_VERSION := 0.13.9
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test drill lint ui judges clean lock
+.PHONY: repro test test-long drill lint ui judges clean lock
 
 repro: $(INSTALLED)
 	python -m pipeline.compose
@@ -17,6 +17,10 @@ repro: $(INSTALLED)
 # Two processes of one thread each: files run side by side, the longest first.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# What takes minutes each.
+test-long: $(INSTALLED)
+	OMP_NUM_THREADS=1 python -m pytest -m long
 
 # Breaks everything that can break, and prints what was lost: `make drill`, `make drill DRILL="--quick --seed 7"`,
 # `make drill DRILL="--only stores --soak 3600"`.

@@ -96,6 +96,7 @@ def test_a_changed_leaf_reruns_only_what_depends_on_it(copy: RepositoryCopy) -> 
     assert "evaluate.temperature" in copy.run("dvc", "params", "diff")
 
 
+@pytest.mark.long
 def test_an_experiment_whose_folder_is_gone_goes_on_from_its_checkpoint(copy: RepositoryCopy) -> None:
     copy.commit("before the killed experiment")
     settings = [f"-Strainer.{name}" for name in ("max_steps=40", "checkpoint_every_steps=5", "val_every_steps=30")]
