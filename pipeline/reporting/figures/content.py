@@ -34,14 +34,10 @@ def accuracy_bars(accuracies: Mapping[str, Mapping[str, float]]) -> Markup:
         if np.isfinite(value):
             text = f"{fixed(100 * value, 0)} %"
             axes.annotate(text, (np.nanmax([value, upper]), row), (8, 0), textcoords="offset points", va="center")
-    axes.set_yticks(rows, list(accuracies), color=INK)
-    axes.set_ylim(len(accuracies) - 0.4, -0.6)
+    _name_rows(axes, list(accuracies), INK)
     axes.set_xlim(np.nanmin([low, values], initial=0.38) - 0.02, 1.09)
     axes.xaxis.set_major_locator(MultipleLocator(0.1))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x")
-    axes.spines["left"].set_visible(False)
     axes.set_xlabel("pairs in which true speech is more likely")
     figure.legend(loc="outside upper left", ncols=4, borderpad=0.2, columnspacing=1.4)
     spoken = ", ".join(f"{name} {fixed(100 * value, 0)} %" for name, value in zip(accuracies, values, strict=True))
@@ -82,12 +78,8 @@ def loss_by_speaker(speakers: Mapping[str, Mapping[str, float]]) -> Markup:
     )
     axes.hlines(places, low, high, color=INK, linewidth=1.4)
     axes.plot(values, places, "o", color=MODEL, markersize=5)
-    axes.set_yticks(places, [name or "unknown" for name in speakers])
-    axes.set_ylim(len(speakers) - 0.4, -0.6)
+    _name_rows(axes, [name or "unknown" for name in speakers], MUTED)
     axes.set_xlabel("nats per token")
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x")
-    axes.spines["left"].set_visible(False)
     spoken = ", ".join(f"{name} {fixed(value, 2)}" for name, value in zip(speakers, values, strict=True))
     return to_svg(figure, "loss-by-speaker", f"Loss by speaker: {spoken}")
 
@@ -118,3 +110,12 @@ def _with_interval(axes: Axes, places: np.ndarray, rows: Sequence[Mapping[str, f
     values, low, high = (np.array([row.get(name, np.nan) for row in rows]) for name in (key, "low", "high"))
     axes.vlines(places, low, high, color=INK, linewidth=1.4)
     axes.plot(places, values, "o-", color=MODEL, markersize=5, label="model")
+
+
+def _name_rows(axes: Axes, names: Sequence[str], colour: str) -> None:
+    """Name what lies at 0, 1, 2 … from the top downwards, and measure along the horizontal alone."""
+    axes.set_yticks(np.arange(len(names)), names, color=colour)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
