@@ -3,7 +3,9 @@
 import logging
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning as L  # noqa: N812
 
@@ -12,7 +14,8 @@ from lightning_modules.parallel.checkpoint_folder import remove
 from pipeline.configuration.command_line import next_command, repeating_command
 from pipeline.configuration.composed import REPOSITORY
 from pipeline.plumbing.files import atomic_folder, atomic_write, link_or_copy, write_metrics
-from pipeline.provenance.training import CHECKPOINT
+from pipeline.provenance.identity import TrainingIdentity
+from pipeline.provenance.training import CHECKPOINT, begin_outputs, finish_outputs
 from pipeline.sweeping.configuration import OF_TRAINING
 from pipeline.sweeping.objective import figure
 from pipeline.tokens.shards import TokenDataset
@@ -20,6 +23,7 @@ from pipeline.tracking.config import anchored
 from pipeline.tracking.history import HistoryLogger, last_values, write_history_tables
 from pipeline.tracking.model_entry import CHECKPOINT as MODEL_OF_STEP
 from pipeline.tracking.model_entry import ModelEntry
+from pipeline.tracking.notes import TRAINING
 from pipeline.tracking.run import TrackedRun
 from pipeline.training.resume_folder import ResumeFolder
 
@@ -29,6 +33,28 @@ log = logging.getLogger(__name__)
 HEADLINE = ("train/loss", "val/loss")
 # Steps that the store lists by their validation loss.
 RANKED = 5
+
+
+def leave_outputs(
+    values: Mapping[str, Any],
+    outputs: Path,
+    identity: TrainingIdentity,
+    resume: ResumeFolder,
+    run: TrackedRun,
+    trainer: L.Trainer,
+) -> float:
+    """Write and log all that a training leaves, and return the best validation loss.
+
+    Until everything is in its place, the outputs say of no training that they are its.
+    """
+    folder = outputs / "train"
+    begin_outputs(folder)
+    best = write_outputs(folder, resume, run, trainer)
+    log_objective(run, outputs, values["sweep"]["objective"])
+    log_checkpoints(run, trainer, folder / CHECKPOINT, (f"{values['data']['kind']} validation", identity.data))
+    finish_outputs(folder, values, identity, run)
+    run.describe(TRAINING, training_note(best, best_step(trainer), trainer.max_steps))
+    return best
 
 
 def write_outputs(folder: Path, resume: ResumeFolder, run: TrackedRun, trainer: L.Trainer) -> float:

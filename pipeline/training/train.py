@@ -35,25 +35,17 @@ from pipeline.provenance.prepared_data import (
     read_prepared_identity,
     require_prepared,
 )
-from pipeline.provenance.training import CHECKPOINT, begin_outputs, finish_outputs, identify_training
+from pipeline.provenance.training import identify_training
 from pipeline.sweeping.pruning import pruning
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tracking.config import TrackingConfig, anchored
 from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger
-from pipeline.tracking.notes import TRAINING
 from pipeline.tracking.run import TrackedRun
 from pipeline.training.abandonment import EndWithFolder
 from pipeline.training.identity import training_identity
 from pipeline.training.interrupted import LOCK, RESUME
 from pipeline.training.model import begin_with, build_model
-from pipeline.training.outputs import (
-    best_step,
-    log_checkpoints,
-    log_objective,
-    say_result,
-    training_note,
-    write_outputs,
-)
+from pipeline.training.outputs import leave_outputs, say_result
 from pipeline.training.ranks import Ranks, require_alike
 from pipeline.training.resume_folder import ResumeFolder, ResumePoint
 
@@ -117,17 +109,7 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
                 tokens.verify()
             if not ranks.is_first:
                 return math.nan
-            begin_outputs(outputs / "train")
-            best = write_outputs(outputs / "train", resume, run, trainer)
-            log_objective(run, outputs, values["sweep"]["objective"])
-            log_checkpoints(
-                run,
-                trainer,
-                outputs / "train" / CHECKPOINT,
-                (f"{values['data']['kind']} validation", data_identity.digest),
-            )
-            finish_outputs(outputs / "train", values, identity, run)
-            run.describe(TRAINING, training_note(best, best_step(trainer), trainer.max_steps))
+            best = leave_outputs(values, outputs, identity, resume, run, trainer)
             resume.remove()
             say_result(outputs, best, train_tokens, run)
             return best
