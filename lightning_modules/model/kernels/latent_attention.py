@@ -4,8 +4,9 @@ W_UK is in the queries already, and W_UV is to follow (see `LatentAttention._att
 same latents, which are keys and values at once, so that each is read once. Suffixes as in `attention.py`.
 
 What all rows hold is cut into tiles of tokens, and every program takes an equal share of all tiles, however long each
-row is: a piece of one row, or pieces of several. The pieces of a row are merged afterwards. Lengths are read on the
-GPU alone, and neither grids nor memory depend on them.
+row is: a piece of one row, or pieces of several. The pieces of a row are merged afterwards. Where rows can hold little,
+tiles are dealt out in another way (`absorbed/short.py`). Lengths are read on the GPU alone, and neither grids nor
+memory depend on them.
 """
 
 import math
@@ -15,7 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
-from lightning_modules.model.kernels.absorbed import hopper, portable
+from lightning_modules.model.kernels.absorbed import hopper, portable, short
 from lightning_modules.model.kernels.absorbed.merging import merge
 from lightning_modules.model.kernels.absorbed.operands import Operands, Pieces
 
@@ -45,6 +46,8 @@ def attend_latent(
     """
     queries = query_latent.contiguous(), query_rope.contiguous()
     operands = Operands(*queries, latent, rope_key, latent_scale, lengths, scale * math.log2(math.e))
+    if short.fits(operands):
+        return short.attend(operands)
     n_rows, n_new, n_heads, rank = query_latent.shape
     n_columns = n_new * n_heads
     is_for_hopper = hopper.fits(operands)

@@ -13,6 +13,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("the kernels run on a GPU or under TRITON_INTERPRET=1", allow_module_level=True)
 
+from lightning_modules.model.kernels.absorbed import short  # noqa: E402
 from lightning_modules.model.kernels.latent_attention import attend_latent  # noqa: E402
 
 
@@ -25,6 +26,14 @@ def plain(query: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, scale: f
     return torch.einsum("bths,bsr->bthr", scores.softmax(dim=-1), values.double())
 
 
+@pytest.fixture(params=["short", "long"])
+def length(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attend as to short contexts, and as to long ones."""
+    if request.param == "long":
+        monkeypatch.setattr(short, "MOST_TILES", 0)
+
+
+@pytest.mark.usefixtures("length")
 @pytest.mark.parametrize("fp8", [False, True])
 @pytest.mark.parametrize(
     ("n_new", "n_heads", "rank", "rope_dim", "lengths"),
