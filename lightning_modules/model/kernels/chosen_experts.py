@@ -17,16 +17,22 @@ from torch import Tensor
 
 from lightning_modules.model.block_scaled import BLOCK as SCALED
 from lightning_modules.model.block_scaled import LARGEST_TILE, Matrix
-from lightning_modules.model.kernels.columns import add_products, load_columns, sum_columns, zeros
+from lightning_modules.model.kernels.columns import (
+    add_products,
+    load_columns,
+    load_factors,
+    positions,
+    sum_columns,
+    zeros,
+)
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
 from lightning_modules.model.kernels.expert_ranks import Choices
 from lightning_modules.model.kernels.few_rows import (
     Norm,
     chunks,
     load_normalised,
-    load_scales,
-    load_weights,
     scale_of_row,
+    warps,
 )
 
 # Columns of a program.
@@ -71,13 +77,13 @@ def activate(hidden: Tensor, norm: Norm, experts: Experts, choices: Choices | No
     n_rows, depth = hidden.shape
     n_chosen = 0 if choices is None else choices.indices.shape[1]
     activations = hidden.new_empty(n_rows, experts.n_shared + n_chosen, experts.width)
-    chunk, warps = chunks(depth)
     gate, up = experts.gate or experts.gate_up, experts.up or experts.gate_up
     routed = experts.gate_up or experts.gate
     assert gate is not None
     assert up is not None
     assert routed is not None
-    _activate[(triton.cdiv(experts.width, GATE_COLUMNS), activations.shape[1], n_rows)](
+    tiling = _up_tiling(depth, gate.values.itemsize)
+    _activate[(triton.cdiv(experts.width, tiling.columns), activations.shape[1], n_rows)](
         hidden,
         norm.weight,
         *gate,
@@ -90,10 +96,11 @@ def activate(hidden: Tensor, norm: Norm, experts: Experts, choices: Choices | No
         WIDTH=experts.width,
         SHARED=experts.n_shared,
         CHOSEN=n_chosen,
-        TILE=GATE_COLUMNS,
-        CHUNK=chunk,
+        TILE=tiling.columns,
+        CHUNK=tiling.chunk,
+        NUMBERS=tiling.numbers,
         SCALED=SCALED,
-        num_warps=warps,
+        num_warps=tiling.warps,
         **dependent_launch(hidden.device),
     )
     return activations
@@ -122,6 +129,7 @@ def project_down(activations: Tensor, residual: Tensor, experts: Experts, choice
         TILE=tiling.columns,
         PARTS=tiling.parts,
         CHUNK=tiling.chunk,
+        NUMBERS=tiling.numbers,
         SCALED=SCALED,
         num_warps=tiling.warps,
         **dependent_launch(residual.device),
@@ -130,23 +138,33 @@ def project_down(activations: Tensor, residual: Tensor, experts: Experts, choice
 
 
 class _Tiling(NamedTuple):
-    """How a program goes about its columns: so many at once, reading `chunk` numbers of each, in so many parts."""
+    """How a program goes about its columns: so many at once, in so many parts; `numbers` a thread of `chunk` in all."""
 
     columns: int
     parts: int
     chunk: int
-    warps: int
+    numbers: int
+
+    @property
+    def warps(self) -> int:
+        """That read a column together."""
+        return warps(self.chunk, self.numbers)
+
+
+def _up_tiling(depth: int, itemsize: int) -> _Tiling:
+    return _Tiling(GATE_COLUMNS, 1, *chunks(depth, itemsize))
 
 
 def _down_tiling(experts: Experts, n_chosen: int) -> _Tiling:
     if experts.routed_down is None or n_chosen == 0:
-        return _Tiling(DENSE_COLUMNS, 1, *chunks(experts.n_shared * experts.width))
+        assert experts.down is not None
+        return _Tiling(DENSE_COLUMNS, 1, *chunks(experts.n_shared * experts.width, experts.down.values.itemsize))
     chunk = triton.next_power_of_2(experts.width)
-    warps = max(chunk // (32 * NUMBERS_OF_THREAD), 1)
+    numbers = min(NUMBERS_OF_THREAD, chunk)
     itemsize = experts.routed_down.values.itemsize
     held, parts = FP8_HELD if itemsize == 1 else HELD
-    columns = max(held * 32 * warps // (n_chosen * chunk * itemsize), 1)
-    return _Tiling(min(2 ** (columns.bit_length() - 1), LARGEST_TILE // parts), parts, chunk, warps)
+    columns = max(held // (numbers * n_chosen * itemsize), 1)
+    return _Tiling(min(2 ** (columns.bit_length() - 1), LARGEST_TILE // parts), parts, chunk, numbers)
 
 
 @triton.jit
@@ -169,12 +187,14 @@ def _activate(
     CHOSEN: tl.constexpr,
     TILE: tl.constexpr,
     CHUNK: tl.constexpr,
+    NUMBERS: tl.constexpr,
     SCALED: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     place = tl.program_id(1)
     row = tl.program_id(2)
-    k = tl.arange(0, CHUNK)
+    THREADS: tl.constexpr = CHUNK // NUMBERS
+    k = positions(0, CHUNK, NUMBERS)
     norm_weights = tl.load(norm_weight + k, mask=k < DEPTH, other=0.0)
     BLOCKS: tl.constexpr = (DEPTH + SCALED - 1) // SCALED * (WIDTH // SCALED)
     weight = 1.0
@@ -196,30 +216,32 @@ def _activate(
                 gate_scales = routed_scales + expert * (2 * BLOCKS)
                 up_scales = gate_scales + BLOCKS
     first_column = tl.program_id(0) * TILE
-    column = first_column + tl.arange(0, TILE)
-    gate_weights = load_weights(gate, column, k, WIDTH, DEPTH)
-    up_weights = load_weights(up, column, k, WIDTH, DEPTH)
-    gate_factors = load_scales(gate_scales, first_column, 0, DEPTH, CHUNK, SCALED)
-    up_factors = load_scales(up_scales, first_column, 0, DEPTH, CHUNK, SCALED)
+    gate_weights = load_columns(gate, first_column, 1, WIDTH - first_column, k, DEPTH, TILE)
+    up_weights = load_columns(up, first_column, 1, WIDTH - first_column, k, DEPTH, TILE)
+    gate_factors = load_factors(gate_scales, first_column, 0, DEPTH, CHUNK, NUMBERS, SCALED)
+    up_factors = load_factors(up_scales, first_column, 0, DEPTH, CHUNK, NUMBERS, SCALED)
     wait_for_previous(DEPENDENT)
     # Not before: what follows reads the choices, which are there by now, ahead of its waiting.
     launch_dependents(DEPENDENT)
     hidden += row * DEPTH
     scale = scale_of_row(hidden, DEPTH, CHUNK, epsilon)
-    gates = tl.zeros([TILE], tl.float32)
-    ups = tl.zeros([TILE], tl.float32)
+    gate_totals = zeros(THREADS, TILE)
+    up_totals = zeros(THREADS, TILE)
     for start in tl.static_range(0, DEPTH, CHUNK):
-        k = start + tl.arange(0, CHUNK)
+        k = positions(start, CHUNK, NUMBERS)
         if start > 0:
-            gate_weights = load_weights(gate, column, k, WIDTH, DEPTH)
-            up_weights = load_weights(up, column, k, WIDTH, DEPTH)
-            gate_factors = load_scales(gate_scales, first_column, start, DEPTH, CHUNK, SCALED)
-            up_factors = load_scales(up_scales, first_column, start, DEPTH, CHUNK, SCALED)
+            gate_weights = load_columns(gate, first_column, 1, WIDTH - first_column, k, DEPTH, TILE)
+            up_weights = load_columns(up, first_column, 1, WIDTH - first_column, k, DEPTH, TILE)
+            gate_factors = load_factors(gate_scales, first_column, start, DEPTH, CHUNK, NUMBERS, SCALED)
+            up_factors = load_factors(up_scales, first_column, start, DEPTH, CHUNK, NUMBERS, SCALED)
             norm_weights = tl.load(norm_weight + k, mask=k < DEPTH, other=0.0)
         numbers = load_normalised(hidden, norm_weights, scale, k, DEPTH)
-        gates += tl.sum(gate_weights.to(tl.float32) * (numbers * gate_factors)[None, :], axis=1)
-        ups += tl.sum(up_weights.to(tl.float32) * (numbers * up_factors)[None, :], axis=1)
+        gate_totals = add_products(gate_totals, gate_weights, numbers, gate_factors, TILE)
+        up_totals = add_products(up_totals, up_weights, numbers, up_factors, TILE)
+    gates = sum_columns(gate_totals, THREADS, TILE)
+    ups = sum_columns(up_totals, THREADS, TILE)
     activated = gates * tl.sigmoid(gates) * ups * weight
+    column = first_column + tl.arange(0, TILE)
     at = activations + (row * tl.num_programs(1) + place) * WIDTH + column
     tl.store(at, activated.to(activations.dtype.element_ty), mask=column < WIDTH)
 
@@ -241,17 +263,19 @@ def _project_down(
     TILE: tl.constexpr,
     PARTS: tl.constexpr,
     CHUNK: tl.constexpr,
+    NUMBERS: tl.constexpr,
     SCALED: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     launch_dependents(DEPENDENT)
     row = tl.program_id(1)
     first_column = tl.program_id(0) * (PARTS * TILE)
-    k = tl.arange(0, CHUNK)
+    THREADS: tl.constexpr = CHUNK // NUMBERS
+    k = positions(0, CHUNK, NUMBERS)
     shared_width: tl.constexpr = SHARED * WIDTH
     if SHARED > 0:
-        weights = load_columns(down, first_column, k, COLUMNS, shared_width, TILE)
-        factors = load_scales(down_scales, first_column, 0, shared_width, CHUNK, SCALED)
+        weights = load_columns(down, first_column, 1, COLUMNS - first_column, k, shared_width, TILE)
+        factors = load_factors(down_scales, first_column, 0, shared_width, CHUNK, NUMBERS, SCALED)
     matrices = ()
     chosen_weights = ()
     chosen_factors = ()
@@ -259,40 +283,40 @@ def _project_down(
         # The kernel before waited for the choices ere it let this one begin. The first cache may hold older ones.
         expert = tl.load(indices + row * CHOSEN + place, cache_modifier=".cg").to(tl.int64)
         matrices += (routed + expert * (COLUMNS * WIDTH),)  # type: ignore[assignment]
-        chosen_weights += (load_columns(matrices[place], first_column, k, COLUMNS, WIDTH, TILE),)  # type: ignore[assignment]
+        chosen_weights += (load_columns(matrices[place], first_column, 1, COLUMNS - first_column, k, WIDTH, TILE),)  # type: ignore[assignment]
         scales = routed_scales
         if routed_scales is not None:
             scales += expert * ((COLUMNS + SCALED - 1) // SCALED * ((WIDTH + SCALED - 1) // SCALED))
-        chosen_factors += (load_scales(scales, first_column, 0, WIDTH, CHUNK, SCALED),)  # type: ignore[assignment]
+        chosen_factors += (load_factors(scales, first_column, 0, WIDTH, CHUNK, NUMBERS, SCALED),)  # type: ignore[assignment]
     wait_for_previous(DEPENDENT)
     activations += row * ((SHARED + CHOSEN) * WIDTH)
     for part in tl.static_range(PARTS):
-        totals = zeros(CHUNK, TILE)
+        totals = zeros(THREADS, TILE)
         next_column = first_column + TILE
         next_weights = ()
         for place in tl.static_range(CHOSEN):
-            k = tl.arange(0, CHUNK)
+            k = positions(0, CHUNK, NUMBERS)
             numbers = tl.load(activations + (SHARED + place) * WIDTH + k, mask=k < WIDTH, other=0.0).to(tl.float32)
-            totals = add_products(totals, chosen_weights[place], numbers * chosen_factors[place], TILE)
+            totals = add_products(totals, chosen_weights[place], numbers, chosen_factors[place], TILE)
             if part + 1 < PARTS:
-                next_weights += (load_columns(matrices[place], next_column, k, COLUMNS, WIDTH, TILE),)  # type: ignore[assignment]
+                next_weights += (load_columns(matrices[place], next_column, 1, COLUMNS - next_column, k, WIDTH, TILE),)  # type: ignore[assignment]
         chosen_weights = next_weights
         if SHARED > 0:
             for start in tl.static_range(0, shared_width, CHUNK):
-                k = start + tl.arange(0, CHUNK)
+                k = positions(start, CHUNK, NUMBERS)
                 if start > 0:
-                    weights = load_columns(down, first_column, k, COLUMNS, shared_width, TILE)
-                    factors = load_scales(down_scales, first_column, start, shared_width, CHUNK, SCALED)
+                    weights = load_columns(down, first_column, 1, COLUMNS - first_column, k, shared_width, TILE)
+                    factors = load_factors(down_scales, first_column, start, shared_width, CHUNK, NUMBERS, SCALED)
                 numbers = tl.load(activations + k, mask=k < shared_width, other=0.0).to(tl.float32)
-                totals = add_products(totals, weights, numbers * factors, TILE)
+                totals = add_products(totals, weights, numbers, factors, TILE)
             if part + 1 < PARTS:
-                k = tl.arange(0, CHUNK)
-                weights = load_columns(down, next_column, k, COLUMNS, shared_width, TILE)
+                k = positions(0, CHUNK, NUMBERS)
+                weights = load_columns(down, next_column, 1, COLUMNS - next_column, k, shared_width, TILE)
                 if shared_width > CHUNK:
-                    factors = load_scales(down_scales, next_column, 0, shared_width, CHUNK, SCALED)
+                    factors = load_factors(down_scales, next_column, 0, shared_width, CHUNK, NUMBERS, SCALED)
         column = first_column + tl.arange(0, TILE)
         is_column = column < COLUMNS
         at = row * COLUMNS + column
-        sums = sum_columns(totals, CHUNK, TILE) + tl.load(residual + at, mask=is_column, other=0.0).to(tl.float32)
+        sums = sum_columns(totals, THREADS, TILE) + tl.load(residual + at, mask=is_column, other=0.0).to(tl.float32)
         tl.store(output + at, sums.to(output.dtype.element_ty), mask=is_column)
         first_column = next_column

@@ -109,13 +109,14 @@ def _choose(
     DEPENDENT: tl.constexpr,
 ):
     """Rank all experts of a row; places beyond the last, up to a power of two, rank behind all others."""
-    launch_dependents(DEPENDENT)
     lowest = float("-inf")
     row = tl.program_id(0)
     number = tl.arange(0, triton.next_power_of_2(EXPERTS))
     is_expert = number < EXPERTS
     advantage = tl.load(bias + number, mask=is_expert, other=0.0)
     wait_for_previous(DEPENDENT)
+    # Not before: kernels that begin far ahead take room from those that others wait for.
+    launch_dependents(DEPENDENT)
     logit = tl.load(logits + row * EXPERTS + number, mask=is_expert, other=lowest)
     # Scores are compared among themselves, by threads which may compute them anew. A division that is rounded as it
     # should be comes out the same; another might be joined with the sum below in one place, and not in the next.

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from lightning_modules.model.block_scaled import BLOCK as SCALED
 from lightning_modules.model.block_scaled import Matrix
+from lightning_modules.model.kernels.columns import load_columns, load_factors, multiply_columns, positions
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
 from lightning_modules.model.kernels.few_rows import (
     Norm,
     chunks,
     load_normalised,
-    load_scales,
     load_weights,
     scale_of_row,
     tile_of,
+    warps,
 )
 from lightning_modules.model.kernels.latent_append import Remembered, append_token
 
@@ -47,7 +48,7 @@ def project_queries(
     n_heads = matrix.values.shape[0] // (nope_dim + rope_dim)
     nope = x.new_empty(n_rows, n_heads, nope_dim)
     rope = x.new_empty(n_rows, n_heads, rope_dim)
-    chunk, warps = chunks(depth)
+    chunk, numbers = chunks(depth, matrix.values.itemsize)
     pairs = max(tile_of(matrix.values.shape[0], chunk) // 2, 1)
     blocks = triton.cdiv(nope_dim // 2, pairs) + triton.cdiv(rope_dim // 2, pairs)
     _project_queries[(blocks, n_heads + triton.cdiv(n_rows, blocks))](
@@ -72,8 +73,9 @@ def project_queries(
         REMEMBERED=remembered.shape(),
         PAIRS=pairs,
         CHUNK=chunk,
+        NUMBERS=numbers,
         SCALED=SCALED,
-        num_warps=warps,
+        num_warps=warps(chunk, numbers),
         **dependent_launch(x.device),
     )
     return nope, rope
@@ -131,6 +133,7 @@ def _project_queries(
     REMEMBERED: tl.constexpr,
     PAIRS: tl.constexpr,
     CHUNK: tl.constexpr,
+    NUMBERS: tl.constexpr,
     SCALED: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
@@ -145,44 +148,47 @@ def _project_queries(
             append_token(token, remembered, places, latent_epsilon, REMEMBERED)
         return
     is_rope = tl.program_id(0) >= NOPE_BLOCKS
-    pair = (tl.program_id(0) - tl.where(is_rope, NOPE_BLOCKS, 0)) * PAIRS + tl.arange(0, PAIRS)
-    is_pair = pair < tl.where(is_rope, ROPE // 2, NOPE // 2)
+    first_pair = (tl.program_id(0) - tl.where(is_rope, NOPE_BLOCKS, 0)) * PAIRS
+    n_pairs = tl.where(is_rope, ROPE // 2, NOPE // 2) - first_pair
     are_adjacent = INTERLEAVED | (is_rope == 0)
-    first = tl.where(are_adjacent, 2 * pair, pair)
-    second = first + tl.where(are_adjacent, 1, ROPE // 2)
-    start_column = head * (NOPE + ROPE) + tl.where(is_rope, NOPE, 0)
-    stop_column = tl.where(is_pair, start_column + NOPE + ROPE, 0)
-    k = tl.arange(0, CHUNK)
-    first_weights = load_weights(weight, start_column + first, k, stop_column, DEPTH)
-    second_weights = load_weights(weight, start_column + second, k, stop_column, DEPTH)
+    step = tl.where(are_adjacent, 2, 1)
+    apart = tl.where(are_adjacent, 1, ROPE // 2)
+    first_column = head * (NOPE + ROPE) + tl.where(is_rope, NOPE, 0) + first_pair * step
+    second_column = first_column + apart
+    THREADS: tl.constexpr = CHUNK // NUMBERS
+    k = positions(0, CHUNK, NUMBERS)
+    first_weights = load_columns(weight, first_column, step, n_pairs, k, DEPTH, PAIRS)
+    second_weights = load_columns(weight, second_column, step, n_pairs, k, DEPTH, PAIRS)
     # All pairs of a program lie in one block of scales, or two when halves of a head are paired.
-    first_scaled, second_scaled = start_column + tl.min(first, axis=0), start_column + tl.min(second, axis=0)
-    first_factors = load_scales(scales, first_scaled, 0, DEPTH, CHUNK, SCALED)
-    second_factors = load_scales(scales, second_scaled, 0, DEPTH, CHUNK, SCALED)
+    first_factors = load_factors(scales, first_column, 0, DEPTH, CHUNK, NUMBERS, SCALED)
+    second_factors = load_factors(scales, second_column, 0, DEPTH, CHUNK, NUMBERS, SCALED)
     norm_weights = tl.load(norm_weight + k, mask=k < DEPTH, other=0.0)
     wait_for_previous(DEPENDENT)
     row = tl.arange(0, triton.next_power_of_2(ROWS))
     firsts = tl.zeros([row.shape[0], PAIRS], tl.float32)
     seconds = tl.zeros([row.shape[0], PAIRS], tl.float32)
     for start in tl.static_range(0, DEPTH, CHUNK):
-        k = start + tl.arange(0, CHUNK)
+        k = positions(start, CHUNK, NUMBERS)
         if start > 0:
-            first_weights = load_weights(weight, start_column + first, k, stop_column, DEPTH)
-            second_weights = load_weights(weight, start_column + second, k, stop_column, DEPTH)
-            first_factors = load_scales(scales, first_scaled, start, DEPTH, CHUNK, SCALED)
-            second_factors = load_scales(scales, second_scaled, start, DEPTH, CHUNK, SCALED)
+            first_weights = load_columns(weight, first_column, step, n_pairs, k, DEPTH, PAIRS)
+            second_weights = load_columns(weight, second_column, step, n_pairs, k, DEPTH, PAIRS)
+            first_factors = load_factors(scales, first_column, start, DEPTH, CHUNK, NUMBERS, SCALED)
+            second_factors = load_factors(scales, second_column, start, DEPTH, CHUNK, NUMBERS, SCALED)
             norm_weights = tl.load(norm_weight + k, mask=k < DEPTH, other=0.0)
         for n in tl.static_range(ROWS):
             scale = scale_of_row(x + n * x_row, DEPTH, CHUNK, epsilon)
             numbers = load_normalised(x + n * x_row, norm_weights, scale, k, DEPTH)
-            of_first = tl.sum(first_weights.to(tl.float32) * (numbers * first_factors)[None, :], axis=1)
-            of_second = tl.sum(second_weights.to(tl.float32) * (numbers * second_factors)[None, :], axis=1)
+            of_first = multiply_columns(first_weights, numbers, first_factors, THREADS, PAIRS)
+            of_second = multiply_columns(second_weights, numbers, second_factors, THREADS, PAIRS)
             firsts += tl.where(row[:, None] == n, of_first[None, :], 0.0)
             seconds += tl.where(row[:, None] == n, of_second[None, :], 0.0)
-    inside = is_pair[None, :] & (row < ROWS)[:, None]
+    pair = tl.arange(0, PAIRS)
+    inside = (pair < n_pairs)[None, :] & (row < ROWS)[:, None]
+    first = first_pair * step + pair * step
+    second = first + apart
     query = row[:, None] * HEADS + head
     if is_rope:
-        angle = row[:, None] * (ROPE // 2) + pair[None, :]
+        angle = row[:, None] * (ROPE // 2) + (first_pair + pair)[None, :]
         of_cos = tl.load(cos + angle, mask=inside, other=1.0)
         of_sin = tl.load(sin + angle, mask=inside, other=0.0)
         at = rope + query * ROPE

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from lightning_modules.model.block_scaled import BLOCK as SCALED
 from lightning_modules.model.block_scaled import LARGEST_TILE, Matrix
+from lightning_modules.model.kernels.columns import load_columns, load_factors, multiply_columns, positions
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
 
 # Rows that these kernels are for: each is multiplied by itself, by plain multiplication units.
 FEW_ROWS = 4
-# Numbers of a row that are read at once, at most, and by one warp.
+# Numbers of a row that are read at once, at most, and by one thread: bytes of a column, and no fewer than that.
 LONGEST_CHUNK = 2048
-CHUNK_OF_WARP = 256
+THREAD_BYTES, FEWEST_NUMBERS = 16, 8
 # Programs that a product is cut into, about: a few for each multiprocessor.
 PROGRAMS = 256
 
@@ -63,7 +64,7 @@ def multiply(
     """
     n_columns, n_others = matrix.values.shape[0], 0 if beside is None else beside.values.shape[0]
     product = x.new_empty(x.shape[0], n_columns + n_others, dtype=dtype)
-    chunk, warps = chunks(x.shape[1])
+    chunk, numbers = chunks(x.shape[1], matrix.values.itemsize)
     tile = tile_of(n_columns + n_others, chunk)
     other = beside or matrix
     _multiply[(triton.cdiv(n_columns, tile) + triton.cdiv(n_others, tile), 1)](
@@ -85,8 +86,9 @@ def multiply(
         SKIPPED_COLUMNS=0,
         TILE=tile,
         CHUNK=chunk,
+        NUMBERS=numbers,
         SCALED=SCALED,
-        num_warps=warps,
+        num_warps=warps(chunk, numbers),
         **dependent_launch(x.device),
     )
     return product
@@ -104,7 +106,7 @@ def raise_values(context: Tensor, up: Matrix, key_columns: int) -> Tensor:
     head_columns = up.values.shape[0] // n_heads
     n_columns = head_columns - key_columns
     values = context.new_empty(n_rows, n_heads, n_columns)
-    chunk, warps = chunks(rank)
+    chunk, numbers = chunks(rank, up.values.itemsize)
     tile = tile_of(n_heads * n_columns, chunk)
     _multiply[(triton.cdiv(n_columns, tile), n_heads)](
         context,
@@ -125,17 +127,23 @@ def raise_values(context: Tensor, up: Matrix, key_columns: int) -> Tensor:
         SKIPPED_COLUMNS=key_columns,
         TILE=tile,
         CHUNK=chunk,
+        NUMBERS=numbers,
         SCALED=SCALED,
-        num_warps=warps,
+        num_warps=warps(chunk, numbers),
         **dependent_launch(context.device),
     )
     return values
 
 
-def chunks(depth: int) -> tuple[int, int]:
-    """How many numbers of a row of `depth` are read at once, and by how many warps."""
+def chunks(depth: int, itemsize: int) -> tuple[int, int]:
+    """How many numbers of a row of `depth` are read at once, and by each thread, where a weight has so many bytes."""
     chunk = min(triton.next_power_of_2(depth), LONGEST_CHUNK)
-    return chunk, min(max(chunk // CHUNK_OF_WARP, 1), 8)
+    return chunk, min(max(THREAD_BYTES // itemsize, FEWEST_NUMBERS), chunk)
+
+
+def warps(chunk: int, numbers: int) -> int:
+    """That read a column together."""
+    return max(chunk // (32 * numbers), 1)
 
 
 def tile_of(n_columns: int, chunk: int) -> int:
@@ -171,20 +179,6 @@ def load_weights(weight, column, k, n_columns, DEPTH: tl.constexpr):
 
 
 @triton.jit
-def load_scales(scales, column, start, DEPTH: tl.constexpr, CHUNK: tl.constexpr, SCALED: tl.constexpr):
-    """The scales of CHUNK numbers, from `start` on, of columns that share a block with `column`; one where none are."""
-    factors = tl.full([CHUNK], 1.0, tl.float32)
-    if scales is not None:
-        DEPTH_BLOCKS: tl.constexpr = (DEPTH + SCALED - 1) // SCALED
-        BLOCKS: tl.constexpr = max(CHUNK // SCALED, 1)
-        # Each is loaded once: a thread's numbers share one.
-        block = start // SCALED + tl.arange(0, BLOCKS)
-        of_blocks = tl.load(scales + column // SCALED * DEPTH_BLOCKS + block, mask=block < DEPTH_BLOCKS, other=0.0)
-        factors = tl.reshape(tl.broadcast_to(of_blocks[:, None], [BLOCKS, CHUNK // BLOCKS]), [CHUNK])
-    return factors
-
-
-@triton.jit
 def _multiply(
     x,  # [N, K], or [N, H, K]
     norm_weight,  # [K], or None
@@ -206,6 +200,7 @@ def _multiply(
     SKIPPED_COLUMNS: tl.constexpr,
     TILE: tl.constexpr,
     CHUNK: tl.constexpr,
+    NUMBERS: tl.constexpr,
     SCALED: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
@@ -226,23 +221,23 @@ def _multiply(
             n_columns = OTHER_COLUMNS
             of_product = COLUMNS
     place = block * TILE + tl.arange(0, TILE)
-    first_column = head * HEAD_COLUMNS + SKIPPED_COLUMNS
-    stop_column = first_column + n_columns
-    column = first_column + place
+    first_column = head * HEAD_COLUMNS + SKIPPED_COLUMNS + block * TILE
+    n_left = n_columns - block * TILE
     row = tl.arange(0, triton.next_power_of_2(ROWS))
-    k = tl.arange(0, CHUNK)
-    weights = load_weights(weight, column, k, stop_column, DEPTH)
-    factors = load_scales(scales, first_column + block * TILE, 0, DEPTH, CHUNK, SCALED)
+    THREADS: tl.constexpr = CHUNK // NUMBERS
+    k = positions(0, CHUNK, NUMBERS)
+    weights = load_columns(weight, first_column, 1, n_left, k, DEPTH, TILE)
+    factors = load_factors(scales, first_column, 0, DEPTH, CHUNK, NUMBERS, SCALED)
     if norm_weight is not None:
         norm_weights = tl.load(norm_weight + k, mask=k < DEPTH, other=0.0)
     wait_for_previous(DEPENDENT)
     x += head * x_head
     totals = tl.zeros([row.shape[0], TILE], tl.float32)
     for start in tl.static_range(0, DEPTH, CHUNK):
-        k = start + tl.arange(0, CHUNK)
+        k = positions(start, CHUNK, NUMBERS)
         if start > 0:
-            weights = load_weights(weight, column, k, stop_column, DEPTH)
-            factors = load_scales(scales, first_column + block * TILE, start, DEPTH, CHUNK, SCALED)
+            weights = load_columns(weight, first_column, 1, n_left, k, DEPTH, TILE)
+            factors = load_factors(scales, first_column, start, DEPTH, CHUNK, NUMBERS, SCALED)
             if norm_weight is not None:
                 norm_weights = tl.load(norm_weight + k, mask=k < DEPTH, other=0.0)
         for n in tl.static_range(ROWS):
@@ -252,7 +247,7 @@ def _multiply(
                 numbers = load_normalised(of_row, norm_weights, scale, k, DEPTH)
             else:
                 numbers = tl.load(of_row + k, mask=k < DEPTH, other=0.0).to(tl.float32)
-            sums = tl.sum(weights.to(tl.float32) * (numbers * factors)[None, :], axis=1)
+            sums = multiply_columns(weights, numbers, factors, THREADS, TILE)
             totals += tl.where(row[:, None] == n, sums[None, :], 0.0)
     at = row[:, None] * product_row + (head * COLUMNS + of_product + place)[None, :]
     inside = (place < n_columns)[None, :] & (row < ROWS)[:, None]

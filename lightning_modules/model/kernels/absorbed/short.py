@@ -18,10 +18,10 @@ from lightning_modules.model.kernels.absorbed.operands import LOWEST, Operands
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
 
 # Tokens of a tile, and the warps that share it; programs of all rows, and tiles of a program, at most.
-TILE = 32
+TILE = 64
 WARPS = 8
 PROGRAMS = 128
-MOST_TILES = 2
+MOST_TILES = 1
 # Tensor cores multiply by no fewer new tokens times heads; registers hold no more of their contexts.
 FEWEST_COLUMNS, MOST_COLUMNS = 16, 32
 # Numbers of all pieces of a context that a program merges.
@@ -160,7 +160,6 @@ def _attend(
     DEPENDENT: tl.constexpr,
 ):
     """Attend to every so many-th tile of a row; parts of latents are multiplied side by side, each by itself."""
-    launch_dependents(DEPENDENT)
     PARTS: tl.constexpr = (RANK + PART - 1) // PART
     FACTORS: tl.constexpr = PARTS if latent_scale is not None else 0
     SHAPE: tl.constexpr = (RANK, PART, ROPE, ROPE_BLOCK)
@@ -179,6 +178,8 @@ def _attend(
     stop = length + NEW
     last_seen = length + column // HEADS
     wait_for_previous(DEPENDENT)
+    # Not before: kernels that begin far ahead take room from those that others wait for.
+    launch_dependents(DEPENDENT)
     query = row.to(tl.int64) * (NEW * HEADS) + column
     of_latent = ()
     for part in tl.static_range(PARTS):
