@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/installed$(if $(filter 1,$(CUDA)),-cuda)
 UV_VERSION := 0.13.9
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test test-long drill lint ui judges clean lock
+.PHONY: repro test test-long test-ray drill lint ui judges cluster clean lock
 
 repro: $(INSTALLED)
 	python -m pipeline.compose
@@ -21,6 +21,10 @@ test: $(INSTALLED)
 # What takes minutes each.
 test-long: $(INSTALLED)
 	OMP_NUM_THREADS=1 python -m pytest -m long
+
+# Against a real Ray cluster of several nodes on this machine; needs what `make cluster` installs.
+test-ray: $(INSTALLED)
+	OMP_NUM_THREADS=1 python -m pytest -m ray
 
 # Breaks everything that can break, and prints what was lost: `make drill`, `make drill DRILL="--quick --seed 7"`,
 # `make drill DRILL="--only stores --soak 3600"`.
@@ -43,6 +47,10 @@ ui: $(INSTALLED)
 judges: $(INSTALLED)
 	uv pip install --python $(BIN)/python --no-deps --require-hashes -r requirements-judges.lock
 
+# Ray, S3 and what an MLflow server that a team shares needs (docs/data_at_scale.md, docs/tracking.md).
+cluster: $(INSTALLED)
+	uv pip install --python $(BIN)/python --no-deps --require-hashes -r requirements-cluster.lock
+
 # What the stages wrote; DVC's cache, MLflow's store and interrupted trainings stay. Those are listed, with how to remove
 # them: python -m pipeline.training.interrupted --help.
 clean: $(INSTALLED)
@@ -57,6 +65,8 @@ lock: $(INSTALLED)
 	$(COMPILE) $(EXTRAS) -o requirements.lock
 	$(COMPILE) $(EXTRAS) --extra judges -c requirements.lock -o $(VENV)/everything.lock
 	$(BIN)/python install/beyond.py requirements.lock $(VENV)/everything.lock > requirements-judges.lock
+	$(COMPILE) $(EXTRAS) --extra ray --extra s3 --extra servers -c requirements.lock -o $(VENV)/everything.lock
+	$(BIN)/python install/beyond.py requirements.lock $(VENV)/everything.lock > requirements-cluster.lock
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Melisma needs Python 3.11 or newer; try make PYTHON=python3.11")'

@@ -1,6 +1,7 @@
 """What an optional extra adds is locked apart from what is installed anyway."""
 
 import importlib.util
+import re
 import tomllib
 from pathlib import Path
 
@@ -23,10 +24,12 @@ def test_only_what_is_new_is_kept_with_its_hashes() -> None:
         module.beyond(lock, f"a==2 \\\n{HASH}")
 
 
-def test_the_judges_lock_pins_their_extra_and_nothing_that_is_installed_anyway() -> None:
-    lock, judges = ((REPOSITORY / name).read_text() for name in ("requirements.lock", "requirements-judges.lock"))
-    pins = {requirement.partition("==")[0] for requirement in module.entries(judges)}
+@pytest.mark.parametrize(("group", "extras"), [("judges", ["judges"]), ("cluster", ["ray", "s3", "servers"])])
+def test_a_lock_pins_its_extras_and_nothing_that_is_installed_anyway(group: str, extras: list[str]) -> None:
+    lock, beyond = ((REPOSITORY / name).read_text() for name in ("requirements.lock", f"requirements-{group}.lock"))
+    pins = {requirement.partition("==")[0] for requirement in module.entries(beyond)}
     assert pins.isdisjoint(requirement.partition("==")[0] for requirement in module.entries(lock))
-    assert all("--hash=sha256:" in entry for entry in module.entries(judges).values())
-    extra = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]["judges"]
-    assert {requirement.partition("==")[0].partition(">=")[0] for requirement in extra} <= pins
+    assert all("--hash=sha256:" in entry for entry in module.entries(beyond).values())
+    optional = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = [requirement for extra in extras for requirement in optional[extra]]
+    assert {re.split(r"[\[<>=]", requirement)[0] for requirement in wanted} <= pins
