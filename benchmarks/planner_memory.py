@@ -26,7 +26,8 @@ from lightning_modules.batch import Batch
 from lightning_modules.callbacks.parameter_average import ParameterAverage
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.language_model import LanguageModel
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.precision.plugins import build_precision

@@ -5,7 +5,8 @@ from typing import Any
 
 import hydra
 
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.objective import ObjectiveConfig
 from pipeline.configuration.composed import CONF, plain
 from pipeline.configuration.model import read_model
 from pipeline.tokens.special import vocabulary_size

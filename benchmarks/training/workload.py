@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.presets import compose, read_decoder
 from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.schedule import ScheduleConfig
 from pipeline.configuration.settings import read_settings

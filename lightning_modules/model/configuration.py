@@ -1,78 +1,13 @@
 """What a decoder is made of, checked once, where it is written down."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from lightning_modules.model.yarn import YarnConfig
+
 SCORING_FUNCTIONS = ("sigmoid", "softmax")
 SEGMENT_ROUTINGS = ("independent", "hierarchical")
-
-
-@dataclass(frozen=True)
-class YarnConfig:
-    """Longer contexts by YaRN (arXiv 2309.00071), as DeepSeek-V3 does it (arXiv 2412.19437, section 4.3).
-
-    DeepSeek-V3 extends in two phases, from 4K to 32K and from there to 128K tokens. Both have these same values; they
-    differ in the length of the sequences they train on.
-
-    Attributes:
-        factor: s, how many times longer the context becomes; the paper takes 40.
-        original_max_position_embeddings: tokens of the context before.
-        beta_fast: frequencies that turn more often than this over the original context stay (β, 32).
-        beta_slow: those that turn less often are divided by `factor` (α, 1); in between lies a ramp.
-        mscale: scales the rotary cosines and sines, in its ratio to `mscale_all_dim`; 0: not at all.
-        mscale_all_dim: scales attention: its square root by 0.1 · mscale_all_dim · ln(factor) + 1; 0: not at all.
-        attention_factor: scales the rotary cosines and sines, in place of that ratio; null: the ratio does.
-        truncate: whether the ramp begins and ends at whole pairs, as DeepSeek-V3's does.
-    """
-
-    factor: float
-    original_max_position_embeddings: int
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    mscale: float = 1.0
-    mscale_all_dim: float = 1.0
-    attention_factor: float | None = None
-    truncate: bool = True
-
-    def __post_init__(self) -> None:
-        if self.factor < 1:
-            raise ValueError(f"model.rope_scaling.factor is {self.factor}; it must be at least 1.")
-        if self.original_max_position_embeddings < 1:
-            raise ValueError(
-                f"model.rope_scaling.original_max_position_embeddings is {self.original_max_position_embeddings}; "
-                "set it to the context that the model was first trained with."
-            )
-        if not 0 < self.beta_slow <= self.beta_fast:
-            raise ValueError(
-                f"model.rope_scaling.beta_slow is {self.beta_slow} and beta_fast {self.beta_fast}; "
-                "both must be positive, and beta_slow not the larger."
-            )
-        if self.mscale < 0 or self.mscale_all_dim < 0:
-            raise ValueError(
-                "model.rope_scaling.mscale and mscale_all_dim must not be negative; DeepSeek-V3 has 1 for both."
-            )
-        if self.attention_factor is not None and self.attention_factor <= 0:
-            raise ValueError(
-                f"model.rope_scaling.attention_factor is {self.attention_factor}; it must be positive, or null."
-            )
-
-    @property
-    def rotary_scale(self) -> float:
-        """What the rotary cosines and sines are multiplied by."""
-        if self.attention_factor is not None:
-            return self.attention_factor
-        return self._magnitude(self.mscale) / self._magnitude(self.mscale_all_dim)
-
-    @property
-    def attention_magnitude(self) -> float:
-        """The square root of what attention's logits are multiplied by, beside the head's width to the power -1/2."""
-        return self._magnitude(self.mscale_all_dim)
-
-    def _magnitude(self, mscale: float) -> float:
-        """The square root of YaRN's attention temperature: 0.1 · mscale · ln(factor) + 1."""
-        return 0.1 * mscale * math.log(self.factor) + 1
 
 
 @dataclass(frozen=True)
@@ -350,66 +285,3 @@ class DecoderConfig:
                 f"model.num_segments_per_expert is {n_chosen}; it must lie between 1 and model.num_expert_segments "
                 f"({self.num_expert_segments})."
             )
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """What training minimises, and how it keeps experts balanced (arXiv 2412.19437, sections 2.1.2 and 2.2).
-
-    Attributes:
-        lm_weight: λ_LM, of the next-token loss.
-        mtp_weight: λ, of the mean of the multi-token-prediction losses.
-        bias_update_speed: γ of the auxiliary-loss-free balancing.
-        sequence_balance_weight: α of the sequence-wise balance loss.
-        mtp_weights: a λ for each depth of multi-token prediction, in place of `mtp_weight`.
-        mtp_constant_fraction: share of the training after which every λ falls to `mtp_final_ratio` of itself. The
-            paper goes from 0.3 to 0.1 after 10T of 14.8T tokens: 0.676 and 0.333.
-        mtp_final_ratio: see there; 1 keeps λ.
-        switch_balance_weight: of the auxiliary loss of the Switch Transformer, over whole micro-batches.
-    """
-
-    lm_weight: float
-    mtp_weight: float
-    bias_update_speed: float
-    sequence_balance_weight: float
-    mtp_weights: tuple[float, ...] | None = None
-    mtp_constant_fraction: float = 1.0
-    mtp_final_ratio: float = 1.0
-    switch_balance_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.mtp_weights is not None:
-            object.__setattr__(self, "mtp_weights", tuple(self.mtp_weights))
-        for name in (
-            "lm_weight",
-            "mtp_weight",
-            "bias_update_speed",
-            "sequence_balance_weight",
-            "mtp_final_ratio",
-            "switch_balance_weight",
-        ):
-            if getattr(self, name) < 0:
-                raise ValueError(f"model.objective.{name} is {getattr(self, name)}; it must not be negative.")
-        if any(weight < 0 for weight in self.mtp_weights or ()):
-            raise ValueError(f"model.objective.mtp_weights is {list(self.mtp_weights or ())}; none must be negative.")
-        if not 0 <= self.mtp_constant_fraction <= 1:
-            raise ValueError(
-                f"model.objective.mtp_constant_fraction is {self.mtp_constant_fraction}; it must lie between 0 and 1."
-            )
-
-    def check_depth(self, depth: int) -> None:
-        """Raise a ValueError unless there is a weight for each of `depth` prediction modules."""
-        if self.mtp_weights is not None and len(self.mtp_weights) != depth:
-            raise ValueError(
-                f"model.objective.mtp_weights holds {len(self.mtp_weights)} weights, but "
-                f"model.num_nextn_predict_layers is {depth}; give one for each, or null to use mtp_weight for all."
-            )
-
-    def mtp_weight_at(self, depth: int, progress: float) -> float:
-        """λ of prediction depth `depth` (from 1), once the share `progress` of training is done."""
-        weight = self.mtp_weight if self.mtp_weights is None else self.mtp_weights[depth - 1]
-        return weight if progress < self.mtp_constant_fraction else weight * self.mtp_final_ratio
-
-    def mtp_shares(self, n_depths: int, progress: float) -> list[float]:
-        """λ_k / D of all D prediction depths: what each one's loss counts."""
-        return [self.mtp_weight_at(depth, progress) / n_depths for depth in range(1, n_depths + 1)]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_modules.model import by_hand
-from lightning_modules.model.configuration import DecoderConfig, YarnConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.yarn import YarnConfig
 
 
 def rotary_cos_sin(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Tensor]:

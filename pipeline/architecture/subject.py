@@ -5,9 +5,10 @@ from functools import cached_property
 
 import torch
 
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.counting import ParameterCounts, build_on_meta, count_parameters
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.objective import ObjectiveConfig
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.objective import ObjectiveConfig
 from pipeline.configuration.settings import read_settings
 from pipeline.tokens.special import vocabulary_size
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lightning_modules.configuration import MOMENTS
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.parallel.configuration import ParallelConfig, can_record, gathers_tokens, mesh_sizes
 from lightning_modules.precision.kinds import PRECISIONS
 

@@ -15,7 +15,8 @@ from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.data_module import Collate, OnePass, OptimizerSteps, RankSlices, SpeechTokens
 from lightning_modules.language_model import LanguageModel
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.packing import PackedDocuments
 from lightning_modules.schedule import ScheduleConfig
 from tests.lightning_modules.numbered_documents import NumberedDocuments

@@ -9,8 +9,9 @@ import torch
 from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.language_model import LanguageModel
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import DecoderOutput
+from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
 
 OPTIMIZER, SCHEDULE = OptimizerConfig(1e-3, (0.9, 0.95), 0.1, 1e-8), ScheduleConfig(0, 1.0, 1.0)

@@ -14,7 +14,8 @@ from lightning_modules.callbacks.resume import step_checkpoints
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.precision.recipes import RECIPES
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer, compiles

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from lightning_modules.configuration import TrainerConfig
 from lightning_modules.language_model import LanguageModel
-from lightning_modules.model.configuration import YarnConfig
+from lightning_modules.model.yarn import YarnConfig
 from pipeline.configuration.composed import CONF
 from pipeline.configuration.settings import read_settings
 from pipeline.configuration.strategy import read_strategy

@@ -12,7 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.model.configuration import DecoderConfig, YarnConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.yarn import YarnConfig
 from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 
 # What both take where no theta is told.

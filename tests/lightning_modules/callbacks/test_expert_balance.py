@@ -13,7 +13,8 @@ from lightning_modules.callbacks.expert_balance import ExpertBalance
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.model.router import Routing
 from lightning_modules.schedule import ScheduleConfig
 

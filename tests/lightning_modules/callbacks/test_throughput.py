@@ -8,7 +8,8 @@ from lightning_modules.batch import Batch
 from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.language_model import LanguageModel
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.schedule import ScheduleConfig
 
 

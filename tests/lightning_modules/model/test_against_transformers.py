@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_modules.model.configuration import DecoderConfig, YarnConfig
+from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.rotary import attention_scale, inverse_frequencies
+from lightning_modules.model.yarn import YarnConfig
 
 modeling = pytest.importorskip("transformers.models.deepseek_v3.modeling_deepseek_v3")
 TOLERANCE = 5e-6

@@ -17,8 +17,9 @@ from torch.distributed.tensor import DTensor
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.schedule import ScheduleConfig

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_modules.model.configuration import ObjectiveConfig
+from lightning_modules.model.objective import ObjectiveConfig
 from pipeline.architecture.subject import Subject
 
 

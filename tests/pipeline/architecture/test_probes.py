@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lightning_modules.model.configuration import YarnConfig
 from lightning_modules.model.dispatch import LocalDispatcher
 from lightning_modules.model.router import Router, Routing
+from lightning_modules.model.yarn import YarnConfig
 from pipeline.architecture import attention_probes, routing_probes, training_probes
 
 

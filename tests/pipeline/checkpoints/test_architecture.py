@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lightning_modules.model.configuration import YarnConfig
+from lightning_modules.model.yarn import YarnConfig
 from pipeline.checkpoints.architecture import read_architecture
 from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 from tests.conftest import TINY

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_modules.model.configuration import DecoderConfig, ObjectiveConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.objective import ObjectiveConfig
 from pipeline.planning.settings import GpuConfig, PlannedTraining
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from lightning_modules.model.cache import LatentCache
-from lightning_modules.model.configuration import YarnConfig
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.cpu_step import CpuStep, applies_to
 from lightning_modules.model.decoding.step import row_step
+from lightning_modules.model.yarn import YarnConfig
 
 N_HELD = 9
 ARCHITECTURES = {

@@ -6,11 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lightning_modules.model.cache import LatentCache
-from lightning_modules.model.configuration import YarnConfig
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.generation import generate
 from lightning_modules.model.decoding.prefill import prefill
 from lightning_modules.model.sampling_configuration import SamplingConfig
+from lightning_modules.model.yarn import YarnConfig
 
 RELATIVE = 5e-6
 GREEDY = SamplingConfig(temperature=0)

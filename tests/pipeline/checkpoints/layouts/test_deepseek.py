@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lightning_modules.model.configuration import DecoderConfig, YarnConfig
+from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.yarn import YarnConfig
 from pipeline.checkpoints.layouts.deepseek_config import deepseek_config, differences, read_config
 from pipeline.checkpoints.registry import detect_layout, open_checkpoint
 from pipeline.checkpoints.stored_tensor import DamagedCheckpointError

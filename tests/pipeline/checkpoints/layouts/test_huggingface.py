@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lightning_modules.model.configuration import DecoderConfig, YarnConfig
+from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.yarn import YarnConfig
 from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.layouts.huggingface_config import read_config
 from pipeline.checkpoints.loading import load_checkpoint_compatible, load_decoder

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.model.configuration import YarnConfig
 from lightning_modules.model.decoder import Decoder
+from lightning_modules.model.yarn import YarnConfig
 from pipeline.checkpoints.layouts.huggingface_config import read_config
 from pipeline.checkpoints.loading import load_decoder
 from pipeline.checkpoints.stored_tensor import DamagedCheckpointError

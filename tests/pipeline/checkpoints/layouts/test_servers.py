@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lightning_modules.model.configuration import DecoderConfig, YarnConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.yarn import YarnConfig
 from pipeline.checkpoints.layouts.servers import server_notes
 from pipeline.plumbing.files import read_json
 
