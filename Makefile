@@ -7,6 +7,9 @@ CUDA ?= $(if $(wildcard /proc/driver/nvidia/version)$(shell command -v nvidia-sm
 INSTALLED := $(VENV)/installed$(if $(filter 1,$(CUDA)),-cuda)
 UV_VERSION := 0.13.9
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# uv installs sources only. Where the environment forbids Python to keep what it compiles of them, each of hundreds of
+# processes compiles PyTorch, Lightning and MLflow anew: 18 seconds instead of 7.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: repro test test-long test-ray drill lint ui judges cluster clean lock
 
