@@ -1,17 +1,15 @@
 """From an audio file to blocks of samples, up to where its sound truly ends."""
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
 from pipeline.audio.containers import Layout, Segment, Window, examine
+from pipeline.audio.source import Source, open_source
 from pipeline.audio.unusable import UnusableRecording
 
 # Samples of all channels: in memory at once, asked of the decoder in one call, and where it is about to fail.
@@ -25,7 +23,7 @@ _CHECKED_BITS = (8, 16, 24)
 
 
 class AudioStream:
-    """An open audio file, decoded block by block up to its end or its first fault.
+    """An open audio file, or member of an archive, decoded block by block up to its end or its first fault.
 
     What the container promises is compared with what is read: `notes` say what is odd although all sound is there,
     `damage` says what is not there. Both are complete once the blocks have been read to their end. Nothing behind a
@@ -39,10 +37,10 @@ class AudioStream:
         damage: what is missing; empty where nothing is.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self._file, size = _open(Path(path))
+    def __init__(self, source: Source | Path | str) -> None:
+        self._file, size = open_source(Source.of(source))
         try:
-            self._layout: Layout = examine(self._file, size)
+            self._layout: Layout = self._examine(size)
             self._decoder, self._window = self._open_segment(self._layout.segments[0])
         except OSError as error:
             self._file.close()
@@ -80,6 +78,9 @@ class AudioStream:
             yield from self._segment_blocks(segment)
             if self.damage:
                 return
+
+    def _examine(self, size: int) -> Layout:
+        return examine(self._file, size)
 
     def _continue(self, segment: Segment) -> bool:
         """Go on with the next stream; one that cannot go on from the one before is damage."""
@@ -198,36 +199,6 @@ class _Sequential(soundfile.SoundFile):
 
     def seekable(self) -> bool:
         return False
-
-
-def _open(path: Path) -> tuple[BinaryIO, int]:
-    """A regular file with something in it, and its size; opening a pipe, say, would wait for ever."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError) as error:
-        raise UnusableRecording(_describe(path, error)) from error
-    status = os.fstat(descriptor)
-    reason = ""
-    if stat.S_ISDIR(status.st_mode):
-        reason = "a folder, not a file"
-    elif not stat.S_ISREG(status.st_mode):
-        reason = "not a regular file"
-    elif status.st_size == 0:
-        reason = "the file is empty (0 bytes)"
-    if reason:
-        os.close(descriptor)
-        raise UnusableRecording(reason)
-    return os.fdopen(descriptor, "rb", buffering=1 << 16), status.st_size
-
-
-def _describe(path: Path, error: OSError | ValueError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "a link to a file that does not exist" if path.is_symlink() else "the file does not exist"
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return one_line(error)
 
 
 def one_line(error: BaseException) -> str:

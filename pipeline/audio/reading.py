@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from pipeline.audio.decoding import AudioStream
+from pipeline.audio.source import Source
+from pipeline.audio.stretch import open_sound
 from pipeline.audio.survey import Take, survey, taken_blocks
 from pipeline.audio.unusable import TooLongRecording, UnusableRecording
 from pipeline.plumbing.files import atomic_write
@@ -14,11 +15,11 @@ from pipeline.plumbing.files import atomic_write
 __all__ = ["TooLongRecording", "UnusableRecording", "read_audio", "read_take", "write_wav"]
 
 
-def read_audio(path: Path | str, max_seconds: float = math.inf) -> tuple[np.ndarray, int]:
-    """Read an audio file of any format that `soundfile` decodes: WAV, FLAC, Ogg, MP3, AIFF, AU, CAF and others.
+def read_audio(place: Source | Path | str, max_seconds: float = math.inf) -> tuple[np.ndarray, int]:
+    """Read audio of any format that `soundfile` decodes: WAV, FLAC, Ogg, MP3, AIFF, AU, CAF and others.
 
     Args:
-        path: the file.
+        place: the file, or where else it lies.
         max_seconds: longer ones are refused before they fill the memory.
 
     Returns:
@@ -29,19 +30,19 @@ def read_audio(path: Path | str, max_seconds: float = math.inf) -> tuple[np.ndar
         TooLongRecording: it is longer than `max_seconds`.
         UnusableRecording: there is no such file, or it does not hold all that it promises.
     """
-    found = survey(Path(path), silence_rms=0.0, max_seconds=max_seconds)
+    found = survey(place, silence_rms=0.0, max_seconds=max_seconds)
     if found.damage:
         raise UnusableRecording(found.damage)
-    return read_take(path, found.take)
+    return read_take(place, found.take)
 
 
-def read_take(path: Path | str, take: Take) -> tuple[np.ndarray, int]:
-    """The samples [S] of a file that are used, float32 mono; and its sample rate in Hz.
+def read_take(place: Source | Path | str, take: Take) -> tuple[np.ndarray, int]:
+    """The samples [S] of a recording that are used, float32 mono; and its sample rate in Hz.
 
     Raises:
-        UnusableRecording: the file does not hold them any more.
+        UnusableRecording: they are not there any more.
     """
-    with AudioStream(path) as stream:
+    with open_sound(Source.of(place)) as stream:
         return np.concatenate([np.zeros(0, np.float32), *taken_blocks(stream, take)]), stream.sample_rate
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.audio.decoding import AudioStream
+from pipeline.audio.decoding import TOLERATED_SECONDS, AudioStream
+from pipeline.audio.source import Source
+from pipeline.audio.stretch import open_sound
 from pipeline.audio.unusable import TooLongRecording, UnusableRecording
 
 # A lone sample at full scale is a loud peak; a waveform that stays there has been cut off.
@@ -129,11 +131,11 @@ class Statistics:
         return (self.n_clipped + last_run) / max(self.n_frames, 1)
 
 
-def survey(path: Path, silence_rms: float, max_seconds: float) -> Survey:
-    """Read a file once, to the end of its sound, in bounded memory.
+def survey(place: Source | Path | str, silence_rms: float, max_seconds: float) -> Survey:
+    """Read a recording once, to the end of its sound, in bounded memory.
 
     Args:
-        path: the file.
+        place: where it lies.
         silence_rms: the RMS below which a recording is silent.
         max_seconds: longer recordings are not read to their end.
 
@@ -141,9 +143,12 @@ def survey(path: Path, silence_rms: float, max_seconds: float) -> Survey:
         TooLongRecording: it is longer than `max_seconds`.
         UnusableRecording: the file cannot be opened, or is silent for hours on end.
     """
-    with AudioStream(path) as stream:
+    source = Source.of(place)
+    with open_sound(source) as stream:
         if stream.channels < 1 or stream.sample_rate < 1:
             raise UnusableRecording(f"its header tells of {stream.channels} channels at {stream.sample_rate} Hz")
+        if (source.channel or 0) >= stream.channels:
+            raise UnusableRecording(f"channel {source.channel} is asked for, counted from 0, of {stream.channels}")
         if (stream.announced_seconds or 0) > max_seconds:
             raise TooLongRecording(_too_long(max_seconds))
         mean = Statistics()
@@ -159,20 +164,30 @@ def survey(path: Path, silence_rms: float, max_seconds: float) -> Survey:
             n_silent = n_silent + len(block) if np.ptp(block, axis=0).max() < silence_rms else 0
             if n_silent > SILENT_FRAMES:
                 raise UnusableRecording(f"silent for {n_silent / stream.sample_rate / 60:.0f} minutes on end")
-        return _describe(stream, mean, channels, silence_rms)
+        return _describe(stream, source, mean, channels, silence_rms)
 
 
 def _too_long(max_seconds: float) -> str:
     return f"longer than {max_seconds / 3600:g} h (data.screening.max_hours)"
 
 
-def _describe(stream: AudioStream, mean: Statistics, channels: list[Statistics], silence_rms: float) -> Survey:
-    used, channel, notes = mean, None, list(stream.notes)
-    if channels and all(statistics.finite for statistics in channels):
+def _describe(
+    stream: AudioStream, source: Source, mean: Statistics, channels: list[Statistics], silence_rms: float
+) -> Survey:
+    channel, notes = source.channel, list(stream.notes)
+    if channel is None and channels and all(statistics.finite for statistics in channels):
         loudest = max(range(len(channels)), key=lambda index: channels[index].rms)
         if channels[loudest].rms >= silence_rms and mean.rms < CANCELLED * channels[loudest].rms:
-            used, channel = channels[loudest], loudest
+            channel = loudest
             notes.append(f"its channels cancel when averaged: channel {channel + 1} is taken")
+    used = mean if channel is None or not channels else channels[channel]
+    damage = stream.damage
+    if source.start is None and source.seconds is not None and not damage:
+        held = used.n_frames / stream.sample_rate
+        if held < source.seconds - TOLERATED_SECONDS:
+            damage = f"holds {held:.1f} of the {source.seconds:.1f} s that its manifest tells of"
+        elif held > source.seconds + TOLERATED_SECONDS:
+            notes.append(f"its manifest tells of {source.seconds:.1f} s, {held:.1f} s are there and were read")
     return Survey(
         stream.sample_rate,
         Take(used.n_frames, channel),
@@ -182,7 +197,7 @@ def _describe(stream: AudioStream, mean: Statistics, channels: list[Statistics],
         used.finite,
         used.peak,
         tuple(notes),
-        stream.damage,
+        damage,
     )
 
 

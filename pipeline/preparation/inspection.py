@@ -64,7 +64,7 @@ def _inspect(recording: Recording, corpus: Corpus, min_seconds: float, config: S
     if recording.defect:
         return Inspection(recording, reason=recording.defect, note=recording.note)
     try:
-        found = survey(corpus.path(recording), config.silence_rms, config.max_hours * 3600)
+        found = survey(corpus.source(recording), config.silence_rms, config.max_hours * 3600)
     except UnusableRecording as error:
         return Inspection(recording, reason=error.reason, note=recording.note)
     reason = ""

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 
 from pipeline.audio.corpora.corpus import Corpus
-from pipeline.audio.decoding import AudioStream
 from pipeline.audio.reading import UnusableRecording, read_take
 from pipeline.audio.resampling import resample
+from pipeline.audio.source import Source
+from pipeline.audio.stretch import open_sound
 from pipeline.audio.survey import Take, taken_blocks
 from pipeline.audio.utterances import Piece, Utterance, assemble
 from pipeline.plumbing.names import printable
@@ -54,23 +54,23 @@ class UtteranceReader:
 
     def _read_piece(self, piece: Piece) -> tuple[np.ndarray, int]:
         """A recording of which an utterance holds all."""
-        path, take = self._source(piece.recording)
+        source, take = self._source(piece.recording)
         with _named(piece.recording):
-            return read_take(path, take)
+            return read_take(source, take)
 
     def _cut(self, name: str, pieces: Sequence[Piece]) -> Iterator[np.ndarray]:
-        path, take = self._source(name)
-        with _named(name), AudioStream(path) as stream:
+        source, take = self._source(name)
+        with _named(name), open_sound(source) as stream:
             rate = stream.sample_rate
             spans = [(round((p.start or 0.0) * rate), round((p.stop or 0.0) * rate)) for p in pieces]
             for audio in cut_spans(taken_blocks(stream, take), spans):
                 yield resample(audio, rate, self.sample_rate)
 
-    def _source(self, name: str) -> tuple[Path, Take]:
+    def _source(self, name: str) -> tuple[Source, Take]:
         inspection = self.inspections[name]
         if inspection.take is None:
             raise ValueError(f"{name} was not readable when it was inspected ({inspection.reason}).")
-        return self.corpus.path(inspection.recording), inspection.take
+        return self.corpus.source(inspection.recording), inspection.take
 
 
 def cut_from(utterance: Utterance) -> str | None:

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.audio.source import Source
+
 
 @dataclass(frozen=True)
 class Recording:
-    """One audio file of a corpus.
+    """One audio file of a corpus, or a part of one.
 
     Attributes:
-        id: its path relative to the corpus, with forward slashes.
+        id: its path relative to the corpus, with forward slashes, and what tells apart the parts of a file.
         speaker: who speaks, as far as the corpus tells.
         transcript: what is said, where the corpus tells.
         split: `train`, `validation` or `test`, where the corpus publishes a split.
@@ -47,8 +49,8 @@ class Corpus(Protocol):
         """What the corpus as a whole has to say, a sentence each: rows of its tables that name nothing, say."""
         ...
 
-    def path(self, recording: Recording) -> Path:
-        """The file of a recording."""
+    def source(self, recording: Recording) -> Source:
+        """Where the sound of a recording lies."""
         ...
 
 
@@ -71,3 +73,7 @@ class FileCorpus(ABC):
     def path(self, recording: Recording) -> Path:
         """The file of a recording."""
         return self.folder / recording.id
+
+    def source(self, recording: Recording) -> Source:
+        """All of the recording's file."""
+        return Source.of(self.path(recording))

@@ -8,6 +8,7 @@ import soundfile
 
 from pipeline.audio.configuration import ScreeningConfig
 from pipeline.audio.corpora.corpus import Recording
+from pipeline.audio.source import Source
 from pipeline.preparation.inspection import inspect_corpus
 from pipeline.preparation.utterance_reader import UtteranceReader
 
@@ -47,8 +48,8 @@ class FewRecordings:
     def remarks(self) -> list[str]:
         return []
 
-    def path(self, recording: Recording) -> Path:
-        return self.folder / f"{recording.id}.wav"
+    def source(self, recording: Recording) -> Source:
+        return Source.of(self.folder / f"{recording.id}.wav")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 
+from pipeline.audio.stretch import open_sound
 from pipeline.audio.utterances import Piece, Utterance
 from pipeline.preparation import utterance_reader
 from pipeline.preparation.utterance_reader import by_recording, cut_spans
@@ -42,12 +45,11 @@ def test_a_long_recording_is_opened_once_and_gives_what_its_pieces_do(
     alone = {utterance.id: read(utterance) for utterance in SCATTERED}
     opened: list[str] = []
 
-    class Counted(utterance_reader.AudioStream):
-        def __init__(self, path) -> None:
-            opened.append(path.stem)
-            super().__init__(path)
+    def count(source):
+        opened.append(Path(source.path).stem)
+        return open_sound(source)
 
-    monkeypatch.setattr(utterance_reader, "AudioStream", Counted)
+    monkeypatch.setattr(utterance_reader, "open_sound", count)
     ordered = by_recording(SCATTERED)
     for utterance, audio in zip(ordered, read.many(ordered), strict=True):
         np.testing.assert_array_equal(audio, alone[utterance.id])
@@ -69,7 +71,7 @@ def test_spans_are_cut_out_of_blocks_of_any_size(size: int) -> None:
 
 def test_a_recording_that_changed_is_named(corpus, make_reader) -> None:
     read = make_reader(corpus, RATE, 0.0)
-    path = corpus.path(corpus.recordings()[0])
+    path = Path(corpus.source(corpus.recordings()[0]).path)
     soundfile.write(path, np.zeros(100), RATE)
     for utterance in (whole("s/a"), cut("s/a", 1, 2)):
         with pytest.raises(ValueError, match=r"s/a: has changed since it was inspected.*run prepare-data again"):
