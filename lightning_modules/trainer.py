@@ -22,7 +22,7 @@ from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.counting import build_on_meta, training_flops_per_token
 from lightning_modules.parallel.checkpoint_io import CheckpointFiles
 from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
-from lightning_modules.parallel.launch import Processes, find_processes, refuse_other_processes
+from lightning_modules.parallel.launch import Processes, cluster_environment, find_processes, refuse_other_processes
 from lightning_modules.parallel.one_device import OneDeviceStrategy
 from lightning_modules.parallel.strategy import ExpertParallelStrategy
 from lightning_modules.precision.plugins import build_precision
@@ -79,7 +79,7 @@ def build_trainer(
         devices=processes.per_node,
         num_nodes=processes.nodes,
         strategy=_one_device(config.accelerator) if strategy is None else ExpertParallelStrategy(strategy),
-        plugins=[build_precision(precision, sharded=strategy is not None), CheckpointFiles()],
+        plugins=[build_precision(precision, sharded=strategy is not None), CheckpointFiles(), cluster_environment()],
         max_steps=config.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=config.accumulate_grad_batches,

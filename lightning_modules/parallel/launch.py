@@ -4,9 +4,14 @@ import os
 from typing import NamedTuple
 
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    TorchElasticEnvironment,
+)
 
 from lightning_modules.parallel.configuration import ParallelConfig
+from lightning_modules.parallel.slurm import SlurmTask
 
 
 class Processes(NamedTuple):
@@ -22,14 +27,31 @@ class Processes(NamedTuple):
 
 
 def launched_processes() -> tuple[str, Processes] | None:
-    """Which launcher started this process, and how many others beside it; None: it was started alone."""
+    """Which launcher started this process, and how many others beside it; None: it was started alone.
+
+    Raises:
+        ValueError: SLURM started more on one machine than on another.
+    """
     if TorchElasticEnvironment.detect():
         world_size, per_node = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
         return "torchrun", Processes(world_size // per_node, per_node)
-    if SLURMEnvironment.detect():
-        nodes, tasks = int(os.environ["SLURM_NNODES"]), int(os.environ["SLURM_NTASKS"])
-        return "SLURM", Processes(nodes, tasks // nodes)
+    if SlurmTask.detect():
+        task = SlurmTask()
+        if task.world_size() % task.n_nodes or "," in os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""):
+            raise ValueError(
+                f"SLURM started {task.world_size()} processes on {task.n_nodes} machines, not as many on each; ask for "
+                "them with --ntasks-per-node."
+            )
+        return "SLURM", Processes(task.n_nodes, task.world_size() // task.n_nodes)
     return None
+
+
+def cluster_environment() -> ClusterEnvironment:
+    """What tells Lightning of the other processes."""
+    for environment in (TorchElasticEnvironment, SlurmTask):
+        if environment.detect():
+            return environment()
+    return LightningEnvironment()
 
 
 def find_processes(config: ParallelConfig, accelerator: str) -> Processes:

@@ -19,6 +19,8 @@ BESIDE_THE_POINT = (
     ".*does not have many workers.*",
     # It is where an interrupted training goes on.
     ".*exists and is not empty.*",
+    # On a login node, in an allocation, on a machine that only has SLURM installed.
+    ".*The `srun` command is available on your system but is not used.*",
 )
 
 

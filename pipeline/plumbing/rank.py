@@ -35,6 +35,6 @@ class Node:
 
         return cls(
             read("GROUP_RANK", "SLURM_NODEID", default="0"),
-            read("GROUP_WORLD_SIZE", "SLURM_NNODES", default="1"),
+            read("GROUP_WORLD_SIZE", "SLURM_STEP_NUM_NODES", default="1"),
             read("LOCAL_RANK", "SLURM_LOCALID", default="0"),
         )

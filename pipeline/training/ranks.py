@@ -7,9 +7,9 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from lightning.fabric.plugins.environments import SLURMEnvironment
 from torch.distributed import PrefixStore, Store, rendezvous
 
+from lightning_modules.parallel.slurm import SlurmTask
 from pipeline.plumbing.nested import leaves
 from pipeline.plumbing.rank import rank_of_this_process
 
@@ -121,8 +121,8 @@ def _store() -> tuple[Store | None, int]:
     """
     if "MASTER_ADDR" in os.environ and "RANK" in os.environ:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    elif SLURMEnvironment.detect():
-        slurm = SLURMEnvironment()
+    elif SlurmTask.detect():
+        slurm = SlurmTask()
         rank, world_size = slurm.global_rank(), slurm.world_size()
         # Lightning sets them to the same values when it connects the processes.
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = slurm.main_address, str(slurm.main_port)

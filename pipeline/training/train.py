@@ -16,6 +16,7 @@ from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.packing import PackedDocuments
 from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
+from lightning_modules.parallel.slurm import allotted_tasks
 from lightning_modules.trainer import build_trainer, n_ranks
 from pipeline.configuration.command_line import preparing_command
 from pipeline.configuration.composed import REPOSITORY, Folders, cache_folder, is_multirun
@@ -68,7 +69,8 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     L.seed_everything(seed, verbose=False)
     model = build_model(values, train_tokens.vocabulary.size, trainer_config, strategy)
     data_identity = read_prepared_identity(prepared)
-    determinants = training_identity(values, data_identity.digest, n_ranks(strategy, trainer_config.accelerator))
+    world_size = n_ranks(strategy, trainer_config.accelerator)
+    determinants = training_identity(values, data_identity.digest, world_size)
     identity = identify_training(data_identity, determinants, trainer_config.sequence_length)
     model.identity = identity.inside()
     ranks, resume = Ranks(), ResumeFolder(anchored(outputs, REPOSITORY) / RESUME, determinants, run_name(values))
@@ -83,6 +85,12 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     )
     if ranks.is_first and not trainer_config.attend_across_documents:
         say_reach(data.train_windows)
+    if ranks.is_first and allotted_tasks() > world_size:
+        log.warning(
+            "SLURM allotted %d tasks, and this training uses %d: `srun`, in front of the command, starts it on all.",
+            allotted_tasks(),
+            world_size,
+        )
     trainer = build_trainer(
         trainer_config,
         strategy,

@@ -42,11 +42,18 @@ def test_one_machine_has_no_others():
     [
         ({}, Node(0, 1, 0)),
         ({"GROUP_RANK": "1", "GROUP_WORLD_SIZE": "2", "LOCAL_RANK": "3"}, Node(1, 2, 3)),
-        ({"SLURM_NODEID": "3", "SLURM_NNODES": "4", "SLURM_LOCALID": "0"}, Node(3, 4, 0)),
+        ({"SLURM_NODEID": "3", "SLURM_STEP_NUM_NODES": "4", "SLURM_LOCALID": "0"}, Node(3, 4, 0)),
     ],
 )
 def test_launchers_say_which_machine_this_is(monkeypatch, environment, node):
-    for name in ("GROUP_RANK", "GROUP_WORLD_SIZE", "LOCAL_RANK", "SLURM_NODEID", "SLURM_NNODES", "SLURM_LOCALID"):
+    for name in (
+        "GROUP_RANK",
+        "GROUP_WORLD_SIZE",
+        "LOCAL_RANK",
+        "SLURM_NODEID",
+        "SLURM_STEP_NUM_NODES",
+        "SLURM_LOCALID",
+    ):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
