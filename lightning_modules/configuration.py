@@ -7,6 +7,7 @@ from typing import ClassVar
 ACCELERATORS = ("cpu", "gpu")
 NONFINITE_ANSWERS = ("stop", "skip")
 SPIKE_ANSWERS = ("ignore", "stop", "skip")
+OPTIMIZERS = ("adamw", "muon")
 MOMENTS = ("fp32", "bf16")
 # BF16 has 8 significant bits: a mean that moves by less than 2⁻⁸ of itself a step stays where it is.
 LARGEST_BF16_BETA = 1 - 2**-7
@@ -59,15 +60,24 @@ class AnomalyConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (arXiv 2412.19437, section 4.2); `moments` is the type of its two, fp32 or bf16 (section 3.3.2)."""
+    """AdamW (arXiv 2412.19437, section 4.2), or Muon (arXiv 2502.16982) for hidden matrices and AdamW for the rest.
+
+    `moments` is the type of AdamW's two, fp32 or bf16 (arXiv 2412.19437, section 3.3.2), and of Muon's `momentum`.
+    """
 
     lr: float
     betas: tuple[float, float]
     weight_decay: float
     eps: float
     moments: str = "fp32"
+    kind: str = "adamw"
+    momentum: float = 0.95
 
     def __post_init__(self) -> None:
+        if self.kind not in OPTIMIZERS:
+            raise ValueError(f"optimizer.kind is '{self.kind}'; choose one of {', '.join(OPTIMIZERS)}.")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"optimizer.momentum is {self.momentum}; it must lie from 0 up to, not including, 1.")
         if self.lr <= 0 or self.eps <= 0 or self.weight_decay < 0:
             raise ValueError("optimizer.lr and optimizer.eps must be positive, optimizer.weight_decay not negative.")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):

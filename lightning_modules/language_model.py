@@ -39,7 +39,7 @@ class LanguageModel(L.LightningModule):
     Args:
         decoder: its architecture.
         objective: weights of the losses, and the speed of expert balancing.
-        optimizer: AdamW's settings.
+        optimizer: its kind and settings.
         schedule: the learning rate's course.
         max_steps: optimizer steps of the whole training, which the schedule is stretched over.
         seed: of the first weights.
@@ -271,12 +271,8 @@ class LanguageModel(L.LightningModule):
         self.parameter_average = checkpoint.get("parameter_average", {})
 
     def configure_optimizers(self) -> Any:
-        """AdamW with weight decay on matrices alone, and the schedule stepped every optimizer step."""
-        matrices = [p for p in self.parameters() if p.ndim >= 2]
-        vectors = [p for p in self.parameters() if p.ndim < 2]
-        config = self.optimizer_config
-        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        optimizer = build_optimizer(groups, config.lr, config.betas, config.eps, config.moments, self.working_weights)
+        """The configured optimizer, and the schedule stepped every optimizer step."""
+        optimizer = build_optimizer(self.decoder, self.optimizer_config, self.working_weights)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.ratio(step, self.max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -1,177 +1,58 @@
-"""AdamW: torch's own where moments are FP32, and close to it where they are BF16."""
+"""The optimizer of a configuration, and which parameters it steps how."""
 
-import copy
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
 
-from lightning_modules.optimizer import BF16MomentsAdamW, ShardedAdamW, build_optimizer
+from lightning_modules.adamw import EagerAdamW
+from lightning_modules.configuration import OptimizerConfig
+from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.decoder import Decoder
+from lightning_modules.muon import Muon
+from lightning_modules.optimizer import build_optimizer
 
-SETTINGS = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-8}
-
-
-def build_model() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 4))
+SETTINGS: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.1, "eps": 1e-8}
 
 
-def groups_of(model: nn.Module) -> list[dict]:
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    return [
-        {"params": matrices, "weight_decay": 0.1},
-        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def build(model: nn.Module, moments: str) -> torch.optim.Optimizer:
-    return build_optimizer(groups_of(model), moments=moments, **SETTINGS)
-
-
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> list[float]:
-    losses = []
-    for step in steps:
-        x = torch.randn(64, 16, generator=torch.Generator().manual_seed(step))
-        loss = (model(x) - x[:, :4].sin()).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-def test_fp32_moments_are_torch_s_own_fused_step_bit_for_bit() -> None:
-    ours, theirs = build_model(), build_model()
-    optimizer = build(ours, "fp32")
-    assert type(optimizer) is torch.optim.AdamW
-    assert train(ours, optimizer, range(5)) == train(
-        theirs, torch.optim.AdamW(groups_of(theirs), fused=True, **SETTINGS), range(5)
-    )
-
-
-def test_bf16_moments_follow_fp32_ones() -> None:
-    exact, rounded = build_model(), build_model()
-    exact_losses = train(exact, build(exact, "fp32"), range(150))
-    optimizer = build(rounded, "bf16")
-    assert isinstance(optimizer, BF16MomentsAdamW)
-    losses = train(rounded, optimizer, range(150))
-    assert losses[0] == exact_losses[0]
-    assert losses != exact_losses
-    assert losses == pytest.approx(exact_losses, rel=0.05)
-    for state in optimizer.state.values():
-        assert state["exp_avg"].dtype == state["exp_avg_sq"].dtype == torch.bfloat16
-
-
-def test_the_first_step_rounds_nothing_yet() -> None:
-    exact, rounded = build_model(), build_model()
-    train(exact, build(exact, "fp32"), range(1))
-    train(rounded, build(rounded, "bf16"), range(1))
-    for p, q in zip(exact.parameters(), rounded.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize("moments", ["fp32", "bf16"])
-def test_a_resumed_training_goes_on_bit_for_bit(moments: str, tmp_path: Path) -> None:
-    model = build_model()
-    optimizer = build(model, moments)
-    train(model, optimizer, range(7))
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "c.pt")
-    expected = train(model, optimizer, range(7, 12))
-    resumed = build_model()
-    again = build(resumed, moments)
-    checkpoint = torch.load(tmp_path / "c.pt", weights_only=True)
-    resumed.load_state_dict(checkpoint["model"])
-    again.load_state_dict(checkpoint["optimizer"])
-    assert train(resumed, again, range(7, 12)) == expected
-    assert {s["exp_avg"].dtype for s in again.state.values()} == {s["exp_avg"].dtype for s in optimizer.state.values()}
-
-
-@pytest.mark.parametrize("moments", ["fp32", "bf16"])
-def test_moments_of_one_type_load_into_the_other(moments: str) -> None:
-    other = {"fp32": "bf16", "bf16": "fp32"}[moments]
-    model = build_model()
-    optimizer = build(model, moments)
-    train(model, optimizer, range(3))
-    twin = copy.deepcopy(model)
-    loaded = build(twin, other)
-    loaded.load_state_dict(optimizer.state_dict())
-    expected = train(model, optimizer, range(3, 6))
-    assert train(twin, loaded, range(3, 6)) == pytest.approx(expected, rel=0.05)
-
-
-@pytest.fixture
-def process_group(tmp_path: Path):
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
-def shard(model: nn.Module) -> None:
-    """Parameters as DTensors over two meshes, as dense parameters and experts are."""
-    mesh = init_device_mesh("cpu", (1, 1), mesh_dim_names=("a", "b"))
-    for i, module in enumerate(m for m in model.modules() if isinstance(m, nn.Linear)):
-        for name, parameter in list(module.named_parameters()):
-            sharded = distribute_tensor(parameter.detach(), mesh["ab"[i % 2]], [Shard(0)])
-            setattr(module, name, nn.Parameter(sharded))
-
-
-def set_gradients(model: nn.Module, step: int) -> None:
-    generator = torch.Generator().manual_seed(step)
-    for parameter in model.parameters():
-        gradient = torch.randn(parameter.shape, generator=generator)
-        mesh = getattr(parameter, "device_mesh", None)
-        parameter.grad = gradient if mesh is None else distribute_tensor(gradient, mesh, [Shard(0)])
-
-
-def whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-@pytest.mark.parametrize("moments", ["fp32", "bf16"])
-def test_shards_of_several_meshes_step_as_the_whole_and_resume(
-    moments: str, process_group: None, tmp_path: Path
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [({}, torch.optim.AdamW), ({"moments": "bf16"}, EagerAdamW), ({"kind": "muon"}, Muon)],
+)
+def test_the_configuration_names_the_optimizer(
+    tiny_config: DecoderConfig, changes: dict[str, str], kind: type[torch.optim.Optimizer]
 ) -> None:
-    plain, sharded = build_model(), build_model()
-    shard(sharded)
-    optimizers = build(plain, moments), build(sharded, moments)
-    assert moments == "bf16" or isinstance(optimizers[1], ShardedAdamW)
-    for group in optimizers[1].param_groups:
-        if moments == "fp32":
-            group["foreach"] = True  # as on a GPU
-    for step in range(4):
-        for model, optimizer in zip((plain, sharded), optimizers, strict=True):
-            set_gradients(model, step)
-            optimizer.step()
-    for p, q in zip(plain.parameters(), sharded.parameters(), strict=True):
-        torch.testing.assert_close(p, whole(q), rtol=1e-6, atol=1e-7)
-
-    saved = {"optimizer": get_optimizer_state_dict(sharded, optimizers[1])}
-    dcp.save(saved, checkpoint_id=tmp_path / "dcp")
-    resumed = copy.deepcopy(sharded)
-    resumed.zero_grad()
-    again = build(resumed, moments)
-    state = {"optimizer": get_optimizer_state_dict(resumed, again)}
-    dcp.load(state, checkpoint_id=tmp_path / "dcp")
-    set_optimizer_state_dict(resumed, again, state["optimizer"])
-    for parameter, other in zip(sharded.parameters(), resumed.parameters(), strict=True):
-        for name in ("exp_avg", "exp_avg_sq"):
-            first, second = optimizers[1].state[parameter][name], again.state[other][name]
-            assert first.dtype == second.dtype
-            assert torch.equal(whole(first), whole(second))
-    for model, optimizer in ((sharded, optimizers[1]), (resumed, again)):
-        set_gradients(model, 9)
-        optimizer.step()
-    assert all(torch.equal(whole(p), whole(q)) for p, q in zip(sharded.parameters(), resumed.parameters(), strict=True))
+    decoder = Decoder(tiny_config)
+    optimizer = build_optimizer(decoder, OptimizerConfig(**SETTINGS | changes))
+    assert type(optimizer) is kind
+    stepped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(stepped) == sorted(id(parameter) for parameter in decoder.parameters())
 
 
-def test_bf16_moments_need_a_mean_that_moves() -> None:
-    with pytest.raises(ValueError, match=r"optimizer\.moments is 'bf16' with optimizer\.betas \(0\.9, 0\.999\)"):
-        build_optimizer(groups_of(build_model()), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, moments="bf16")
-    with pytest.raises(ValueError, match=r"optimizer\.moments is 'fp64'; choose one of fp32, bf16"):
-        build_optimizer(groups_of(build_model()), lr=1e-3, betas=(0.9, 0.95), eps=1e-8, moments="fp64")
+def test_muon_steps_hidden_matrices_and_no_others(tiny_config: DecoderConfig) -> None:
+    decoder = Decoder(tiny_config)
+    optimizer = build_optimizer(decoder, OptimizerConfig(**SETTINGS, kind="muon"))
+    n_stacked = {id(p): group["n_stacked"] for group in optimizer.param_groups for p in group["params"]}
+    stacked = {name: n_stacked[id(parameter)] for name, parameter in decoder.named_parameters()}
+    by_row = ("embed_tokens.weight", "lm_head.weight", "mlp.gate.weight")
+    for name, parameter in decoder.named_parameters():
+        expected = 0 if parameter.ndim == 1 or name.endswith(by_row) else 1 + name.endswith("experts.gate_up_proj")
+        assert stacked[name] == expected, name
+    assert {0, 1, 2} == set(stacked.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "sgd"}, r"optimizer\.kind is 'sgd'; choose one of adamw, muon"),
+        ({"momentum": 1.0}, r"optimizer\.momentum is 1\.0; it must lie from 0"),
+        ({"moments": "fp64"}, r"optimizer\.moments is 'fp64'; choose one of fp32, bf16"),
+        (
+            {"moments": "bf16", "betas": (0.9, 0.999)},
+            r"optimizer\.moments is 'bf16' with optimizer\.betas \(0\.9, 0\.999\)",
+        ),
+    ],
+)
+def test_what_cannot_step_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        OptimizerConfig(**SETTINGS | changes)

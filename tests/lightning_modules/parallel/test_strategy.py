@@ -46,6 +46,7 @@ class Case:
     recompute: bool = False
     gathered_at_once: int = 0
     first_weights: Callable[[Decoder], None] | None = None
+    optimizer: str = "adamw"
 
 
 @torch.no_grad()
@@ -61,6 +62,8 @@ CASES = {
     "hsdp2_ep2": Case(ParallelConfig(dp_replicate=2, ep=2), gathered_at_once=10**6),
     "fsdp4": Case(ParallelConfig(dp_shard=4)),
     "segmented": Case(ParallelConfig(ep=2), SEGMENTED, max_steps=4),
+    "muon": Case(ParallelConfig(dp_shard=2, ep=2), max_steps=4, optimizer="muon"),
+    "muon_hsdp": Case(ParallelConfig(dp_replicate=2, dp_shard=2), max_steps=4, optimizer="muon"),
     "skewed": Case(ParallelConfig(ep=4), max_steps=4, first_weights=send_all_to_the_first_rank),
 }
 REFERENCES = {name: "plain" if case.max_steps == 20 else name for name, case in CASES.items()}
@@ -123,8 +126,9 @@ def train(case: Case, layout: ParallelConfig | None, folder: Path, precision: st
     )  # fmt: skip
     with torch.device(model_device(layout)):
         model = LanguageModel(
-            case.decoder, ObjectiveConfig(1.0, 0.3, 0.01, 1e-2), OptimizerConfig(1e-3, (0.9, 0.95), 0.1, 1e-8),
-            ScheduleConfig(2, 0.5, 0.1), case.max_steps, seed=7,
+            case.decoder, ObjectiveConfig(1.0, 0.3, 0.01, 1e-2),
+            OptimizerConfig(1e-3, (0.9, 0.95), 0.1, 1e-8, kind=case.optimizer), ScheduleConfig(2, 0.5, 0.1),
+            case.max_steps, seed=7,
             # One process takes the plain way: to recompute must not change the ranks' results.
             recompute_activations=case.recompute and layout is not None,
         )  # fmt: skip
