@@ -75,8 +75,8 @@ def compact(value: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Format a fraction as a percentage of two significant digits or more."""
-    return f"{number(100 * fraction, 2)} %"
+    """Format a fraction as a percentage of two significant digits or more; an undefined one reads as a dash."""
+    return ABSENT if math.isnan(fraction) else f"{number(100 * fraction, 2)} %"
 
 
 def unbroken(text: str) -> str:

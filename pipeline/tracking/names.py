@@ -4,15 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 
-# What the overridden settings may take, so that a number fits behind them.
-HEAD = 12
 VISIBLE = 15
+# What the overridden settings should take at most, so that a number fits behind them.
+HEAD = 12
 SEPARATOR = " · "
 # A run that overrides nothing.
 DEFAULT = "default"
 # Letters that are left of a key's words but the last, from a way that cuts none to one that cuts most.
 _CUTS = (99, 6, 5, 4, 3, 2, 1)
-Way = Callable[[str], str]
 
 
 def run_title(overrides: Sequence[str], description: str) -> str:
@@ -63,16 +62,18 @@ def _visible(name: str) -> str:
 
 
 def _fitting(overrides: Sequence[str]) -> str | None:
-    """The overrides with keys as long as fit; None where not even initials do."""
-    ways: list[Way] = [*(partial(_cut, n=n) for n in _CUTS), _initials]
-    return next((text for text in (_written(overrides, way) for way in ways) if 0 < len(text) <= HEAD), None)
+    """The overrides with keys as long as fit, initials only where nothing else does; None where not even these do."""
+    cuts = [_written(overrides, partial(_cut, n=n)) for n in _CUTS]
+    rooms = [*((text, HEAD) for text in cuts), *((text, VISIBLE) for text in cuts)]
+    rooms.append((_written(overrides, _initials), HEAD))
+    return next((text for text, room in rooms if 0 < len(text) <= room), None)
 
 
-def _written(overrides: Sequence[str], way: Way) -> str:
+def _written(overrides: Sequence[str], way: Callable[[str], str]) -> str:
     return " ".join(_write(override, way) for override in overrides)
 
 
-def _write(override: str, way: Way) -> str:
+def _write(override: str, way: Callable[[str], str]) -> str:
     key, equals, value = override.partition("=")
     key = way(key.rpartition(".")[2])
     return override if not equals else f"{key}={value}" if key else value

@@ -157,13 +157,18 @@ def _frechet(report: ReportData) -> Tile:
     references = _listed(marks)
     if not math.isnan(undecoded.value):
         references += (("to undecoded", f"{number(undecoded.value)}, codec {number(ceiling.value)}"),)
+    placed = (
+        "utterances are too few to place it below the model"
+        if marks["codec ceiling"] > value.value
+        else "no model that speaks through it comes nearer"
+    )
     return Tile(
         "Fréchet distance",
         number(value.value),
         "to decoded speech",
         _bounds(value),
         references,
-        "Lower is better. Codec ceiling: real speech through the codec, no model that speaks through it comes nearer.",
+        f"Lower is better. Codec ceiling: real speech through the codec, {placed}.",
         gauge(value, marks, logarithmic=True),
     )
 

@@ -22,6 +22,7 @@ TEMPLATES.filters.update(
     number=formatting.number,
     short=formatting.short,
     fixed=formatting.fixed,
+    percent=formatting.percent,
     count=formatting.count,
     duration=formatting.duration,
     cell=formatting.cell,

@@ -19,9 +19,11 @@ def judge_pairs(metrics: Mapping[str, float]) -> Judgement:
     asked = {task: found for task in TASKS if (found := accuracy(metrics, task)) and not math.isnan(found["value"])}
     if not asked:
         return Judgement(PAIRS, Grade.UNMEASURED, "No minimal pairs were asked.")
-    certain = {task: found for task, found in asked.items() if is_certain(found)}
     listed = ", ".join(f"{TASKS[task][0].lower()} {percent(found['value'])}" for task, found in asked.items())
     rest = f"({listed}; chance is {percent(CHANCE)})"
+    if all(math.isnan(found["low"]) for found in asked.values()):
+        return Judgement(PAIRS, Grade.UNMEASURED, f"Held-out utterances are too few for minimal pairs to tell {rest}.")
+    certain = {task: found for task, found in asked.items() if is_certain(found)}
     if not certain:
         sentence = f"The model tells no kind of wrong speech from true beyond chance and a bigram {rest}."
         return Judgement(PAIRS, Grade.FAILED, sentence)

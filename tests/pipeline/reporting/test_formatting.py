@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from pipeline.reporting.formatting import compact, duration, fixed, flatten, number, plain, power_of_ten, short
+from pipeline.reporting.formatting import compact, duration, fixed, flatten, number, percent, plain, power_of_ten, short
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,10 @@ def test_numbers_keep_three_significant_digits(value, text):
 
 def test_short_drops_only_trailing_zeros_after_the_point():
     assert (short(0.5), short(2.0), short(100.0), short(33.5, 5)) == ("0.5", "2", "100", "33.5")
+
+
+def test_percentages_keep_two_digits_and_have_a_unit_only_beside_a_number():
+    assert [percent(share) for share in (0.00105, 1.0, math.nan)] == ["0.10 %", "100 %", "–"]
 
 
 def test_fixed_decimals_align_a_column():

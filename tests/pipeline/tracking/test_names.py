@@ -11,6 +11,7 @@ WHAT = "3x192 · espeak"
         ([], "default"),
         (["optimizer.lr=1e-3"], "lr=1e-3"),
         (["optimizer.lr=1e-3", "tiny"], "lr=1e-3 tiny"),
+        (["optimizer.lr=1e-3", "smoke"], "lr=1e-3 smoke"),
         (["model.num_hidden_layers=6"], "n_h_layers=6"),
         (["optimizer.lr=1e-3", "model.num_hidden_layers=6"], "l=1e-3 nhl=6"),
         (["seed=2", "tiny", "trainer.max_steps=200", "espeak_short"], "seed=2 tiny"),

@@ -29,8 +29,8 @@ def test_experts_are_shown_by_codebook_speaker_and_pair(paths) -> None:
         ">anna<",
         ">unknown<",
         "Experts chosen together",
-        "41.3 %",
-        "1.49 %",
+        "41 %",
+        "1.5 %",
     ):
         assert text in page
 

@@ -36,3 +36,12 @@ def test_a_figure_without_an_interval_stands_alone():
     assert tiles(ReportData(pairs))[0].references == (("Direction of time", "40 %"),)
     pairs |= {"eval/pairs/reversed/low": 0.3, "eval/pairs/reversed/high": 0.5}
     assert tiles(ReportData(pairs))[0].references == (("Direction of time", "40 % (30 to 50)"),)
+
+
+def test_a_ceiling_above_the_model_is_said_to_be_of_too_few_utterances():
+    def meaning(ceiling: float) -> str:
+        metrics = {"audio/fd": 57.0, "audio/fd_reference": ceiling}
+        return next(tile.meaning for tile in tiles(ReportData(metrics)) if tile.label == "Fréchet distance")
+
+    assert "no model that speaks through it comes nearer" in meaning(16.0)
+    assert "too few to place it below the model" in meaning(3845.0)
