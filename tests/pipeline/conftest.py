@@ -1,10 +1,36 @@
+import importlib
+import logging
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from tests.repository_copy import STAGES, RepositoryCopy, stages_run
+
+# The status of a command, and what it wrote to standard output and error.
+Told = tuple[int, str, str]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Told]]:
+    """Run a command in this process; return its status, and what it wrote to standard output and error."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    handlers, level = logging.root.handlers[:], logging.root.level
+
+    def run(stage: str, *arguments: str) -> Told:
+        monkeypatch.setattr(sys, "argv", [stage, *arguments])
+        try:
+            importlib.import_module(f"pipeline.{stage}").main()
+            status = 0
+        except SystemExit as ended:
+            status = ended.code
+        return (status, *capsys.readouterr())
+
+    yield run
+    logging.root.handlers[:], logging.root.level = handlers, level
 
 
 @pytest.fixture(scope="module")

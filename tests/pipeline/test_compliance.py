@@ -1,8 +1,5 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,26 +10,18 @@ from pipeline.compose import compose
 from pipeline.configuration.composed import CONF
 from pipeline.tokens.shards import finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def run(*overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.compliance", *overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+from tests.pipeline.conftest import Told
 
 
-def test_the_command_prints_one_json_object():
-    finished = run("model=deepseek_v3", "output=json")
-    assert finished.returncode == 0, finished.stderr
-    assert json.loads(finished.stdout)["parameters"]["total"] == 671_026_404_352
+def test_the_command_prints_one_json_object(typed: Callable[..., Told]):
+    status, output, told = typed("compliance", "model=deepseek_v3", "output=json")
+    assert status == 0, told
+    assert json.loads(output)["parameters"]["total"] == 671_026_404_352
 
 
-def test_the_command_refuses_another_output():
-    finished = run("output=yaml")
-    assert finished.returncode == 2
-    assert finished.stderr == "ERROR: output is 'yaml'; choose table or json.\n"
+def test_the_command_refuses_another_output(typed: Callable[..., Told]):
+    status, _, told = typed("compliance", "output=yaml")
+    assert (status, told) == (2, "ERROR: output is 'yaml'; choose table or json.\n")
 
 
 def test_the_printing_options_stay_out_of_the_stages_parameters():

@@ -1,8 +1,5 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import hydra
@@ -11,8 +8,7 @@ from omegaconf import OmegaConf
 
 from pipeline.configuration.composed import CONF
 from pipeline.planning.composed import planned
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.pipeline.conftest import Told
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -22,18 +18,11 @@ def composed(*overrides: str) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def test_the_command_prints_one_json_object():
+def test_the_command_prints_one_json_object(typed: Callable[..., Told]):
     overrides = ["model=tiny", "nodes=2", "gpus_per_node=4", "strategy.ep=2", "precision=fp8_deepseek", "output=json"]
-    finished = subprocess.run(
-        [sys.executable, "-m", "pipeline.plan", *overrides],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    report = json.loads(finished.stdout)
+    status, output, told = typed("plan", *overrides)
+    assert status == 0, told
+    report = json.loads(output)
     assert report["layout"]["world_size"] == 8
     assert report["layout"]["dp_shard"] == 4
     assert report["parameters"]["local"] == pytest.approx(report["parameters"]["trained"] / 8, rel=0.05)

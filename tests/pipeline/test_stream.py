@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import soundfile
 
 from pipeline.audio.reading import read_audio
+from tests.pipeline.conftest import Told
 from tests.speaking_export import noise_codec, talkative_decoder, write_speaking_export
 
 REPOSITORY = Path(__file__).parents[2]
@@ -80,9 +82,8 @@ def test_standard_output_carries_a_wav_stream_and_may_be_closed(export: Path) ->
         (["second=1"], "ERROR: second is not a setting; did you mean `seconds`"),
     ],
 )
-def test_what_cannot_be_is_named(export: Path, arguments: list[str], words: str) -> None:
-    process = started(f"export={export}", *arguments)
-    _, told = process.communicate()
-    assert process.returncode == 2
-    assert told.decode().startswith(words)
-    assert told.count(b"\n") == 1
+def test_what_cannot_be_is_named(typed: Callable[..., Told], export: Path, arguments: list[str], words: str) -> None:
+    status, output, told = typed("stream", f"export={export}", *arguments)
+    assert (status, output) == (2, "")
+    assert told.startswith(words)
+    assert told.count("\n") == 1

@@ -1,16 +1,16 @@
 """Commands as they are typed: what they import, what they refuse, and how."""
 
 import importlib
-import logging
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.entry import ending
 from tests.conftest import TINY
+from tests.pipeline.conftest import Told
 
 REPOSITORY = Path(__file__).parents[3]
 COMMANDS = (
@@ -27,27 +27,6 @@ COMMANDS = (
 HEAVY = {"torch", "lightning", "mlflow", "transformers", "scipy", "sklearn", "matplotlib", "torchaudio", "numpy"}
 
 COMPILERS = {"torch._dynamo", "torch.distributed.tensor", "sympy", "scipy.stats", "lightning", "mlflow"}
-
-Told = tuple[int, str, str]
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Told]]:
-    """Run a command in this process; return its status, and what it wrote to standard output and error."""
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    handlers, level = logging.root.handlers[:], logging.root.level
-
-    def run(stage: str, *arguments: str) -> Told:
-        monkeypatch.setattr(sys, "argv", [stage, *arguments])
-        try:
-            importlib.import_module(f"pipeline.{stage}").main()
-            status = 0
-        except SystemExit as ended:
-            status = ended.code
-        return (status, *capsys.readouterr())
-
-    yield run
-    logging.root.handlers[:], logging.root.level = handlers, level
 
 
 def test_a_command_that_refuses_a_value_has_imported_nothing_heavy() -> None:
