@@ -28,6 +28,8 @@ from tests.conftest import TINY
 from tests.ranks import run_on_ranks
 
 N_RANKS, GLOBAL_BATCH, ACCUMULATE, SEQUENCE = 4, 4, 2, 32
+# Steps of the trainings that validate on the way, and of those that only begin.
+LONG, SHORT = 12, 4
 PLAIN = replace(TINY, num_hidden_layers=2)
 # Segments of two widths, chosen within their experts, under a head that is the embedding.
 SEGMENTED = replace(
@@ -42,7 +44,7 @@ class Case:
 
     layout: ParallelConfig
     decoder: DecoderConfig = PLAIN
-    max_steps: int = 20
+    max_steps: int = LONG
     recompute: bool = False
     gathered_at_once: int = 0
     first_weights: Callable[[Decoder], None] | None = None
@@ -61,12 +63,12 @@ CASES = {
     "ep4": Case(ParallelConfig(ep=4), recompute=True, gathered_at_once=10**6),
     "hsdp2_ep2": Case(ParallelConfig(dp_replicate=2, ep=2), gathered_at_once=10**6),
     "fsdp4": Case(ParallelConfig(dp_shard=4)),
-    "segmented": Case(ParallelConfig(ep=2), SEGMENTED, max_steps=4),
-    "muon": Case(ParallelConfig(dp_shard=2, ep=2), max_steps=4, optimizer="muon"),
-    "muon_hsdp": Case(ParallelConfig(dp_replicate=2, dp_shard=2), max_steps=4, optimizer="muon"),
-    "skewed": Case(ParallelConfig(ep=4), max_steps=4, first_weights=send_all_to_the_first_rank),
+    "segmented": Case(ParallelConfig(ep=2), SEGMENTED, max_steps=SHORT),
+    "muon": Case(ParallelConfig(dp_shard=2, ep=2), max_steps=SHORT, optimizer="muon"),
+    "muon_hsdp": Case(ParallelConfig(dp_replicate=2, dp_shard=2), max_steps=SHORT, optimizer="muon"),
+    "skewed": Case(ParallelConfig(ep=4), max_steps=SHORT, first_weights=send_all_to_the_first_rank),
 }
-REFERENCES = {name: "plain" if case.max_steps == 20 else name for name, case in CASES.items()}
+REFERENCES = {name: "plain" if case.max_steps == LONG else name for name, case in CASES.items()}
 
 
 class Documents:
@@ -121,7 +123,7 @@ def train(case: Case, layout: ParallelConfig | None, folder: Path, precision: st
     batch_size = GLOBAL_BATCH // (1 if layout is None else N_RANKS)
     config = TrainerConfig(
         accelerator="cpu", max_steps=case.max_steps, batch_size=batch_size, sequence_length=SEQUENCE,
-        accumulate_grad_batches=ACCUMULATE, gradient_clip_val=0.5, val_every_steps=10, log_every_steps=1,
+        accumulate_grad_batches=ACCUMULATE, gradient_clip_val=0.5, val_every_steps=LONG // 2, log_every_steps=1,
         checkpoint_every_steps=100, attend_across_documents=False,
     )  # fmt: skip
     with torch.device(model_device(layout)):
@@ -201,4 +203,4 @@ def test_the_training_exercises_what_it_is_meant_to(results: dict[str, dict[str,
     biases = [tensor for name, tensor in one["weights"].items() if "correction_bias" in name]
     assert all(float(bias.abs().max()) > 0.02 for bias in biases)
     assert {"train/mtp_loss_1", "train/balance_loss", "val/mtp_loss_1"} <= {m for r in one["rows"].values() for m in r}
-    assert one["losses"][19] < 0.97 * one["losses"][0]
+    assert one["losses"][LONG - 1] < 0.97 * one["losses"][0]
