@@ -10,7 +10,30 @@ import torch
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
 
-REPOSITORY = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+REPOSITORY = TESTS.parent
+
+# The files that take more than ten seconds.
+LONGEST_FIRST = (
+    "pipeline/test_pipeline.py",
+    "pipeline/test_readme.py",
+    "lightning_modules/parallel/test_strategy.py",
+    "lightning_modules/parallel/test_checkpoint_layouts.py",
+    "pipeline/test_train_ranks.py",
+    "lightning_modules/parallel/test_all_gather.py",
+    "pipeline/tracking/test_replay.py",
+    "pipeline/checkpoints/malformed/test_malformed.py",
+    "drills/interrupted/test_interrupted.py",
+    "lightning_modules/test_training.py",
+    "benchmarks/test_train_step.py",
+    "pipeline/test_stream.py",
+    "lightning_modules/parallel/test_precisions.py",
+    "benchmarks/test_decode.py",
+    "pipeline/entry/test_command.py",
+    "pipeline/checkpoints/test_round_trips.py",
+    "pipeline/checkpoints/published/test_release.py",
+    "pipeline/serving/test_server.py",
+)
 
 TINY = DecoderConfig(
     vocab_size=40,
@@ -43,8 +66,9 @@ TINY = DecoderConfig(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take minutes, so that the others run beside them."""
-    items.sort(key=lambda item: item.path.name not in {"test_pipeline.py", "test_readme.py"})
+    """Begin with the files that take longest, so that no process is left alone with one of them at the end."""
+    places = {TESTS / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")
