@@ -22,6 +22,8 @@ from lightning_modules.precision.working_weights import WorkingWeights
 COEFFICIENTS = 3.4445, -4.7750, 2.0315
 N_ITERATIONS = 5
 SMALLEST_NORM = 1e-7
+# Of all matrices that are made orthogonal at once on a rank, about: small ones are not worth a launch each.
+MOST_NUMBERS = 2**24
 # The root mean square of AdamW's steps, at a learning rate of one (arXiv 2502.16982, equation 4).
 ADAMW_STEP = 0.2
 
@@ -31,7 +33,7 @@ class Muon(EagerAdamW):
 
     A parameter is a matrix [out, in], or as many as its first dimension counts. `n_stacked` matrices of equal height
     lie above one another in each, and are stepped apart. Matrices that are split over ranks are put together on one of
-    these each, so that no rank computes what another does: those of one shape travel together.
+    these each, so that no rank computes what another does.
 
     Args:
         params: in groups, each with its own `weight_decay` and `n_stacked`.
@@ -68,7 +70,7 @@ class Muon(EagerAdamW):
         if not group["n_stacked"]:
             super().step_group(group, parameters)
             return
-        for alike in _travelling_together(parameters):
+        for alike in _alike(parameters):
             self._step_matrices(alike, group)
 
     def _step_matrices(self, alike: list[Tensor], group: dict[str, Any]) -> None:
@@ -109,15 +111,16 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x
 
 
-def _travelling_together(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Parameters of one shape that are split alike, as many at once as give every rank one matrix."""
+def _alike(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Parameters of one shape that are split alike: few at once where they are large, but a matrix for every rank."""
     kinds: dict[Any, list[Tensor]] = {}
     for parameter in parameters:
         layout = (parameter.device_mesh, parameter.placements) if isinstance(parameter, DTensor) else None
         kinds.setdefault((parameter.shape, layout), []).append(parameter)
     for kind in kinds.values():
         split = _split(kind[0])
-        n_at_once = 1 if split is None or kind[0].ndim > 2 else split[0].size()
+        n_ranks = 1 if split is None else split[0].size()
+        n_at_once = max(MOST_NUMBERS // max(local(kind[0]).numel(), 1), n_ranks)
         for start in range(0, len(kind), n_at_once):
             yield kind[start : start + n_at_once]
 
