@@ -7,6 +7,7 @@ DVC never composes on `dvc repro`, and runs the check before its stages: an edit
 """
 
 import argparse
+import glob
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.configuration.composed import CONF
 from pipeline.configuration.model import check_model
 from pipeline.entry.ending import Ending
 from pipeline.plumbing.files import atomic_write
+from pipeline.plumbing.locations import scheme_of
 from pipeline.plumbing.nested import leaves
 
 PARAMS = Path("params.yaml")
@@ -78,12 +80,14 @@ def check_corpus(path: Path) -> None:
     values = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(values, dict)
     corpus = values.get("paths", {}).get("corpus")
-    # What DVC keeps itself it brings back itself.
-    if corpus is not None and not Path(corpus).exists() and not Path(f"{corpus}.dvc").exists():
-        raise FileNotFoundError(
-            f"paths.corpus is {corpus}, where there is nothing that DVC could watch; correct data.root, write it "
-            "without ~, and make the folder first where data.download is to fill it."
-        )
+    # What DVC keeps itself it brings back itself, and what lies elsewhere it watches there.
+    if corpus is None or scheme_of(corpus) or Path(corpus).exists() or Path(f"{corpus}.dvc").exists():
+        return
+    if glob.has_magic(corpus) or "{" in corpus:
+        remedy = "a pattern is nothing to watch: set paths.corpus to the folder of its files, or to one that lists them"
+    else:
+        remedy = "correct the path, write it without ~, and make the folder first where data.download is to fill it"
+    raise FileNotFoundError(f"paths.corpus is {corpus}, where there is nothing that DVC could watch; {remedy}.")
 
 
 def stale_values(path: Path) -> list[str]:

@@ -11,6 +11,7 @@ import soundfile
 from pipeline.audio.containers import Layout, Segment, Window, examine
 from pipeline.audio.source import Source, open_source
 from pipeline.audio.unusable import UnusableRecording
+from pipeline.plumbing.locations import UnreachableError
 
 # Samples of all channels: in memory at once, asked of the decoder in one call, and where it is about to fail.
 BLOCK_SAMPLES = 1 << 18
@@ -42,11 +43,10 @@ class AudioStream:
         try:
             self._layout: Layout = self._examine(size)
             self._decoder, self._window = self._open_segment(self._layout.segments[0])
-        except OSError as error:
+        except BaseException as error:
             self._file.close()
-            raise UnusableRecording(one_line(error)) from error
-        except BaseException:
-            self._file.close()
+            if isinstance(error, OSError):
+                raise _unreadable(error) from error
             raise
         self.sample_rate = self._decoder.samplerate
         self.channels = self._decoder.channels
@@ -71,6 +71,7 @@ class AudioStream:
 
         Raises:
             UnusableRecording: the disk failed.
+            UnreachableError: the server or the network did.
         """
         for index, segment in enumerate(self._layout.segments):
             if index > 0 and not self._continue(segment):
@@ -154,7 +155,7 @@ class AudioStream:
                     break
                 n_filled += n_read
             if self._window.error is not None:
-                raise UnusableRecording(one_line(self._window.error))
+                raise _unreadable(self._window.error)
             n_frames += n_filled
             if n_filled:
                 yield block[:n_filled]
@@ -199,6 +200,11 @@ class _Sequential(soundfile.SoundFile):
 
     def seekable(self) -> bool:
         return False
+
+
+def _unreadable(error: OSError) -> Exception:
+    """The verdict on a file that cannot be read on, unless the fault is not its own."""
+    return error if isinstance(error, UnreachableError) else UnusableRecording(one_line(error))
 
 
 def one_line(error: BaseException) -> str:

@@ -9,8 +9,12 @@ from typing import BinaryIO
 
 from pipeline.audio.containers import Segment, Window
 from pipeline.audio.unusable import UnusableRecording
+from pipeline.plumbing.locations import UnreachableError, fetched, opened, scheme_of, size_of
 
 BUFFER_BYTES = 1 << 16
+# What lies elsewhere is fetched in one request up to this size, and read block by block beyond.
+FETCHED_BYTES = 1 << 26
+_EMPTY = "the file is empty (0 bytes)"
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Source:
     """Which bytes, and which of their sound.
 
     Attributes:
-        path: of a file.
+        path: of a file, or its URL.
         first_byte: where in the file the recording begins, for a member of an archive.
         n_bytes: how many are its own; None: all to the end.
         start: the second at which the stretch begins that is meant; None: all of the sound is.
@@ -38,34 +42,55 @@ class Source:
         """A source as it is, or all of a file."""
         return place if isinstance(place, Source) else cls(str(place))
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether all of the sound is meant, with no more promised than its container does."""
-        return self.start is None and self.seconds is None and self.channel is None
-
 
 def open_source(source: Source) -> tuple[BinaryIO, int]:
     """The bytes of a recording, and how many there are.
 
     Raises:
         UnusableRecording: they are not there.
+        UnreachableError: the server or the network fails.
     """
+    if scheme_of(source.path):
+        return _open_elsewhere(source)
     file, size = _open(Path(source.path))
     if source.n_bytes is None:
         return file, size
-    stop = source.first_byte + source.n_bytes
-    if stop > size:
+    try:
+        return _member(file, source.first_byte, source.n_bytes, size), source.n_bytes
+    except UnusableRecording:
         file.close()
-        raise UnusableRecording(f"its archive ends at byte {size}, before the recording does at {stop}")
-    if not source.n_bytes:
-        file.close()
-        raise UnusableRecording("the file is empty (0 bytes)")
-    return member(file, source.first_byte, stop), source.n_bytes
+        raise
 
 
-def member(file: BinaryIO, first: int, stop: int) -> BinaryIO:
-    """The bytes [first, stop) of an open file as a file of their own, which closes the other with itself."""
-    return io.BufferedReader(_Member(file, Segment(first, stop)), BUFFER_BYTES)
+def _open_elsewhere(source: Source) -> tuple[BinaryIO, int]:
+    try:
+        n_bytes = size_of(source.path) if source.n_bytes is None else source.n_bytes
+        if not n_bytes:
+            raise UnusableRecording(_EMPTY)
+        stop = source.first_byte + n_bytes
+        if n_bytes > FETCHED_BYTES or source.start is not None:
+            return _member(opened(source.path), source.first_byte, n_bytes, stop), n_bytes
+        content = fetched(source.path, source.first_byte, stop)
+    except UnreachableError:
+        raise
+    except OSError as error:
+        raise UnusableRecording(str(error).rstrip(".")) from error
+    if len(content) < n_bytes:
+        raise UnusableRecording(_ends(source.first_byte + len(content), stop))
+    return io.BytesIO(content), n_bytes
+
+
+def _member(file: BinaryIO, first: int, n_bytes: int, size: int) -> BinaryIO:
+    """Some bytes of an open file as a file of their own, which closes the other with itself."""
+    if not n_bytes:
+        raise UnusableRecording(_EMPTY)
+    if first + n_bytes > size:
+        raise UnusableRecording(_ends(size, first + n_bytes))
+    return io.BufferedReader(_Member(file, Segment(first, first + n_bytes)), BUFFER_BYTES)
+
+
+def _ends(size: int, stop: int) -> str:
+    return f"its archive ends at byte {size}, before the recording does at {stop}"
 
 
 class _Member(Window):
@@ -101,7 +126,7 @@ def _open(path: Path) -> tuple[BinaryIO, int]:
     elif not stat.S_ISREG(status.st_mode):
         reason = "not a regular file"
     elif status.st_size == 0:
-        reason = "the file is empty (0 bytes)"
+        reason = _EMPTY
     if reason:
         os.close(descriptor)
         raise UnusableRecording(reason)

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.audio.splitting import SPLITS
 from pipeline.plumbing.files import read_json, write_json
 from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.locations import scheme_of
 from pipeline.plumbing.nested import leaves
 from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import CODEC
@@ -17,8 +18,8 @@ FORMAT_VERSION = 1
 GROUPS = ("data", "codec")
 # Settings that change no byte of what is prepared: how the work is portioned, and what is refused.
 INCIDENTAL = ("data.workers", "data.download", "data.screening.max_rejected_fraction")
-# Folders, which may be written in more than one way.
-PATHS = ("data.root",)
+# Paths, which may be written in more than one way.
+PATHS = ("data.root", "data.path", "data.validation_path", "data.test_path", "data.supervisions", "data.audio_root")
 ABSENT = "absent"
 # The folder in the cache that holds the data of sweeps, a folder for each combination of settings.
 COMBINATIONS = "combinations"
@@ -170,8 +171,8 @@ def _digests(folder: Path) -> tuple[str, str]:
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with folders written in one way."""
+    """Settings with paths written in one way; a URL is written in one."""
     return {
-        name: str(Path(value).resolve()) if name in PATHS and isinstance(value, str) else value
+        name: str(Path(value).resolve()) if name in PATHS and isinstance(value, str) and not scheme_of(value) else value
         for name, value in settings.items()
     }

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pipeline.audio.corpora.options import (
     require_boolean,
     require_choice,
+    require_locations,
     require_positive,
     require_range,
     require_root,
@@ -76,6 +77,34 @@ class FolderConfig:
 
 
 @dataclass(frozen=True)
+class ManifestConfig:
+    """Which manifests there are, and what they leave open.
+
+    Attributes:
+        path: of one or more manifests, each a path, a pattern or a URL.
+        validation_path: of those with the validation split; None: it is drawn.
+        test_path: of those with the test split; None: it is drawn.
+        supervisions: of lhotse, whose recordings `path` names then; None: there are none.
+        audio_root: where relative paths of audio start; None: the folder of the manifest that has them.
+        speaker_from: who speaks where a line does not tell, as of a folder.
+    """
+
+    path: str | tuple[str, ...]
+    validation_path: str | tuple[str, ...] | None
+    test_path: str | tuple[str, ...] | None
+    supervisions: str | tuple[str, ...] | None
+    audio_root: str | None
+    speaker_from: str
+
+    def __post_init__(self) -> None:
+        require_locations("path", self.path)
+        for name in ("validation_path", "test_path", "supervisions", "audio_root"):
+            if getattr(self, name) is not None:
+                require_locations(name, getattr(self, name))
+        require_choice("speaker_from", self.speaker_from, SPEAKER_FROM)
+
+
+@dataclass(frozen=True)
 class RootConfig:
     """A dataset that is there already, in or under `root`."""
 
@@ -121,6 +150,7 @@ class VctkConfig(DownloadConfig):
 CONFIGS: dict[str, Any] = {
     "espeak": EspeakConfig,
     "folder": FolderConfig,
+    "manifest": ManifestConfig,
     "fsdd": RootConfig,
     "ljspeech": DownloadConfig,
     "librispeech": SubsetConfig,
@@ -132,12 +162,11 @@ CONFIGS: dict[str, Any] = {
 KINDS = tuple(CONFIGS)
 
 
-def corpus_settings(kind: str, options: Mapping[str, Any]) -> EspeakConfig | FolderConfig | RootConfig:
+def corpus_settings(kind: str, options: Mapping[str, Any]) -> Any:
     """The options of a corpus of this kind, validated.
 
     Raises:
         ValueError: the kind or an option is unknown, missing or invalid; the message names `data.<option>`.
     """
     require_choice("kind", kind, KINDS)
-    config: EspeakConfig | FolderConfig | RootConfig = read_settings(CONFIGS[kind], options, "data")
-    return config
+    return read_settings(CONFIGS[kind], options, "data")

@@ -1,6 +1,7 @@
 """What every corpus is to those who use it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ class Recording:
         split: `train`, `validation` or `test`, where the corpus publishes a split.
         defect: why it cannot be used, as far as the corpus tells without opening it; empty where it can.
         note: what else the corpus has to say of it.
+        source: where its sound lies, where the id does not tell.
     """
 
     id: str
@@ -27,6 +29,7 @@ class Recording:
     split: str | None = None
     defect: str = ""
     note: str = ""
+    source: Source | None = None
 
 
 class Corpus(Protocol):
@@ -52,6 +55,32 @@ class Corpus(Protocol):
     def source(self, recording: Recording) -> Source:
         """Where the sound of a recording lies."""
         ...
+
+
+class ListedCorpus(ABC):
+    """A corpus whose recordings each tell where their sound lies."""
+
+    def recordings(self) -> list[Recording]:
+        """All recordings, in the order of the lists.
+
+        Raises:
+            ValueError: a list cannot be read; the message names the file, the line and the field.
+        """
+        return list(self.listed())
+
+    @abstractmethod
+    def listed(self) -> Iterator[Recording]:
+        """Yield one recording after another, in bounded memory but for what tells repeated ones."""
+
+    def remarks(self) -> list[str]:
+        """Nothing: what a list has wrong is refused, or told of its recording."""
+        return []
+
+    def source(self, recording: Recording) -> Source:
+        """Where the sound of a recording lies."""
+        if recording.source is None:
+            raise ValueError(f"{recording.id} does not tell where its sound lies.")
+        return recording.source
 
 
 class FileCorpus(ABC):

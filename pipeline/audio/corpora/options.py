@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.configuration.settings import near_matches
+from pipeline.plumbing.redaction import redacted
 
 
 def existing_folder(root: str | Path) -> Path:
@@ -25,6 +27,19 @@ def require_root(root: object) -> None:
     """Raise a ValueError unless `data.root` is a path."""
     if not isinstance(root, str | Path) or not str(root):
         raise ValueError(f"data.root must be the path of a folder, not {root!r}.")
+
+
+def require_locations(name: str, value: object) -> None:
+    """Raise a ValueError unless `data.<name>` is a path, a pattern or a URL, or a list of them, without credentials."""
+    locations: Sequence[Any] = value if isinstance(value, list | tuple) else [value]
+    if not locations or not all(isinstance(location, str) and location for location in locations):
+        raise ValueError(f"data.{name} must be a path, a pattern or a URL, or a list of them, not {value!r}.")
+    for location in locations:
+        if redacted(location) != location:
+            raise ValueError(
+                f"data.{name}={redacted(location)} carries credentials, which would be kept with the settings; leave "
+                "them out, and give them in the environment."
+            )
 
 
 def require_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from pipeline.audio.corpora.fsdd import Fsdd
 from pipeline.audio.corpora.librispeech import LibriSpeech
 from pipeline.audio.corpora.libritts import LibriTts
 from pipeline.audio.corpora.ljspeech import LjSpeech
+from pipeline.audio.corpora.manifest import ManifestCorpus
 from pipeline.audio.corpora.speechcommands import SpeechCommands
 from pipeline.audio.corpora.vctk import Vctk
 from pipeline.audio.corpora.yesno import YesNo
@@ -19,6 +20,7 @@ from pipeline.audio.corpora.yesno import YesNo
 # Corpora that somebody recorded.
 RECORDED: dict[str, Any] = {
     "folder": FolderCorpus,
+    "manifest": ManifestCorpus,
     "fsdd": Fsdd,
     "ljspeech": LjSpeech,
     "librispeech": LibriSpeech,
