@@ -1,9 +1,6 @@
 """Two processes that evaluate together find what one finds."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,39 +9,33 @@ import pytest
 import torch
 
 from lightning_modules.model.sampling_configuration import SamplingConfig
+from pipeline.checkpoints.loading import load_decoder
 from pipeline.evaluation.ranks import joined_ranks, own_share, share, sum_over_ranks
 from pipeline.evaluation.scoring import score_documents, token_nats
 from pipeline.evaluation.synthesis import generate_codes
-
-ROOT = Path(__file__).parents[3]
-FRAMES = [9, 1, 30, 4, 17, 6, 12]
-PROGRAM = """
-import json, sys
-from pathlib import Path
-import torch
-from lightning_modules.model.sampling_configuration import SamplingConfig
-from pipeline.checkpoints.loading import load_decoder
-from pipeline.evaluation.ranks import joined_ranks, share
-from pipeline.evaluation.scoring import score_documents, token_nats
-from pipeline.evaluation.synthesis import generate_codes
 from pipeline.tokens.shards import TokenDataset
+from tests.ranks import run_on_ranks
 
-folder = Path(sys.argv[1])
-decoder, documents = load_decoder(folder / "trained.ckpt"), TokenDataset.open(folder / "test")
-with joined_ranks() as is_first:
-    score = score_documents(decoder, documents, 2, tokens_per_batch=40)
-    nats = token_nats(decoder, documents, tokens_per_batch=40)
-    prompts = [documents.vocabulary.tokens_to_codes(torch.from_numpy(documents[i]))[:1] for i in range(5)]
-    spoken = generate_codes(decoder, documents.vocabulary, prompts, 8, SamplingConfig(), 3, 4)
-    squares = share(lambda own: [n * n for n in own], range(5))
-    found = {
-        "nats": score.nats.tolist(), "tokens": [document.tolist() for document in nats],
-        "choices": [counts.together.tolist() for counts in score.choices.values()],
-        "spoken": [codes.tolist() for codes in spoken], "squares": squares,
-    }
-    path = folder / f"found_{'first' if is_first else 'other'}.json"
-    path.write_text(json.dumps(found))
-"""
+FRAMES = [9, 1, 30, 4, 17, 6, 12]
+
+
+def evaluate_together(rank: int, folder: Path) -> None:
+    decoder, documents = load_decoder(folder / "trained.ckpt"), TokenDataset.open(folder / "test")
+    with joined_ranks() as is_first:
+        score = score_documents(decoder, documents, 2, tokens_per_batch=40)
+        nats = token_nats(decoder, documents, tokens_per_batch=40)
+        prompts = [documents.vocabulary.tokens_to_codes(torch.from_numpy(documents[i]))[:1] for i in range(5)]
+        spoken = generate_codes(decoder, documents.vocabulary, prompts, 8, SamplingConfig(), 3, 4)
+        squares = share(lambda own: [n * n for n in own], range(5))
+        found = {
+            "nats": score.nats.tolist(),
+            "tokens": [document.tolist() for document in nats],
+            "choices": [counts.together.tolist() for counts in score.choices.values()],
+            "spoken": [codes.tolist() for codes in spoken],
+            "squares": squares,
+        }
+        path = folder / f"found_{'first' if is_first else 'other'}.json"
+        path.write_text(json.dumps(found))
 
 
 def test_two_ranks_find_what_one_process_finds(build_decoder, random_split, tmp_path: Path) -> None:
@@ -52,10 +43,7 @@ def test_two_ranks_find_what_one_process_finds(build_decoder, random_split, tmp_
     state = {f"decoder.{name}": tensor for name, tensor in decoder.state_dict().items()}
     values = {"hyper_parameters": {"decoder": asdict(decoder.config)}, "global_step": 1}
     torch.save({"state_dict": state, **values}, tmp_path / "trained.ckpt")
-    (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(tmp_path / "program.py"), str(tmp_path)], check=True, timeout=240, env=environment)
+    run_on_ranks(evaluate_together, 2, tmp_path)
 
     score = score_documents(decoder, documents, 2, tokens_per_batch=40)
     prompts = [documents.vocabulary.tokens_to_codes(torch.from_numpy(documents[i]))[:1] for i in range(5)]
