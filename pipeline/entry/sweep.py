@@ -60,6 +60,8 @@ def run_sweep(
         jobs = Jobs(context, config, folder, sweep)
         jobs.share(parsed)
         if sweep.search == SEARCHES[1]:
+            if sweep.at_once == 1 and (several := runs_at_once(config.hydra.launcher)):
+                log.warning("Trials run one by one, and the launcher could run %s: set sweep.at_once.", several)
             return search(parsed, int(config.seed), sweep, jobs, launcher)
         wanted = [job for one in combinations(parsed) for job in of_seeds(one, int(config.seed), sweep.seeds)]
         missing = jobs.missing(jobs.numbered(wanted))
@@ -89,6 +91,12 @@ def search(
         for trial, seeds, over in zip(batch, asked, stopped, strict=True):
             trials.tell(trial, jobs.mean(seeds), over)
     return results
+
+
+def runs_at_once(launcher: DictConfig) -> str:
+    """How many jobs a launcher runs at a time; empty where it is one."""
+    n_jobs = launcher.get("n_jobs", launcher.get("array_parallelism", 1))
+    return "" if n_jobs in (None, 1) else f"{n_jobs} at once" if n_jobs > 0 else "one on each core"
 
 
 def space_of(parsed: Sequence[Override]) -> list[Dimension]:

@@ -24,6 +24,7 @@ RESUME = "resume"
 # Held by the training that writes to an outputs folder.
 LOCK = "train.lock"
 DESCRIPTION = "training.json"
+PROGRAM = "python -m pipeline.training.interrupted"
 FOLDER_NAME = re.compile(r"[0-9a-f]{16}")
 STEP_NAME = re.compile(r"step-(\d{8,})(\.ckpt)?")
 
@@ -110,7 +111,7 @@ def _name_of(path: Path) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.training.interrupted",
+        prog=PROGRAM,
         description="List interrupted trainings, which the same command goes on with, or remove some.",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder that the stages write to")
@@ -155,6 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{training.path}  {touched}  {training.n_bytes / 1e6:8.1f} MB  {state}  {training.name}")
     if not trainings:
         print(f"No interrupted training lies in {root}.")
+    elif not chosen:
+        total = sum(training.n_bytes for training in trainings) / 1e6
+        print(f"{total:.1f} MB in all. To remove some: {PROGRAM} --older-than DAYS, or --remove NAME.")
     return 0
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
 
-from pipeline.entry.sweep import combinations, of_seeds, require_seeds_apart
+from pipeline.entry.sweep import combinations, of_seeds, require_seeds_apart, runs_at_once
 from pipeline.sweeping.job import Job, read_job, read_jobs
 from pipeline.sweeping.record import SweepRecord, read_record
 
@@ -33,6 +34,20 @@ def test_every_combination_is_trained_with_every_seed() -> None:
 def test_seeds_that_contradict_each_other_are_refused(words: list[str], stage: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         require_seeds_apart(parsed(*words), 3, stage)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "told"),
+    [
+        ({}, ""),
+        ({"n_jobs": 1}, ""),
+        ({"n_jobs": 2}, "2 at once"),
+        ({"n_jobs": -1}, "one on each core"),
+        ({"array_parallelism": 256}, "256 at once"),
+    ],
+)
+def test_launchers_of_several_jobs_are_told_from_those_of_one(launcher: dict[str, int], told: str) -> None:
+    assert runs_at_once(OmegaConf.create(launcher)) == told
 
 
 def test_a_range_is_no_list_of_values() -> None:

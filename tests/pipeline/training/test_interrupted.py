@@ -28,12 +28,13 @@ def test_trainings_are_listed_with_what_they_are_and_how_far_they_came(
     outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--outputs", str(outputs)]) == 0
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, last = capsys.readouterr().out.splitlines()
     assert NEW in first
     assert "2.0 MB  step 1000  4x128" in first
     assert OLD in second
     assert "2001-09-09" in second
     assert "step 20  ?" in second
+    assert "MB in all. To remove some: python -m pipeline.training.interrupted --older-than DAYS" in last
 
 
 def test_old_ones_are_removed_and_others_stay(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
