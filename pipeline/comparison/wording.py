@@ -8,6 +8,8 @@ from pipeline.statistics.paired import Verdict
 
 # Of decimals, as many as the narrower bound needs to show two digits.
 DIGITS = 2
+# Of a difference of too few units.
+NO_INTERVAL = "no interval"
 
 
 def lead(contest: Contest, baseline: str) -> str:
@@ -41,6 +43,8 @@ def values(outcome: Outcome) -> tuple[str, str]:
 
 def difference(outcome: Outcome) -> str:
     """The difference, with the bounds that it lies between."""
+    if not outcome.difference.difference.is_known:
+        return NO_INTERVAL
     return f"{difference_value(outcome)}, {difference_bounds(outcome)}"
 
 
@@ -52,6 +56,8 @@ def difference_value(outcome: Outcome) -> str:
 def difference_bounds(outcome: Outcome) -> str:
     """The bounds that the difference lies between."""
     interval, decimals = outcome.difference.difference, _decimals(outcome)
+    if not interval.is_known:
+        return NO_INTERVAL
     low, high = _signed(interval.low, decimals), _signed(interval.high, decimals)
     return f"95 % {low} to {high}"
 
@@ -63,6 +69,8 @@ def more(outcome: Outcome) -> str:
         return ""
     if found.difference.value == 0:
         return ""
+    if not found.difference.is_known:
+        return f"more {outcome.measure.units}"
     if found.n_more is None:
         return "trainings of more seeds"
     return f"{_two_digits(found.n_more):,} more {outcome.measure.units}"

@@ -16,6 +16,11 @@ class Interval:
     high: float
 
     @property
+    def is_known(self) -> bool:
+        """Whether there are bounds."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
+
+    @property
     def half_width(self) -> float:
         """Half the distance of the bounds."""
         return (self.high - self.low) / 2
