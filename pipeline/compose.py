@@ -16,12 +16,14 @@ from typing import Any
 import hydra
 from omegaconf import OmegaConf
 
+from pipeline.audio.corpora.configuration import corpus_settings
 from pipeline.configuration.composed import CONF
 from pipeline.configuration.model import check_model
 from pipeline.entry.ending import Ending
 from pipeline.plumbing.files import atomic_write
 from pipeline.plumbing.locations import scheme_of
 from pipeline.plumbing.nested import leaves
+from pipeline.preparation.configuration import read_data
 
 PARAMS = Path("params.yaml")
 REMEDY = (
@@ -87,6 +89,8 @@ def check_corpus(path: Path) -> None:
         remedy = "a pattern is nothing to watch: set paths.corpus to the folder of its files, or to one that lists them"
     else:
         remedy = "correct the path, write it without ~, and make the folder first where data.download is to fill it"
+        data = read_data(values["data"])
+        remedy = getattr(corpus_settings(data.kind, data.options), "remedy", remedy)
     raise FileNotFoundError(f"paths.corpus is {corpus}, where there is nothing that DVC could watch; {remedy}.")
 
 

@@ -146,6 +146,33 @@ def test_a_corpus_that_dvc_cannot_watch_is_named(
     assert run_main(monkeypatch, "--check") == 0
 
 
+@pytest.mark.parametrize(
+    ("overrides", "status", "said"),
+    [
+        (["data=manifest", "data.path=s3://bucket/train.jsonl"], 0, ""),
+        (["data=manifest", "data.path=/lists/*.jsonl"], 2, "a pattern is nothing to watch: set paths.corpus to"),
+        (
+            ["data=asterisk", "data.root=/nowhere"],
+            2,
+            "install them with `sudo apt-get install asterisk-core-sounds-en-wav",
+        ),
+    ],
+)
+def test_what_lists_a_corpus_is_watched_in_its_place(
+    params: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overrides: list[str],
+    status: int,
+    said: str,
+) -> None:
+    with initialize_config_dir(str(CONF), version_base=None):
+        params.write_text(OmegaConf.to_yaml(compose_hydra("config", overrides), resolve=True))
+    monkeypatch.setenv("DVC_EXP_NAME", "listed")
+    assert (run_main(monkeypatch, "--check") or 0) == status
+    assert said in capsys.readouterr().err
+
+
 def test_without_a_corpus_on_a_disk_its_code_is_watched(params: Path) -> None:
     assert (CONF.parent / yaml.safe_load(params.read_text())["paths"]["corpus"]).is_dir()
     with initialize_config_dir(str(CONF), version_base=None):

@@ -20,6 +20,7 @@ SPEAKER_FROM = ("folder", "file", "none")
 SUBSETS = (
     "dev-clean", "dev-other", "test-clean", "test-other", "train-clean-100", "train-clean-360", "train-other-500"
 )  # fmt: skip
+ASTERISK_LANGUAGES = ("en", "es", "fr", "it", "ru")
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,28 @@ class RootConfig:
 
 
 @dataclass(frozen=True)
+class AsteriskConfig(RootConfig):
+    """Which of the languages that Debian packages are heard."""
+
+    languages: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        languages = self.languages
+        if not languages or len(set(languages)) < len(languages):
+            raise ValueError(f"data.languages must name one or more languages, each once, not {list(languages)}.")
+        for language in languages:
+            require_choice("languages", language, ASTERISK_LANGUAGES)
+
+    @property
+    def remedy(self) -> str:
+        """How to get what is not there."""
+        names = [f"asterisk-core-sounds-{language}" for language in self.languages]
+        packages = " ".join(f"{name}-wav {name}" for name in names)
+        return f"install them with `sudo apt-get install {packages}`, or unpack these packages and correct data.root"
+
+
+@dataclass(frozen=True)
 class DownloadConfig(RootConfig):
     """A dataset that is fetched into `root` when it is not there and `download` is set."""
 
@@ -152,6 +175,7 @@ CONFIGS: dict[str, Any] = {
     "folder": FolderConfig,
     "manifest": ManifestConfig,
     "fsdd": RootConfig,
+    "asterisk": AsteriskConfig,
     "ljspeech": DownloadConfig,
     "librispeech": SubsetConfig,
     "libritts": SubsetConfig,

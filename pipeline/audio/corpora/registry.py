@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.audio.corpora.asterisk import Asterisk
 from pipeline.audio.corpora.configuration import EspeakConfig, corpus_settings
 from pipeline.audio.corpora.corpus import Corpus
 from pipeline.audio.corpora.espeak import EspeakCorpus
@@ -22,6 +23,7 @@ RECORDED: dict[str, Any] = {
     "folder": FolderCorpus,
     "manifest": ManifestCorpus,
     "fsdd": Fsdd,
+    "asterisk": Asterisk,
     "ljspeech": LjSpeech,
     "librispeech": LibriSpeech,
     "libritts": LibriTts,
