@@ -4,6 +4,7 @@ Writes data/prepared. Recordings that cannot be used are listed with the reason 
 
   python -m pipeline.prepare_data
   python -m pipeline.prepare_data data=folder data.root=/path/to/audio codec=mel_rvq_8x256
+  python -m pipeline.prepare_data preparation=ray data=folder data.root=/shared/audio paths.cache=/shared/cache
 """
 
 import logging
@@ -16,14 +17,15 @@ from pipeline.entry.command import command
 log = logging.getLogger(__name__)
 
 
-@command(groups=("data", "codec", "debug"), writes=("prepared", "cache"))
+@command(groups=("data", "codec", "preparation", "debug"), writes=("prepared", "cache"))
 def main(values: dict[str, Any], folders: Folders) -> None:
     """Write data/prepared."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.preparation.prepare import prepare
 
     prepared = Path(values["paths"]["prepared"])
-    report(prepare(values, prepared, cache_folder(values["paths"])), prepared)
+    if (card := prepare(values, prepared, cache_folder(values["paths"]))) is not None:
+        report(card, prepared)
 
 
 def report(card: dict[str, Any], prepared: Path) -> None:

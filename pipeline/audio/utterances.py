@@ -1,10 +1,8 @@
 """What a training document holds: recordings joined, cut, or as they are."""
 
-import hashlib
 import math
 import random
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,40 +30,26 @@ class Utterance:
     pieces: tuple[Piece, ...]
 
 
-def plan_utterances(
-    durations: Mapping[str, float],
-    speakers: Mapping[str, str],
-    splits: Mapping[str, str],
-    config: UtteranceConfig,
-    seed: int,
-) -> list[Utterance]:
-    """Lay recordings out as utterances.
+def lay_out(recordings: Iterable[tuple[str, float]], config: UtteranceConfig, seed: str) -> Iterator[tuple[Piece, ...]]:
+    """Yield the pieces of each utterance made of one speaker's recordings of one split.
 
-    The arguments hold the length in seconds, the speaker and the split of each recording, by its id. The result is
-    in a seeded random order, so that its beginning is a fair sample; it does not depend on the order of the mappings.
+    Args:
+        recordings: the name of each and its length in seconds, sorted by name; of these only those that are short
+            enough to be joined are in memory together.
+        config: how long utterances are.
+        seed: of what is joined with what.
     """
-    groups = defaultdict(list)
-    for name in sorted(durations):
-        groups[splits[name], speakers[name]].append(name)
-    utterances = []
-    for (split, speaker), names in groups.items():
-        for pieces in _lay_out(names, durations, config, f"{seed}/{split}/{speaker}"):
-            utterances.append(Utterance(_name(pieces), speaker, split, pieces))
-    return sorted(utterances, key=lambda utterance: hashlib.sha256(f"{seed}/{utterance.id}".encode()).digest())
-
-
-def _lay_out(
-    names: Sequence[str], durations: Mapping[str, float], config: UtteranceConfig, seed: str
-) -> Iterator[tuple[Piece, ...]]:
-    """Yield the pieces of each utterance made of one speaker's recordings of one split."""
     join_seconds = config.join_seconds or 0.0
-    short = [name for name in names if durations[name] < join_seconds]
-    for name in names:
-        if durations[name] >= max(join_seconds, config.min_seconds):
-            yield from ((piece,) for piece in _cut(name, durations[name], config.max_seconds))
+    short: dict[str, float] = {}
+    for name, seconds in recordings:
+        if seconds < join_seconds:
+            short[name] = seconds
+        elif seconds >= config.min_seconds:
+            yield from ((piece,) for piece in _cut(name, seconds, config.max_seconds))
     # Shuffled, because names often tell what is said: one utterance would hold nothing but sevens.
-    random.Random(seed).shuffle(short)
-    for group in _join(short, durations, join_seconds, config):
+    names = list(short)
+    random.Random(seed).shuffle(names)
+    for group in _join(names, short, join_seconds, config):
         yield tuple(Piece(name) for name in group)
 
 
@@ -99,7 +83,7 @@ def _join(
     return [group for group, length in zip(groups, lengths, strict=True) if length >= config.min_seconds]
 
 
-def _name(pieces: Sequence[Piece]) -> str:
+def utterance_name(pieces: Sequence[Piece]) -> str:
     """Unique, because no recording is in two joined utterances, and no two pieces start at the same time."""
     first = pieces[0]
     if first.start is not None:

@@ -16,7 +16,7 @@ from pipeline.configuration.strategy import read_strategy
 from pipeline.conversion.configuration import read_conversion
 from pipeline.evaluation.configuration import read_evaluation
 from pipeline.planning.settings import GpuConfig
-from pipeline.preparation.configuration import read_data
+from pipeline.preparation.configuration import read_data, read_preparation
 from pipeline.serving.configuration import SERVE_KEYS, read_serve
 from pipeline.streaming.configuration import STREAM_KEYS, read_stream
 from pipeline.sweeping.configuration import SWEEP_REPORT_KEYS, SweepConfig, read_sweep_report
@@ -153,6 +153,7 @@ def _check_output(values: Mapping[str, Any]) -> None:
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "data": lambda values: read_data(values["data"]),
     "codec": lambda values: codec_settings(values["codec"]),
+    "preparation": lambda values: read_preparation(values["preparation"]),
     "model": check_model,
     "optimizer": _settings(OptimizerConfig, "optimizer"),
     "schedule": _settings(ScheduleConfig, "schedule"),
@@ -173,8 +174,8 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 # Those of them that are chosen by a file's name.
 GROUPS = (
-    "data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking", "conversion",
-    "evaluate", "report", "comparison", "sweep", "gpu",
+    "data", "codec", "preparation", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking",
+    "conversion", "evaluate", "report", "comparison", "sweep", "gpu",
 )  # fmt: skip
 # What some commands add.
 OWN_KEYS: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 import psutil
 import yaml
 
-# What is being written, with the id of the process that writes.
-PARTIAL_NAME = re.compile(r"\..+\.(?P<pid>\d+)\.partial(\.\w+)?")
+# The machine's name as file names take it: several machines may write into one folder.
+HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
+# What is being written, with the id of the process that writes, and the machine that it runs on.
+PARTIAL_NAME = re.compile(r"\..+\.(?P<pid>\d+)(@(?P<host>[\w-]+))?\.partial(\.\w+)?")
 
 
 @contextmanager
@@ -23,7 +26,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two writers apart; the suffix stays last because writers read the format from it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}@{HOST}.partial{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -36,7 +39,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder beside `path`, which takes the place of `path` when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}@{HOST}.partial")
     # One may be left of a process that was killed and had the same id.
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -62,19 +65,29 @@ def sweep(folder: Path | str) -> list[Path]:
     """Remove what killed processes were writing below `folder`, and return it; what a living one writes stays.
 
     A process id is given to another process sooner or later: one that began after the last change is not the writer.
+    What another machine's processes write stays, since nobody here can tell whether they live.
     """
     left = [path for path in Path(folder).rglob(".*.partial*") if _is_leftover(path)]
+    _remove(left)
+    return left
+
+
+def sweep_of_all_machines(folder: Path | str) -> None:
+    """Remove what any process on any machine was writing below `folder`, which nobody writes to any more."""
+    _remove([path for path in Path(folder).rglob(".*.partial*") if PARTIAL_NAME.fullmatch(path.name)])
+
+
+def _remove(left: Iterable[Path]) -> None:
     for path in left:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    return left
 
 
 def _is_leftover(path: Path) -> bool:
     match = PARTIAL_NAME.fullmatch(path.name)
-    if match is None or path.is_symlink():
+    if match is None or path.is_symlink() or match["host"] not in (None, HOST):
         return False
     try:
         return psutil.Process(int(match["pid"])).create_time() > path.stat().st_mtime
@@ -126,9 +139,15 @@ def read_json(path: Path | str) -> Any:
 
 
 def write_csv(path: Path | str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Write rows as CSV; columns default to the keys met, in order of first appearance, and absent cells stay blank."""
-    rows = list(rows)
+    """Write rows as CSV; absent cells stay blank.
+
+    Args:
+        path: the file.
+        rows: which pass one after the other where the columns are given.
+        columns: None takes the keys met, in order of first appearance.
+    """
     if columns is None:
+        rows = list(rows)
         columns = list(dict.fromkeys(key for row in rows for key in row))
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)

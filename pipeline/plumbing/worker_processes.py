@@ -4,8 +4,9 @@ import multiprocessing
 import os
 import pickle
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, TypeVar
@@ -16,6 +17,9 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# Items that are under way or wait for a worker, for each worker: whatever there is to do, few are in memory.
+AHEAD = 4
 
 # What a worker does to every item: set in workers alone.
 _function: Callable[[Any], Any]
@@ -42,9 +46,37 @@ def map_parallel(
         on_death: what stands for the result of an item that kills its process, as a decoder may that crashes on a
             hostile file; without it a BrokenProcessPool is raised.
     """
-    n_workers = min(workers or free_cores(), max(len(items), 1))
-    results = map(function, items) if n_workers == 1 else _map_processes(function, items, n_workers, on_death)
+    results = map_processes(function, items, workers, on_death)
     yield from tqdm(results, total=len(items), desc=description, unit=unit)
+
+
+def map_processes(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int | None,
+    on_death: Callable[[Item], Result] | None = None,
+) -> Iterator[Result]:
+    """The same as `map_parallel`, for those who show their progress themselves."""
+    n_workers = min(workers or free_cores(), max(len(items), 1))
+    if n_workers == 1:
+        return map(function, items)
+    return _map_processes(function, items, n_workers, on_death)
+
+
+def in_process_of_its_own(function: Callable[[Item], Result], item: Item) -> Result:
+    """function(item), computed by a process that may die of it.
+
+    Raises:
+        concurrent.futures.process.BrokenProcessPool: it did.
+    """
+    (result,) = _map_pool(function, [item], 1)
+    return result
+
+
+def one_thread() -> None:
+    """Keep this process to one thread: workers neither compete for cores nor differ in their last bits."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def map_parts(function: Callable[[Sequence[Item], bool], Result], items: Sequence[Item], n_parts: int) -> list[Result]:
@@ -103,7 +135,7 @@ def _map_processes(
             # One of those that were under way: each of the next ones in a process of its own.
             for item in items[position : position + n_workers]:
                 try:
-                    yield from _map_pool(function, [item], 1)
+                    yield in_process_of_its_own(function, item)
                 except BrokenProcessPool:
                     yield on_death(item)
                 position += 1
@@ -113,16 +145,25 @@ def _map_pool(function: Callable[[Item], Result], items: Sequence[Item], n_worke
     # A forked worker starts at once, where a spawned one imports torch first; only Linux forks safely.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(n_workers, context, initializer=_begin, initargs=(function,)) as pool:
-        yield from pool.map(_work, map(_ByValue, items))
+        under_way: deque[Future[Any]] = deque()
+        try:
+            for item in items:
+                under_way.append(pool.submit(_work, _ByValue(item)))
+                if len(under_way) >= AHEAD * n_workers:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
 
 
 def _begin(function: Callable[[Any], Any]) -> None:
     """Prepare a worker, to which the function is handed once, and not with every item."""
     global _function  # noqa: PLW0603
     _function = function
-    # With one thread each, the workers neither compete for cores nor touch the thread pools that fork left behind.
-    torch.set_num_threads(1)
-    threadpool_limits(1)
+    # Nor touch the thread pools that fork left behind.
+    one_thread()
 
 
 def _work(item: Any) -> Any:

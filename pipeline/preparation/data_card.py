@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.audio.measures.summary import ReferenceStatistics
-from pipeline.audio.splitting import SPLITS
-from pipeline.audio.utterances import Utterance
 from pipeline.plumbing.files import atomic_write, write_csv
-from pipeline.preparation.inspection import Inspection
-from pipeline.tokens.shards import TokenDataset
+from pipeline.preparation.plan import Plan
+from pipeline.tokens.vocabulary import Vocabulary
 
 MANIFEST_COLUMNS = ("file", "speaker", "seconds", "split", "sha256", "status", "reason", "note", "transcript")
+# Recordings that the card names; the manifest has all.
+N_NAMED = 100
 
 
-def write_manifest(inspections: Sequence[Inspection], splits: Mapping[str, str], path: Path) -> None:
+def write_manifest(plan: Plan, path: Path) -> None:
     """One row a recording of the corpus, the rejected ones with their reason."""
     write_csv(
         path,
@@ -23,14 +23,14 @@ def write_manifest(inspections: Sequence[Inspection], splits: Mapping[str, str],
                 "file": i.recording.id,
                 "speaker": i.recording.speaker,
                 "seconds": f"{i.seconds:.3f}",
-                "split": splits.get(i.recording.id, ""),
+                "split": split,
                 "sha256": i.sha256,
                 "status": "rejected" if i.reason else "used",
                 "reason": i.reason,
                 "note": i.note,
                 "transcript": i.recording.transcript or "",
             }
-            for i in inspections
+            for i, split in plan.recordings()
         ),
         columns=MANIFEST_COLUMNS,
     )
@@ -40,10 +40,9 @@ def describe(
     corpus: str,
     codec: Mapping[str, Any],
     frame_rate: float,
-    inspections: Sequence[Inspection],
+    plan: Plan,
     remarks: Sequence[str],
-    utterances: Sequence[Utterance],
-    tokens: Mapping[str, TokenDataset],
+    indices: Mapping[str, Mapping[str, Any]],
     references: Mapping[str, ReferenceStatistics],
 ) -> dict[str, Any]:
     """The data card's facts.
@@ -52,40 +51,37 @@ def describe(
         corpus: the kind of corpus.
         codec: the codec's settings.
         frame_rate: frames a second.
-        inspections: every recording.
+        plan: what was prepared.
         remarks: what the corpus says of itself.
-        utterances: every utterance.
-        tokens: the finished splits.
+        indices: of the finished splits.
         references: measures of real speech.
     """
-    rejected = [{"file": i.recording.id, "reason": i.reason} for i in inspections if i.reason]
-    noted = [{"file": i.recording.id, "note": i.note} for i in inspections if i.note and not i.reason]
     return {
         "corpus": corpus,
         "codec": dict(codec),
         "frame_rate": frame_rate,
-        "recordings": len(inspections),
-        "rejected_count": len(rejected),
-        "rejected": rejected[:100],
-        "noted_count": len(noted),
-        "noted": noted[:100],
+        "recordings": plan.count_recordings(),
+        "rejected_count": plan.count_rejected(),
+        "rejected": [{"file": i.recording.id, "reason": i.reason} for i in plan.rejected(N_NAMED)],
+        "noted_count": plan.count_noted(),
+        "noted": [{"file": i.recording.id, "note": i.note} for i in plan.noted(N_NAMED)],
         "remarks": list(remarks),
         "splits": {
             split: {
-                "utterances": len(tokens[split]),
-                "seconds": round(_frames(tokens[split]) / frame_rate, 3),
-                "speakers": len({u.speaker for u in utterances if u.split == split}),
-                "tokens": tokens[split].n_tokens,
+                "utterances": index["n_documents"],
+                "seconds": round(_frames(index) / frame_rate, 3),
+                "speakers": plan.count_speakers(split),
+                "tokens": index["n_tokens"],
             }
-            for split in SPLITS
+            for split, index in indices.items()
         },
         "reference": {name: reference.measures.numbers() for name, reference in references.items()},
     }
 
 
-def _frames(dataset: TokenDataset) -> int:
+def _frames(index: Mapping[str, Any]) -> int:
     """Frames of all documents, each of which has two tokens besides: its beginning and its end."""
-    return int((dataset.lengths - 2).sum()) // dataset.vocabulary.n_codebooks
+    return int(index["n_tokens"] - 2 * index["n_documents"]) // Vocabulary(**index["vocabulary"]).n_codebooks
 
 
 def write_card(card: Mapping[str, Any], path: Path) -> None:

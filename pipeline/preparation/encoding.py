@@ -1,104 +1,235 @@
-"""The second pass: utterances to token shards, resumable a shard at a time.
+"""The second pass: a codec, then utterances to token shards, resumable a shard at a time.
 
 Pieces of long recordings are scattered over the shards. So each long recording is decoded and encoded in one go first,
 into a shard of its own in a folder beside, and the shards take its documents from there.
 """
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.audio.codecs.codec import Codec
-from pipeline.audio.splitting import SPLITS
+from pipeline.audio.codecs.configuration import codec_settings
+from pipeline.audio.codecs.registry import codec_class
+from pipeline.audio.codecs.storage import load_codec, save_codec
+from pipeline.audio.corpora.corpus import Corpus
 from pipeline.audio.utterances import Utterance
-from pipeline.plumbing.worker_processes import map_parallel
-from pipeline.preparation.utterance_reader import UtteranceReader, by_recording, cut_from
-from pipeline.tokens.shards import TokenDataset, finish_split, shard_path, write_shard
+from pipeline.preparation.plan import Plan
+from pipeline.preparation.sharded import ShardedWork
+from pipeline.preparation.utterance_reader import UtteranceReader, cut_from
+from pipeline.provenance.exports import CODEC
+from pipeline.tokens.shards import read_document, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
 
 LONG = "long_recordings"
 
 
 @dataclass(frozen=True)
-class _Encoded:
-    """Documents that are encoded already: where they lie, by the utterance."""
+class Material:
+    """What utterances are made from, and where to.
 
-    tokens: TokenDataset | None = None
-    documents: Mapping[str, int] = field(default_factory=dict)
+    Attributes:
+        corpus: where recordings are read from.
+        plan: the file that says what is to be prepared.
+        folder: where prepared data grow.
+        sample_rate: the codec's, in Hz.
+        gap_seconds: the silence between joined recordings.
+    """
 
+    corpus: Corpus
+    plan: Path
+    folder: Path
+    sample_rate: int
+    gap_seconds: float
 
-def encode_splits(
-    utterances: Sequence[Utterance],
-    read: UtteranceReader,
-    codec: Codec,
-    vocabulary: Vocabulary,
-    folder: Path,
-    shard_utterances: int,
-    workers: int | None,
-) -> None:
-    """Write `folder`/{train,validation,test}/shard_*.bin; shards that an earlier, interrupted call wrote stay."""
-    jobs = [
-        (shard_path(folder / split, index), chunk)
-        for split in SPLITS
-        for index, chunk in enumerate(_chunks([u for u in utterances if u.split == split], shard_utterances))
-    ]
-    pending = [job for job in jobs if not job[0].with_suffix(".json").exists()]
-    if pending:
-        encode = partial(_encode_shard, read=read, codec=codec, vocabulary=vocabulary)
-        encoded = _encode_long(utterances, encode, folder / LONG, workers)
-        for _ in map_parallel(partial(encode, encoded=encoded), pending, workers, "encoding", "shard"):
-            pass
-    shutil.rmtree(folder / LONG, ignore_errors=True)
+    @contextmanager
+    def open(self) -> Iterator[tuple[Plan, UtteranceReader]]:
+        """Open the plan, and a reader of its utterances."""
+        with Plan.open(self.plan) as plan:
+            yield plan, UtteranceReader(self.corpus, plan, self.sample_rate, self.gap_seconds)
+
+    @property
+    def codec(self) -> Codec:
+        """The fitted codec."""
+        return open_codec(self.folder / CODEC)
 
 
-def _encode_long(
-    utterances: Sequence[Utterance], encode: "partial[None]", folder: Path, workers: int | None
-) -> _Encoded:
-    """Encode the pieces of each long recording, in one pass over it."""
-    pieces: dict[str, list[Utterance]] = {}
-    for utterance in utterances:
-        if (name := cut_from(utterance)) is not None:
-            pieces.setdefault(name, []).append(utterance)
-    jobs = [(shard_path(folder, index), by_recording(group)) for index, group in enumerate(pieces.values())]
-    if not jobs:
-        return _Encoded()
-    pending = [job for job in jobs if not job[0].with_suffix(".json").exists()]
-    for _ in map_parallel(encode, pending, workers, "encoding", "long recording"):
-        pass
-    finish_split(folder, len(jobs))
-    documents = [utterance.id for _, group in jobs for utterance in group]
-    return _Encoded(TokenDataset.open(folder), {name: number for number, name in enumerate(documents)})
+@dataclass(frozen=True)
+class Fitting(ShardedWork):
+    """Fits the codec on the train split.
+
+    Attributes:
+        material: what it is fitted on.
+        options: the `codec` group.
+        seed: of its random choices.
+    """
+
+    material: Material
+    options: Mapping[str, Any]
+    seed: int
+
+    description: ClassVar[str] = "fitting"
+    unit: ClassVar[str] = "codec"
+    n_shards: ClassVar[int] = 1
+
+    def name(self, number: int) -> str:
+        """There is one."""
+        return "the codec"
+
+    def written(self) -> set[int]:
+        """The codec, once it is there."""
+        return {0} if (self.material.folder / CODEC / "codec.json").exists() else set()
+
+    def __call__(self, number: int) -> None:
+        """Fit and save."""
+        with self.material.open() as (plan, read):
+            codec = codec_class(self.options["kind"]).fit(
+                codec_settings(self.options), lambda: waveforms(plan, read), self.seed
+            )
+        save_codec(codec, self.material.folder / CODEC)
 
 
-def _encode_shard(
-    job: tuple[Path, Sequence[Utterance]],
-    read: UtteranceReader,
-    codec: Codec,
-    vocabulary: Vocabulary,
-    encoded: _Encoded | None = None,
-) -> None:
-    path, utterances = job
-    known = encoded or _Encoded()
-    audio = read.many([utterance for utterance in utterances if utterance.id not in known.documents])
-    documents = []
-    for utterance in utterances:
-        if known.tokens is not None and utterance.id in known.documents:
-            documents.append(known.tokens[known.documents[utterance.id]])
-        else:
-            documents.append(_compact(vocabulary.document(codec.encode(torch.from_numpy(next(audio))))))
-    write_shard(path, documents, vocabulary)
+@dataclass(frozen=True)
+class EncodingLong(ShardedWork):
+    """Encodes the pieces of each long recording, in one pass over it.
+
+    Attributes:
+        material: what is encoded.
+        n_recordings: long ones.
+    """
+
+    material: Material
+    n_recordings: int
+
+    description: ClassVar[str] = "encoding"
+    unit: ClassVar[str] = "long recording"
+    step: ClassVar[str] = "encode_long"
+
+    @property
+    def n_shards(self) -> int:
+        """Each long recording is one."""
+        return self.n_recordings
+
+    def name(self, number: int) -> str:
+        """The shard's file."""
+        return f"{LONG}/{shard_path(self.material.folder, number).stem}"
+
+    def written(self) -> set[int]:
+        """The recordings that are encoded."""
+        return _written(self.material.folder / LONG)
+
+    def __call__(self, number: int) -> None:
+        """Encode a long recording."""
+        codec = self.material.codec
+        vocabulary = vocabulary_of(codec)
+        with self.material.open() as (plan, read):
+            documents = [_document(audio, codec, vocabulary) for audio in read.many(plan.pieces(number))]
+        write_shard(shard_path(self.material.folder / LONG, number), documents, vocabulary)
 
 
-def _compact(document: np.ndarray) -> np.ndarray:
-    """Tokens in 32 bits: a long recording's documents are in memory together."""
-    return document.astype(np.uint32)
+@dataclass(frozen=True)
+class Encoding(ShardedWork):
+    """Encodes utterances, so many a shard.
+
+    Attributes:
+        material: what is encoded.
+        counts: utterances of each split.
+        shard_utterances: utterances of each shard but a split's last.
+    """
+
+    material: Material
+    counts: Mapping[str, int]
+    shard_utterances: int
+
+    description: ClassVar[str] = "encoding"
+    unit: ClassVar[str] = "utterance"
+    step: ClassVar[str] = "encode"
+
+    @property
+    def n_shards(self) -> int:
+        """How many shards there are, those of one split after those of another."""
+        return sum(map(self.shards_of, self.counts))
+
+    def shards_of(self, split: str) -> int:
+        """How many shards the utterances of a split fill."""
+        return -(-self.counts[split] // self.shard_utterances)
+
+    def size(self, number: int) -> int:
+        """Utterances of a shard."""
+        split, index = self._place(number)
+        return min(self.shard_utterances, self.counts[split] - index * self.shard_utterances)
+
+    def name(self, number: int) -> str:
+        """The shard's file."""
+        split, index = self._place(number)
+        return f"{split}/{shard_path(self.material.folder, index).stem}"
+
+    def written(self) -> set[int]:
+        """The shards that are whole."""
+        first, written = 0, set[int]()
+        for split in self.counts:
+            written |= {first + index for index in _written(self.material.folder / split)}
+            first += self.shards_of(split)
+        return written
+
+    def __call__(self, number: int) -> None:
+        """Encode a shard."""
+        split, index = self._place(number)
+        start = index * self.shard_utterances
+        codec = self.material.codec
+        vocabulary = vocabulary_of(codec)
+        with self.material.open() as (plan, read):
+            utterances = list(plan.utterances(split, start, start + self.shard_utterances))
+            whole = read.many(utterance for utterance in utterances if cut_from(utterance) is None)
+            documents = [
+                self._piece(plan, utterance) if cut_from(utterance) else _document(next(whole), codec, vocabulary)
+                for utterance in utterances
+            ]
+        write_shard(shard_path(self.material.folder / split, index), documents, vocabulary)
+
+    def _piece(self, plan: Plan, utterance: Utterance) -> np.ndarray:
+        """The document of a piece of a long recording, which is encoded already."""
+        recording, piece = plan.place(utterance)
+        return read_document(shard_path(self.material.folder / LONG, recording), piece)
+
+    def _place(self, number: int) -> tuple[str, int]:
+        """The split of a shard, and its number there."""
+        for split in self.counts:
+            if number < self.shards_of(split):
+                return split, number
+            number -= self.shards_of(split)
+        raise IndexError(f"there are {self.n_shards} shards, and no shard {number} after the last.")
 
 
-def _chunks(items: Sequence[Utterance], size: int) -> Iterator[Sequence[Utterance]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def waveforms(plan: Plan, read: UtteranceReader) -> Iterator[Tensor]:
+    """The samples of one train utterance after another; each recording is read once."""
+    for audio in read.many(plan.by_recording("train")):
+        yield torch.from_numpy(audio)
+
+
+@lru_cache(maxsize=1)
+def open_codec(folder: Path) -> Codec:
+    """The codec that is saved in a folder, read once by each process: a large one takes seconds."""
+    return load_codec(folder)
+
+
+def vocabulary_of(codec: Codec) -> Vocabulary:
+    """The vocabulary in which a codec's codes are tokens."""
+    return Vocabulary(codec.n_codebooks, codec.codebook_size)
+
+
+def _document(audio: np.ndarray, codec: Codec, vocabulary: Vocabulary) -> np.ndarray:
+    """The tokens of an utterance, in 32 bits: a shard's documents are in memory together."""
+    return vocabulary.document(codec.encode(torch.from_numpy(audio))).astype(np.uint32)
+
+
+def _written(folder: Path) -> set[int]:
+    """The numbers of the shards in a folder; the description of each is written last."""
+    return {int(path.stem.removeprefix("shard_")) for path in folder.glob("shard_*.json")}

@@ -1,17 +1,26 @@
 """The first pass over a corpus: what every recording holds, and whether it can be used."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 from pipeline.audio.configuration import ScreeningConfig
 from pipeline.audio.corpora.corpus import Corpus, Recording
 from pipeline.audio.reading import UnusableRecording
 from pipeline.audio.screening import screen
-from pipeline.audio.splitting import find_duplicates
 from pipeline.audio.survey import Take, survey
-from pipeline.plumbing.names import printable
-from pipeline.plumbing.worker_processes import map_parallel
+from pipeline.plumbing.files import read_json, write_json
+from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.worker_processes import in_process_of_its_own
+from pipeline.preparation.listing import read_listing, to_json
+from pipeline.preparation.sharded import ShardedWork
+
+# Recordings of a shard, at most; a small corpus makes so many shards at least, for all cores to have some.
+LARGEST_SHARD = 256
+FEWEST_SHARDS = 64
 
 
 @dataclass(frozen=True)
@@ -35,29 +44,132 @@ class Inspection:
     take: Take | None = None
 
 
-def inspect_corpus(
-    corpus: Corpus, recordings: Sequence[Recording], min_seconds: float, config: ScreeningConfig, workers: int | None
-) -> list[Inspection]:
-    """Read every recording once, on all cores; copies of an earlier recording are marked as such."""
-    inspect = partial(_inspect, corpus=corpus, min_seconds=min_seconds, config=config)
-    inspections = list(map_parallel(inspect, recordings, workers, "inspecting", "recording", on_death=_dead))
-    duplicates = find_duplicates({i.recording.id: i.sha256 for i in inspections if not i.reason})
-    return [
-        replace(i, reason=f"duplicate of {duplicates[i.recording.id]}") if i.recording.id in duplicates else i
-        for i in inspections
-    ]
+@dataclass(frozen=True)
+class Inspecting(ShardedWork):
+    """Reads every recording once. What is found in an unchanged file is not sought again.
+
+    Attributes:
+        corpus: that the recordings are of.
+        listing: the file that lists them.
+        folder: where what is found is written, a file a shard.
+        n_recordings: how many are listed.
+        min_seconds: the length from which a recording is of use.
+        config: what makes one unusable.
+    """
+
+    corpus: Corpus
+    listing: Path
+    folder: Path
+    n_recordings: int
+    min_seconds: float
+    config: ScreeningConfig
+
+    description: ClassVar[str] = "inspecting"
+    unit: ClassVar[str] = "recording"
+    step: ClassVar[str] = "inspect"
+
+    @property
+    def shard_recordings(self) -> int:
+        """Recordings of each shard but the last."""
+        return min(LARGEST_SHARD, max(1, math.ceil(self.n_recordings / FEWEST_SHARDS)))
+
+    @property
+    def n_shards(self) -> int:
+        """How many shards there are."""
+        return math.ceil(self.n_recordings / self.shard_recordings)
+
+    def size(self, number: int) -> int:
+        """Recordings of a shard."""
+        return min(self.shard_recordings, self.n_recordings - number * self.shard_recordings)
+
+    def name(self, number: int) -> str:
+        """The shard and its recordings, counted from 1."""
+        first = number * self.shard_recordings + 1
+        return f"recordings {first} to {first + self.size(number) - 1}"
+
+    def written(self) -> set[int]:
+        """The shards of which something is found, if perhaps in files that have changed since."""
+        return {int(path.stem) for path in self.folder.glob("[0-9]*.json")}
+
+    def pending(self) -> Sequence[int]:
+        """All of them: whether a file has changed is seen by those who would read it."""
+        return range(self.n_shards)
+
+    def __call__(self, number: int) -> None:
+        """Read the recordings of a shard."""
+        self._write(number, self._inspect)
+
+    def after_death(self, number: int) -> None:
+        """Read each recording in a process of its own, to find those that kill it."""
+        self._write(number, self._inspect_apart)
+
+    def findings(self) -> Iterator[Inspection]:
+        """What was found in each recording, in their order.
+
+        Raises:
+            ValueError: a shard is of other recordings than listed.
+        """
+        for number in range(self.n_shards):
+            recordings, path = self._recordings(number), self._path(number)
+            found = read_json(path)
+            if found.get("recordings") != _fingerprint(recordings):
+                raise ValueError(
+                    f"{path} was found in other recordings: the corpus has changed in between; inspect it again."
+                )
+            for recording, row in zip(recordings, found["found"], strict=True):
+                del row["stamp"]
+                take = row.pop("take")
+                yield Inspection(recording, **row, take=Take(**take) if take else None)
+
+    def _write(self, number: int, inspect: Callable[[Recording], Inspection]) -> None:
+        recordings = self._recordings(number)
+        rows = []
+        for recording, known in zip(recordings, self._known(number, recordings), strict=True):
+            stamp = self._stamp(recording)
+            # What was against a file may have been the fault of the disk, the network or its permissions.
+            unchanged = known is not None and known["stamp"] == stamp and not known["reason"]
+            rows.append(known if unchanged else {"stamp": stamp, **_row(inspect(recording))})
+        write_json(self._path(number), {"recordings": _fingerprint(recordings), "found": rows})
+
+    def _known(self, number: int, recordings: Sequence[Recording]) -> Sequence[dict[str, Any] | None]:
+        """What an earlier call found in each of the recordings."""
+        path = self._path(number)
+        found = read_json(path) if path.exists() else {}
+        return found["found"] if found.get("recordings") == _fingerprint(recordings) else [None] * len(recordings)
+
+    def _recordings(self, number: int) -> Sequence[Recording]:
+        start = number * self.shard_recordings
+        return read_listing(self.listing, start, start + self.size(number))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.json"
+
+    def _inspect(self, recording: Recording) -> Inspection:
+        return _inspect(recording, self.corpus, self.min_seconds, self.config)
+
+    def _inspect_apart(self, recording: Recording) -> Inspection:
+        try:
+            return in_process_of_its_own(self._inspect, recording)
+        except BrokenProcessPool:
+            return Inspection(recording, reason="decoding it killed the process", note=recording.note)
+
+    def _stamp(self, recording: Recording) -> str:
+        """The size of a recording's file and when it was changed, its permissions too; empty where there is none."""
+        try:
+            status = Path(self.corpus.source(recording).path).stat()
+        except (OSError, ValueError):
+            return ""
+        return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
-def require_usable(inspections: Sequence[Inspection], config: ScreeningConfig) -> None:
-    """Raise a ValueError when more than `config.max_rejected_fraction` of the recordings cannot be used."""
-    rejected = [i for i in inspections if i.reason]
-    if len(rejected) > config.max_rejected_fraction * len(inspections):
-        examples = "; ".join(f"{printable(i.recording.id)}: {i.reason}" for i in rejected[:5])
-        raise ValueError(
-            f"{len(rejected)} of {len(inspections)} recordings cannot be used, more than "
-            f"data.screening.max_rejected_fraction ({config.max_rejected_fraction}) allows. The first: {examples}. "
-            "Mend or remove them, or raise the fraction."
-        )
+def _row(inspection: Inspection) -> dict[str, Any]:
+    row = asdict(inspection)
+    del row["recording"]
+    return row
+
+
+def _fingerprint(recordings: Sequence[Recording]) -> str:
+    return fingerprint([to_json(recording) for recording in recordings])
 
 
 def _inspect(recording: Recording, corpus: Corpus, min_seconds: float, config: ScreeningConfig) -> Inspection:
@@ -75,7 +187,3 @@ def _inspect(recording: Recording, corpus: Corpus, min_seconds: float, config: S
     damage = [f"damaged, {found.damage}: what lies before is used"] if found.damage and not reason else []
     note = "; ".join([*damage, *found.notes, *([recording.note] if recording.note else [])])
     return Inspection(recording, found.seconds, found.sha256, reason, note, found.take)
-
-
-def _dead(recording: Recording) -> Inspection:
-    return Inspection(recording, reason="decoding it killed the process", note=recording.note)

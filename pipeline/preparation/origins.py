@@ -1,11 +1,11 @@
 """Which utterance each document of a split is, who speaks it, and what is said."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pipeline.audio.utterances import Utterance
 from pipeline.plumbing.files import read_csv, write_csv
+from pipeline.preparation.plan import Plan
 from pipeline.tokens.shards import TokenDataset
 
 TABLE = "utterances.csv"
@@ -27,16 +27,13 @@ class Origin:
     transcript: str = ""
 
 
-def write_origins(utterances: Sequence[Utterance], transcripts: Mapping[str, str], folder: Path) -> None:
-    """Write the table of a split's documents, utterance i being document i, beside its shards.
-
-    Args:
-        utterances: of the split, in order.
-        transcripts: of recordings, by their id.
-        folder: of the split.
-    """
-    origins = [Origin(u.id, u.speaker, _transcript(u, transcripts)) for u in utterances]
-    write_csv(folder / TABLE, [{"document": i, **asdict(origin)} for i, origin in enumerate(origins)])
+def write_origins(plan: Plan, split: str, folder: Path) -> None:
+    """Write the table of a split's documents, utterance i being document i, beside its shards in `folder`."""
+    rows = (
+        {"document": number, **asdict(Origin(utterance.id, utterance.speaker, _transcript(utterance, plan)))}
+        for number, utterance in enumerate(plan.utterances(split))
+    )
+    write_csv(folder / TABLE, rows, columns=["document", *(field.name for field in fields(Origin))])
 
 
 def read_origins(split: TokenDataset) -> tuple[Origin, ...]:
@@ -60,9 +57,9 @@ def read_origins(split: TokenDataset) -> tuple[Origin, ...]:
     return origins[: len(split)]
 
 
-def _transcript(utterance: Utterance, transcripts: Mapping[str, str]) -> str:
+def _transcript(utterance: Utterance, plan: Plan) -> str:
     """What is said in whole recordings, one after another; of a stretch of one nobody knows."""
     if any(piece.start is not None for piece in utterance.pieces):
         return ""
-    said = [transcripts.get(piece.recording, "") for piece in utterance.pieces]
+    said = [plan[piece.recording].recording.transcript or "" for piece in utterance.pieces]
     return " ".join(said) if all(said) else ""

@@ -1,12 +1,12 @@
 """What was found before a preparation was refused: on the disk, for whoever has to mend it."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.preparation.data_card import write_manifest
-from pipeline.preparation.inspection import Inspection
+from pipeline.preparation.plan import Plan
 
 
 def refused_folder(prepared: Path) -> Path:
@@ -15,12 +15,12 @@ def refused_folder(prepared: Path) -> Path:
 
 
 @contextmanager
-def listed_when_refused(inspections: Sequence[Inspection], prepared: Path) -> Iterator[None]:
+def listed_when_refused(plan: Plan, prepared: Path) -> Iterator[None]:
     """Write the manifest into `refused_folder` when the block raises a ValueError, which then names it."""
     shutil.rmtree(refused_folder(prepared), ignore_errors=True)
     try:
         yield
     except ValueError as error:
         manifest = refused_folder(prepared) / "manifest.csv"
-        write_manifest(inspections, {}, manifest)
+        write_manifest(plan, manifest)
         raise ValueError(f"{error} What was found in every recording: {manifest}.") from error

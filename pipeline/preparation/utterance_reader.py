@@ -1,9 +1,10 @@
 """Reads utterances out of a corpus, a long recording no more often than it must."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import numpy as np
 
@@ -18,19 +19,25 @@ from pipeline.plumbing.names import printable
 from pipeline.preparation.inspection import Inspection
 
 
+class Inspections(Protocol):
+    """What was found in each recording of a corpus, by its id."""
+
+    def __getitem__(self, recording: str) -> Inspection: ...
+
+
 @dataclass(frozen=True)
 class UtteranceReader:
     """Reads utterances out of a corpus, at one sample rate.
 
     Attributes:
         corpus: where recordings are read from.
-        inspections: what was found in its recordings, by id.
+        inspections: what was found in its recordings.
         sample_rate: of what is returned, in Hz.
         gap_seconds: the silence between joined recordings.
     """
 
     corpus: Corpus
-    inspections: Mapping[str, Inspection]
+    inspections: Inspections
     sample_rate: int
     gap_seconds: float
 
@@ -41,7 +48,7 @@ class UtteranceReader:
     def many(self, utterances: Iterable[Utterance]) -> Iterator[np.ndarray]:
         """Yield the samples [S] of one utterance after another.
 
-        A recording is decoded once for all its pieces that follow one another in time; `by_recording` puts them so.
+        A recording is decoded once for all its pieces that follow one another in time, as `by_recording` puts them.
         """
         for name, group in groupby(utterances, cut_from):
             if name is None:

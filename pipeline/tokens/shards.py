@@ -64,6 +64,23 @@ def write_shard(path: Path | str, documents: Sequence[np.ndarray], vocabulary: V
     return _Shard.read(path).summary
 
 
+def read_document(path: Path | str, number: int) -> np.ndarray:
+    """One document of a shard, its tokens [T] in the type that they are written in.
+
+    Raises:
+        FileNotFoundError, ValueError: naming what is missing, truncated or of another format.
+    """
+    shard = _Shard.read(Path(path))
+    start = int(shard.lengths[:number].sum())
+    return np.array(shard.map()[start : start + int(shard.lengths[number])])
+
+
+def document_lengths(folder: Path | str) -> Iterator[int]:
+    """The tokens of each document of a finished split, one shard's after the other's."""
+    for number in range(len(_read_versioned(Path(folder) / INDEX_NAME)["shards"])):
+        yield from _Shard.read(shard_path(folder, number)).lengths.tolist()
+
+
 def _check_document(name: str, document: np.ndarray, vocabulary_size: int) -> None:
     if document.ndim != 1 or not np.issubdtype(document.dtype, np.integer) or len(document) == 0:
         raise ValueError(
@@ -100,22 +117,24 @@ def finish_split(folder: Path | str, n_shards: int | None = None) -> dict[str, A
         raise ValueError(
             f"{folder / name} {problem} of {len(expected)} shards, numbered from 0; empty the folder and {REMEDY}."
         )
-    shards = [_Shard.read(shard_path(folder, number)) for number in numbers]
-    n_documents = sum(shard.summary.n_documents for shard in shards)
-    if n_documents == 0:
-        raise ValueError(f"{folder} holds no documents; use more recordings, or a larger share for this split.")
-    for shard in shards:
-        if shard.vocabulary != shards[0].vocabulary:
+    summaries, vocabulary = [], None
+    for number in numbers:
+        shard = _Shard.read(shard_path(folder, number))
+        vocabulary = vocabulary or shard.vocabulary
+        if shard.vocabulary != vocabulary:
             raise ValueError(
-                f"{shard.path} has {shard.vocabulary}, other shards {shards[0].vocabulary}; "
-                f"empty the folder and {REMEDY}."
+                f"{shard.path} has {shard.vocabulary}, other shards {vocabulary}; empty the folder and {REMEDY}."
             )
+        summaries.append(shard.summary)
+    n_documents = sum(summary.n_documents for summary in summaries)
+    if vocabulary is None or n_documents == 0:
+        raise ValueError(f"{folder} holds no documents; use more recordings, or a larger share for this split.")
     index = {
         "format": FORMAT_VERSION,
-        "vocabulary": asdict(shards[0].vocabulary),
+        "vocabulary": asdict(vocabulary),
         "n_documents": n_documents,
-        "n_tokens": sum(shard.summary.n_tokens for shard in shards),
-        "shards": [asdict(shard.summary) for shard in shards],
+        "n_tokens": sum(summary.n_tokens for summary in summaries),
+        "shards": [asdict(summary) for summary in summaries],
     }
     write_json(folder / INDEX_NAME, index)
     return index

@@ -7,8 +7,13 @@ from pathlib import Path
 from pipeline.audio.configuration import ScreeningConfig
 from pipeline.audio.corpora.configuration import FolderConfig
 from pipeline.audio.corpora.folder import FolderCorpus
+from pipeline.plumbing.database import writing_database
 from pipeline.preparation.data_card import write_manifest
-from pipeline.preparation.inspection import inspect_corpus
+from pipeline.preparation.engines.engine import LocalEngine
+from pipeline.preparation.inspection import Inspecting, Inspection
+from pipeline.preparation.listing import write_listing
+from pipeline.preparation.plan import SCHEMA, Plan
+from pipeline.preparation.plan_making import mark_copies, record_findings
 from tests.drills.hostile_audio import KINDS, Hostile, outcomes, write_hostile_audio
 from tests.drills.injection import Fault, in_another_process
 from tests.drills.tally import Family, LostError, Tally
@@ -35,8 +40,20 @@ def recordings(root: Path, chance: random.Random, seconds: float) -> list[Tally]
 
 
 def _survey(folder: Path) -> None:
-    corpus = FolderCorpus(FolderConfig(folder / "audio", "none", None))
-    write_manifest(inspect_corpus(corpus, corpus.recordings(), 0.3, SCREENING, 1), {}, folder / "manifest.csv")
+    survey_folder(folder / "audio", "none", folder, workers=1)
+
+
+def survey_folder(audio: Path, speaker_from: str, folder: Path, workers: int) -> list[Inspection]:
+    """What is found in the files of a tree, and `folder`/manifest.csv with it."""
+    corpus, listing = FolderCorpus(FolderConfig(audio, speaker_from, None)), folder / "recordings.sqlite"
+    n_recordings = write_listing(corpus.recordings(), listing)
+    work = Inspecting(corpus, listing, folder / "inspected", n_recordings, 0.3, SCREENING)
+    LocalEngine(workers).run(work)
+    with writing_database(folder / "plan.sqlite", SCHEMA) as database:
+        record_findings(database, work.findings())
+        mark_copies(database)
+        write_manifest(Plan(database), folder / "manifest.csv")
+        return [inspection for inspection, _ in Plan(database).recordings()]
 
 
 def _lost(written: Sequence[Hostile], manifest: Path) -> list[str]:

@@ -1,20 +1,18 @@
-import random
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.audio.configuration import UtteranceConfig
-from pipeline.audio.utterances import Piece, Utterance, assemble, plan_utterances
+from pipeline.audio.utterances import Piece, Utterance, assemble, lay_out, utterance_name
 
 WHOLE = UtteranceConfig(min_seconds=0.3, max_seconds=20.0, join_seconds=None, gap_seconds=0.06)
 JOINED = UtteranceConfig(min_seconds=0.3, max_seconds=20.0, join_seconds=4.0, gap_seconds=0.06)
 
 
-def plan(durations, config, seed=0, speakers=None, splits=None):
-    speakers = speakers or dict.fromkeys(durations, "ann")
-    return plan_utterances(durations, speakers, splits or dict.fromkeys(durations, "train"), config, seed)
+def plan(durations, config, seed=0):
+    pieces = lay_out(sorted(durations.items()), config, f"{seed}")
+    return [Utterance(utterance_name(group), "ann", "train", group) for group in pieces]
 
 
 def seconds(utterance, durations, config):
@@ -34,24 +32,19 @@ def test_long_recordings_are_cut_into_equal_pieces():
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.floats(0.15, 9.0), min_size=2, max_size=60), st.integers(0, 3))
-def test_joining_uses_each_recording_once_within_speaker_and_split(lengths, seed):
+@given(st.lists(st.floats(0.15, 9.0), min_size=1, max_size=60), st.integers(0, 3))
+def test_joining_uses_each_recording_once(lengths, seed):
     durations = {f"{i:02d}": length for i, length in enumerate(lengths)}
-    speakers = {name: "ann" if int(name) % 2 else "bob" for name in durations}
-    splits = {name: "test" if int(name) % 3 == 0 else "train" for name in durations}
-    utterances = plan(durations, JOINED, seed, speakers, splits)
+    utterances = plan(durations, JOINED, seed)
     used = [piece.recording for utterance in utterances for piece in utterance.pieces]
     assert len(used) == len(set(used))
     assert len({utterance.id for utterance in utterances}) == len(utterances)
     for utterance in utterances:
-        assert {speakers[p.recording] for p in utterance.pieces} == {utterance.speaker}
-        assert {splits[p.recording] for p in utterance.pieces} == {utterance.split}
         assert 0.3 <= seconds(utterance, durations, JOINED) <= 9.0 + 0.5
-    # Only a lone scrap, with no short recording of its speaker and split to join, may be left out.
+    # Only a lone scrap, with no short recording to join, may be left out.
     for name in durations.keys() - set(used):
         assert durations[name] < 0.3
-        short = [n for n in durations if durations[n] < 4.0]
-        assert sum((speakers[n], splits[n]) == (speakers[name], splits[name]) for n in short) == 1
+        assert sum(length < 4.0 for length in durations.values()) == 1
 
 
 def test_joined_digits_reach_the_length_and_mix():
@@ -63,17 +56,10 @@ def test_joined_digits_reach_the_length_and_mix():
     assert np.mean([len({piece.recording[0] for piece in utterance.pieces}) for utterance in utterances]) > 3
 
 
-def test_plan_depends_on_the_seed_and_not_on_the_order():
+def test_the_seed_decides_what_is_joined_with_what():
     durations = {f"{i}": 0.5 for i in range(50)}
-    shuffled = dict(random.Random(1).sample(list(durations.items()), len(durations)))
-    assert plan(durations, JOINED, 1) == plan(shuffled, JOINED, 1)
+    assert plan(durations, JOINED, 1) == plan(durations, JOINED, 1)
     assert plan(durations, JOINED, 1) != plan(durations, JOINED, 2)
-
-
-def test_beginning_of_the_plan_is_a_mixture_of_speakers():
-    durations = {f"{speaker}/{i}": 1.0 for speaker in "abc" for i in range(50)}
-    utterances = plan(durations, WHOLE, speakers={name: name[0] for name in durations})
-    assert {utterance.speaker for utterance in utterances[:20]} == {"a", "b", "c"}
 
 
 def test_assemble_joins_with_silence():

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.audio.configuration import ScreeningConfig
-from pipeline.audio.corpora.corpus import Recording
+from pipeline.audio.configuration import ScreeningConfig, SplitConfig, UtteranceConfig
+from pipeline.audio.corpora.corpus import Corpus, Recording
 from pipeline.audio.source import Source
-from pipeline.preparation.inspection import inspect_corpus
+from pipeline.preparation.configuration import DataConfig, ProcessingConfig
+from pipeline.preparation.encoding import Material
+from pipeline.preparation.engines.engine import LocalEngine
+from pipeline.preparation.inspection import Inspecting
+from pipeline.preparation.listing import write_listing
+from pipeline.preparation.plan_making import make_plan
 from pipeline.preparation.utterance_reader import UtteranceReader
 
 RATE = 8000
@@ -21,6 +26,17 @@ SCREENING = ScreeningConfig(
     min_sample_rate=4000,
     max_sample_rate=768_000,
     max_hours=24,
+)
+
+
+DATA = DataConfig(
+    kind="few",
+    seed=1,
+    options={},
+    split=SplitConfig("file", 0.2, 0.2),
+    utterances=UtteranceConfig(min_seconds=0.01, max_seconds=20.0, join_seconds=None, gap_seconds=0.05),
+    screening=SCREENING,
+    processing=ProcessingConfig(shard_utterances=3, reference_utterances=5, workers=1),
 )
 
 
@@ -59,11 +75,14 @@ def make_voice() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FewRecordings]:
-    def make(audio: Mapping[str, np.ndarray | str], sample_rate: int = RATE) -> FewRecordings:
+    def make(
+        audio: Mapping[str, np.ndarray | str], sample_rate: int = RATE, splits: Mapping[str, str] | None = None
+    ) -> FewRecordings:
         folder, given = tmp_path_factory.mktemp("corpus"), []
         for name, samples in audio.items():
             defect = samples if isinstance(samples, str) else ""
-            given.append(Recording(name, name.split("/")[0], transcript=f"says {name}", defect=defect))
+            split = (splits or {}).get(name)
+            given.append(Recording(name, name.split("/")[0], f"says {name}", split, defect))
             if not defect:
                 path = folder / f"{name}.wav"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,12 +92,51 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FewRe
     return make
 
 
+def inspecting(
+    corpus: Corpus, folder: Path, min_seconds: float = 0.0, config: ScreeningConfig = SCREENING
+) -> Inspecting:
+    """The first pass over a corpus, done."""
+    work = Inspecting(
+        corpus,
+        folder / "recordings.sqlite",
+        folder,
+        write_listing(corpus.recordings(), folder / "recordings.sqlite"),
+        min_seconds,
+        config,
+    )
+    LocalEngine(1).run(work)
+    return work
+
+
 @pytest.fixture(scope="session")
-def make_reader() -> Callable[..., UtteranceReader]:
+def inspect() -> Callable[..., Inspecting]:
+    return inspecting
+
+
+@pytest.fixture(scope="session")
+def data() -> DataConfig:
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def make_reader(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., UtteranceReader]:
     """A reader of a corpus that has been inspected."""
 
     def make(corpus: FewRecordings, sample_rate: int, gap_seconds: float) -> UtteranceReader:
-        inspections = inspect_corpus(corpus, corpus.recordings(), 0.0, SCREENING, workers=1)
-        return UtteranceReader(corpus, {i.recording.id: i for i in inspections}, sample_rate, gap_seconds)
+        found = inspecting(corpus, tmp_path_factory.mktemp("inspected")).findings()
+        return UtteranceReader(corpus, {i.recording.id: i for i in found}, sample_rate, gap_seconds)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_material(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Material]:
+    """A corpus that has been inspected and planned."""
+
+    def make(corpus: Corpus, config: DataConfig = DATA) -> Material:
+        folder = tmp_path_factory.mktemp("material")
+        work = inspecting(corpus, folder, config.utterances.min_recording_seconds, config.screening)
+        make_plan(work.findings(), config, folder / "plan.sqlite", folder / "prepared")
+        return Material(corpus, folder / "plan.sqlite", folder / "work", RATE, config.utterances.gap_seconds)
 
     return make

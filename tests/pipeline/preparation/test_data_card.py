@@ -6,10 +6,10 @@ import pytest
 
 from pipeline.audio.corpora.corpus import Recording
 from pipeline.audio.measures.summary import ReferenceStatistics, measure_speech
-from pipeline.audio.utterances import Piece, Utterance
 from pipeline.preparation.data_card import MANIFEST_COLUMNS, describe, write_card, write_manifest
 from pipeline.preparation.inspection import Inspection
-from pipeline.tokens.shards import TokenDataset, finish_split, shard_path, write_shard
+from pipeline.preparation.plan import Plan
+from pipeline.tokens.shards import finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(2, 4)
@@ -22,30 +22,50 @@ INSPECTIONS = [
 ]
 
 
+class FewRecordings(Plan):
+    """As much of a plan as the card needs."""
+
+    def __init__(self) -> None:
+        pass
+
+    def recordings(self):
+        return ((i, "" if i.reason else "test") for i in INSPECTIONS)
+
+    def rejected(self, limit: int):
+        return iter([i for i in INSPECTIONS if i.reason][:limit])
+
+    def noted(self, limit: int):
+        return iter([i for i in INSPECTIONS if i.note and not i.reason][:limit])
+
+    def count_recordings(self) -> int:
+        return 3
+
+    def count_rejected(self) -> int:
+        return 2
+
+    def count_noted(self) -> int:
+        return 1
+
+    def count_speakers(self, split: str) -> int:
+        return {"train": 2, "validation": 1, "test": 1}[split]
+
+
 @pytest.fixture
-def tokens(tmp_path: Path) -> dict[str, TokenDataset]:
+def indices(tmp_path: Path) -> dict[str, dict]:
     for split, frames in FRAMES.items():
         documents = [VOCABULARY.document(np.zeros((n, 2), dtype=np.int64)) for n in frames]
         write_shard(shard_path(tmp_path / split, 0), documents, VOCABULARY)
-        finish_split(tmp_path / split)
-    return {split: TokenDataset.open(tmp_path / split) for split in FRAMES}
+    return {split: finish_split(tmp_path / split) for split in FRAMES}
 
 
 @pytest.fixture
-def card(tokens, make_voice) -> dict:
-    speakers = {"train": ["a", "a", "b"], "validation": ["a"], "test": ["b"]}
-    utterances = [
-        Utterance(f"{split}/{i}", speaker, split, (Piece(f"{split}/{i}"),))
-        for split, names in speakers.items()
-        for i, speaker in enumerate(names)
-    ]
+def card(indices, make_voice) -> dict:
     reference = ReferenceStatistics(8000, measure_speech([make_voice(0.5, 1)], 8000, None))
-    references = {"train_real": reference}
-    return describe("folder", {"kind": "mel_rvq"}, 50.0, INSPECTIONS, [REMARK], utterances, tokens, references)
+    return describe("folder", {"kind": "mel_rvq"}, 50.0, FewRecordings(), [REMARK], indices, {"train_real": reference})
 
 
 def test_the_manifest_has_a_row_for_every_recording(tmp_path: Path) -> None:
-    write_manifest(INSPECTIONS, {"a/1.wav": "test"}, tmp_path / "manifest.csv")
+    write_manifest(FewRecordings(), tmp_path / "manifest.csv")
     with (tmp_path / "manifest.csv").open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         first, second, third = list(reader)

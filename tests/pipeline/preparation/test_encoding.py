@@ -9,8 +9,9 @@ from torch import Tensor
 from pipeline.audio.codecs.configuration import MuLawConfig
 from pipeline.audio.codecs.mu_law import MuLawCodec
 from pipeline.audio.utterances import Piece, Utterance
-from pipeline.preparation.encoding import encode_splits
-from pipeline.preparation.utterance_reader import UtteranceReader
+from pipeline.preparation import encoding
+from pipeline.preparation.encoding import Encoding, Material
+from pipeline.preparation.engines.engine import LocalEngine
 from pipeline.tokens.shards import TokenDataset, finish_split
 from pipeline.tokens.vocabulary import Vocabulary
 
@@ -33,24 +34,25 @@ class CountingCodec(MuLawCodec):
         return super().encode(audio)
 
 
-@pytest.fixture
-def reader(make_corpus, make_reader, make_voice) -> UtteranceReader:
-    corpus = make_corpus({f"s/{i:02}": make_voice(0.05 + 0.01 * i, i) for i in range(14)})
-    return make_reader(corpus, 8000, GAP_SECONDS)
-
-
-def plan(names: range, split: str) -> list[Utterance]:
-    return [Utterance(f"s/{i:02}", "s", split, (Piece(f"s/{i:02}"),)) for i in names]
-
-
-# Interleaved, as a plan is: train has shards of 3, 3 and 2 documents.
-UTTERANCES = [*plan(range(4), "train"), *plan(range(8, 12), "validation"), *plan(range(4, 8), "train"),
-              *plan(range(12, 14), "test")]  # fmt: skip
+COUNTS = {"train": 8, "validation": 4, "test": 2}
 
 
 @pytest.fixture
-def encode(reader: UtteranceReader, tmp_path: Path) -> Callable[[CountingCodec], None]:
-    return lambda codec: encode_splits(UTTERANCES, reader, codec, VOCABULARY, tmp_path, shard_utterances=3, workers=1)
+def material(make_corpus, make_material, make_voice) -> Material:
+    names = [f"s/{i:02}" for i in range(14)]
+    splits = dict(zip(names, [split for split, count in COUNTS.items() for _ in range(count)], strict=True))
+    return make_material(make_corpus({n: make_voice(0.05 + 0.01 * i, i) for i, n in enumerate(names)}, splits=splits))
+
+
+@pytest.fixture
+def encode(material: Material, monkeypatch: pytest.MonkeyPatch) -> Callable[[CountingCodec], None]:
+    """Train has shards of 3, 3 and 2 documents."""
+
+    def run(codec: CountingCodec) -> None:
+        monkeypatch.setattr(encoding, "open_codec", lambda _: codec)
+        LocalEngine(1).run(Encoding(material, COUNTS, shard_utterances=3))
+
+    return run
 
 
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -61,14 +63,15 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_every_utterance_becomes_a_document_of_its_split_in_order(encode, reader, tmp_path: Path) -> None:
+def test_every_utterance_becomes_a_document_of_its_split_in_order(encode, material: Material) -> None:
     codec = CountingCodec()
     encode(codec)
     assert codec.n_encoded == 14
     for split, n_shards in {"train": 3, "validation": 2, "test": 1}.items():
-        finish_split(tmp_path / split, n_shards)
-        tokens = TokenDataset.open(tmp_path / split)
-        expected = [codec.encode(torch.from_numpy(reader(u))) for u in UTTERANCES if u.split == split]
+        finish_split(material.folder / split, n_shards)
+        tokens = TokenDataset.open(material.folder / split)
+        with material.open() as (plan, read):
+            expected = [codec.encode(torch.from_numpy(read(u))) for u in plan.utterances(split)]
         assert len(tokens) == len(expected)
         for document, codes in zip(tokens, expected, strict=True):
             assert torch.equal(VOCABULARY.tokens_to_codes(document), codes)
@@ -77,24 +80,24 @@ def test_every_utterance_becomes_a_document_of_its_split_in_order(encode, reader
 
 @pytest.mark.parametrize("encoded_before", [0, 3, 5, 8, 13])
 def test_an_interrupted_encoding_goes_on_with_the_shards_that_are_not_whole(
-    encode, tmp_path: Path, encoded_before: int
+    encode, material: Material, encoded_before: int
 ) -> None:
     with pytest.raises(OSError, match="No space left"):
         encode(CountingCodec(fail_after=encoded_before))
-    before = files(tmp_path)
+    before = files(material.folder)
     # Shards hold 3, 3, 2, 3, 1 and 2 utterances.
     whole = max(done for done in (0, 3, 6, 8, 11, 12) if done <= encoded_before)
     second = CountingCodec()
     encode(second)
     assert second.n_encoded == 14 - whole
-    assert before.items() <= files(tmp_path).items()
+    assert before.items() <= files(material.folder).items()
     third = CountingCodec(fail_after=0)
     encode(third)
-    assert len(files(tmp_path)) == 12
+    assert len(files(material.folder)) == 12
 
 
 def test_a_shard_whose_writing_was_interrupted_is_encoded_again(
-    encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encode, material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk fills up between the second shard's data and its description."""
     from pipeline.tokens import shards
@@ -110,14 +113,30 @@ def test_a_shard_whose_writing_was_interrupted_is_encoded_again(
         patched.setattr(shards, "write_json", full)
         with pytest.raises(OSError, match="No space left"):
             encode(CountingCodec())
-    assert {Path(name).name for name in files(tmp_path)} == {"shard_00000.bin", "shard_00000.json", "shard_00001.bin"}
-    first = files(tmp_path)["train/shard_00000.bin"]
+    assert {Path(name).name for name in files(material.folder)} == {
+        "shard_00000.bin",
+        "shard_00000.json",
+        "shard_00001.bin",
+    }
+    first = files(material.folder)["train/shard_00000.bin"]
     codec = CountingCodec()
     encode(codec)
     assert codec.n_encoded == 11
-    assert files(tmp_path)["train/shard_00000.bin"] == first
-    finish_split(tmp_path / "train", 3)
-    assert len(TokenDataset.open(tmp_path / "train")) == 8
+    assert files(material.folder)["train/shard_00000.bin"] == first
+    finish_split(material.folder / "train", 3)
+    assert len(TokenDataset.open(material.folder / "train")) == 8
+
+
+def test_shards_are_counted_named_and_found(material: Material) -> None:
+    work = Encoding(material, COUNTS, shard_utterances=3)
+    assert work.n_shards == 6
+    assert [work.size(number) for number in range(6)] == [3, 3, 2, 3, 1, 2]
+    assert [work.name(number) for number in (0, 2, 3, 5)] == [
+        "train/shard_00000", "train/shard_00002", "validation/shard_00000", "test/shard_00000",
+    ]  # fmt: skip
+    assert list(work.pending()) == work.missing() == list(range(6))
+    with pytest.raises(IndexError):
+        work.name(6)
 
 
 def test_utterances_are_read_at_the_codec_s_rate_pieces_joined_by_silence(make_corpus, make_reader, make_voice) -> None:

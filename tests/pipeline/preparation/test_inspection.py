@@ -1,11 +1,16 @@
 import hashlib
-from dataclasses import replace
+import os
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.audio.configuration import ScreeningConfig
-from pipeline.preparation.inspection import Inspection, inspect_corpus, require_usable
+from pipeline.audio.source import Source
+from pipeline.preparation import inspection
+from pipeline.preparation.engines.engine import LocalEngine
+from pipeline.preparation.listing import write_listing
 
 LENIENT = ScreeningConfig(
     silence_rms=1e-4,
@@ -18,24 +23,28 @@ LENIENT = ScreeningConfig(
 )
 
 
-def inspect(corpus, config: ScreeningConfig = LENIENT, min_seconds: float = 0.3) -> dict[str, Inspection]:
-    inspections = inspect_corpus(corpus, corpus.recordings(), min_seconds, config, workers=1)
-    require_usable(inspections, config)
-    assert [i.recording for i in inspections] == corpus.recordings()
-    return {i.recording.id: i for i in inspections}
+@pytest.fixture
+def found_in(inspect, tmp_path: Path):
+    def find(corpus):
+        work = inspect(corpus, tmp_path, 0.3, LENIENT)
+        inspections = list(work.findings())
+        assert [i.recording for i in inspections] == corpus.recordings()
+        return {i.recording.id: i for i in inspections}
+
+    return find
 
 
-def test_a_good_recording_is_described(make_corpus, make_voice) -> None:
+def test_a_good_recording_is_described(make_corpus, make_voice, found_in) -> None:
     audio = make_voice(0.5, 1)
-    found = inspect(make_corpus({"s/a": audio}))["s/a"]
+    found = found_in(make_corpus({"s/a": audio}))["s/a"]
     assert found.reason == ""
     assert found.seconds == 0.5
     assert found.sha256 == hashlib.sha256(audio.tobytes()).hexdigest()
 
 
-def test_every_recording_that_cannot_be_used_has_its_reason(make_corpus, make_voice) -> None:
+def test_every_recording_that_cannot_be_used_has_its_reason(make_corpus, make_voice, found_in) -> None:
     good = make_voice(1.0, 1)
-    found = inspect(
+    found = found_in(
         make_corpus(
             {
                 "s/good": good,
@@ -57,37 +66,67 @@ def test_every_recording_that_cannot_be_used_has_its_reason(make_corpus, make_vo
     assert len(found["s/short"].sha256) == 64
 
 
-def test_copies_lead_to_the_first_and_rejected_ones_to_nothing(make_corpus, make_voice) -> None:
-    a, b, silence = make_voice(0.5, 1), make_voice(0.5, 2), np.zeros(8000, np.float32)
-    found = inspect(make_corpus({"z/a": a, "b/b": b, "a/a": a.copy(), "m/a": a.copy(), "s/1": silence, "s/2": silence}))
-    assert {name: i.reason for name, i in found.items() if name[0] != "s"} == {
-        "z/a": "duplicate of a/a", "b/b": "", "a/a": "", "m/a": "duplicate of a/a",
-    }  # fmt: skip
-    assert all(i.reason.startswith("silent") for name, i in found.items() if name[0] == "s")
-    assert found["z/a"].seconds == 0.5
-
-
-@pytest.mark.parametrize(("fraction", "fails"), [(0.2, True), (0.3, False), (0.0, True), (1.0, False)])
-def test_too_many_unusable_recordings_fail_with_the_first_of_them(
-    make_corpus, make_voice, fraction: float, fails: bool
+def test_what_is_known_of_an_unchanged_file_is_not_sought_again(
+    make_corpus, make_voice, inspect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three of ten, a copy among them."""
-    audio = {f"s/{i}": make_voice(0.4, i) for i in range(8)}
-    corpus = make_corpus(audio | {"s/8": "not a readable audio file", "s/9": audio["s/3"]} | {"s/1": audio["s/1"][:80]})
-    config = replace(LENIENT, max_rejected_fraction=fraction)
-    if not fails:
-        assert sum(bool(i.reason) for i in inspect(corpus, config).values()) == 3
-        return
-    with pytest.raises(ValueError, match="3 of 10 recordings cannot be used") as caught:
-        inspect(corpus, config)
-    message = str(caught.value)
-    assert f"data.screening.max_rejected_fraction ({fraction})" in message
-    assert "s/1: too short" in message
-    assert "s/8: not a readable audio file; s/9: duplicate of s/3" in message
+    corpus = make_corpus({f"s/{i}": make_voice(0.4 + 0.01 * i, i) for i in range(5)} | {"s/short": make_voice(0.1, 9)})
+    before = [(i.recording.id, i.sha256) for i in inspect(corpus, tmp_path, 0.3).findings()]
+    read: list[str] = []
+    survey = inspection.survey
+    monkeypatch.setattr(
+        inspection, "survey", lambda place, *rest: (read.append(Path(place.path).stem), survey(place, *rest))[1]
+    )
+    assert [(i.recording.id, i.sha256) for i in inspect(corpus, tmp_path, 0.3).findings()] == before
+    # What was against a file may have gone.
+    assert read == ["short"]
+    path = Path(corpus.source(corpus.recordings()[2]).path)
+    status = path.stat()
+    samples = bytearray(path.read_bytes())
+    samples[-3] ^= 1
+    path.write_bytes(samples)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after = [(i.recording.id, i.sha256) for i in inspect(corpus, tmp_path, 0.3).findings()]
+    assert read == ["short", "2", "short"]
+    assert {name for name, _ in set(after) - set(before)} == {"s/2"}
 
 
-def test_only_the_first_are_named(make_corpus) -> None:
-    corpus = make_corpus({f"s/{i}": "broken" for i in range(9)})
-    with pytest.raises(ValueError, match="s/4: broken. Mend") as caught:
-        inspect(corpus, replace(LENIENT, max_rejected_fraction=0.5))
-    assert "s/5" not in str(caught.value)
+def test_a_listing_of_other_recordings_is_inspected_anew(make_corpus, make_voice, inspect, tmp_path: Path) -> None:
+    first = make_corpus({f"s/{i}": make_voice(0.4, i) for i in range(3)})
+    inspect(first, tmp_path)
+    second = make_corpus({f"t/{i}": make_voice(0.5, i) for i in range(3)})
+    assert [i.recording.id for i in inspect(second, tmp_path).findings()] == ["t/0", "t/1", "t/2"]
+    stale = inspect(second, tmp_path)
+    inspect(first, tmp_path)
+    (tmp_path / "000000.json").write_text('{"recordings": "others", "found": []}')
+    with pytest.raises(ValueError, match="000000.json was found in other recordings"):
+        list(stale.findings())
+
+
+def test_a_recording_that_kills_its_process_is_named_and_its_neighbours_are_used(
+    make_corpus, make_voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a decoder's crash on a hostile file would."""
+    corpus = make_corpus({f"s/{i}": make_voice(0.4, i) for i in range(6)})
+    survey = inspection.survey
+
+    def die_on_three(place: Source, *rest: float):
+        if Path(place.path).stem == "3":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return survey(place, *rest)
+
+    monkeypatch.setattr(inspection, "survey", die_on_three)
+    monkeypatch.setattr(inspection, "FEWEST_SHARDS", 2)
+    listing = tmp_path / "recordings.sqlite"
+    work = inspection.Inspecting(corpus, listing, tmp_path, write_listing(corpus.recordings(), listing), 0.3, LENIENT)
+    LocalEngine(2).run(work)
+    reasons = {i.recording.id: i.reason for i in work.findings() if i.reason}
+    assert reasons == {"s/3": "decoding it killed the process"}
+
+
+def test_shards_cover_every_recording_once(make_corpus, inspect, tmp_path: Path) -> None:
+    for n in (1, 63, 64, 65, 200):
+        work = inspect(make_corpus({f"s/{i:03}": "broken" for i in range(n)}), tmp_path / str(n))
+        assert sum(map(work.size, range(work.n_shards))) == n
+        assert [i.recording.id for i in work.findings()] == [f"s/{i:03}" for i in range(n)]
+        assert work.written() == set(range(work.n_shards))
+        assert work.name(work.n_shards - 1).endswith(f"to {n}")

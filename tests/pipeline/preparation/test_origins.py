@@ -1,9 +1,12 @@
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.audio.corpora.corpus import Recording
 from pipeline.audio.utterances import Piece, Utterance
+from pipeline.preparation.inspection import Inspection
 from pipeline.preparation.origins import TABLE, Origin, read_origins, write_origins
 from pipeline.tokens.shards import TokenDataset, finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
@@ -14,6 +17,21 @@ UTTERANCES = [
     Utterance("c.wav+1", "bob", "test", (Piece("c.wav"), Piece("d.wav"))),
     Utterance("e.wav+1", "bob", "test", (Piece("e.wav"), Piece("c.wav"))),
 ]
+
+
+@dataclass
+class FewUtterances:
+    """As much of a plan as the table needs."""
+
+    given: list[Utterance]
+
+    def utterances(self, split: str) -> list[Utterance]:
+        return [utterance for utterance in self.given if utterance.split == split]
+
+    def __getitem__(self, name: str) -> Inspection:
+        return Inspection(Recording(name, "", TRANSCRIPTS[name]))
+
+
 TRANSCRIPTS = {"a.wav": "aye", "b.wav": 'say "b", please', "c.wav": "see", "d.wav": "dee", "e.wav": ""}
 
 
@@ -27,7 +45,7 @@ def split(tmp_path: Path) -> TokenDataset:
 
 
 def test_documents_know_their_utterance_speaker_and_what_is_said(split: TokenDataset) -> None:
-    write_origins(UTTERANCES, TRANSCRIPTS, split.folder)
+    write_origins(FewUtterances(UTTERANCES), "test", split.folder)
     assert read_origins(split) == (
         Origin("b.wav", "ann", 'say "b", please'),
         Origin("a.wav@2.000", "bob", ""),
@@ -42,7 +60,7 @@ def test_data_prepared_without_the_table_have_numbers_for_names(split: TokenData
 
 
 def test_a_table_of_other_documents_is_refused(split: TokenDataset) -> None:
-    write_origins(UTTERANCES[:3], TRANSCRIPTS, split.folder)
+    write_origins(FewUtterances(UTTERANCES[:3]), "test", split.folder)
     with pytest.raises(ValueError, match=r"utterances.csv lists 3 documents, .* holds 4; run prepare-data again"):
         read_origins(split)
     (split.folder / TABLE).write_text("document,speaker\n0,ann\n")

@@ -1,0 +1,1 @@
+"""What spreads the shards of a preparation over processes and machines."""
