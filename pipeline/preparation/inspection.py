@@ -84,8 +84,8 @@ class Inspecting(ShardedWork):
 
     def name(self, number: int) -> str:
         """The shard and its recordings, counted from 1."""
-        first = number * self.shard_recordings + 1
-        return f"recordings {first} to {first + self.size(number) - 1}"
+        first, size = number * self.shard_recordings + 1, self.size(number)
+        return f"recording {first}" if size == 1 else f"recordings {first} to {first + size - 1}"
 
     def written(self) -> set[int]:
         """The shards of which something is found, if perhaps in files that have changed since."""

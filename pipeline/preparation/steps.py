@@ -158,7 +158,9 @@ class Preparation:
         """The first pass, over the recordings that are listed."""
         listing = self.inspected / LISTING
         if not listing.exists():
-            raise FileNotFoundError(f"Nothing is inspected with these settings. Do it: {self._command(INSPECT)}")
+            raise FileNotFoundError(
+                f"Nothing that is inspected waits to be planned. Inspect it: {self._command(INSPECT)}"
+            )
         return Inspecting(
             self.corpus,
             listing,
@@ -172,7 +174,9 @@ class Preparation:
     def material(self) -> Material:
         """What utterances are made from, as planned."""
         if not self._pointer.exists():
-            raise FileNotFoundError(f"Nothing is planned with these settings. Do it: {self._command(PLAN)}")
+            raise FileNotFoundError(
+                f"No plan with these settings waits to be carried out. Make it: {self._command(PLAN)}"
+            )
         folder = self.cache / read_json(self._pointer)["folder"]
         codec = self.values["codec"]
         sample_rate = codec_class(codec["kind"]).sample_rate_of(codec_settings(codec))

@@ -27,6 +27,8 @@ class RayEngine(Engine):
 
     def __init__(self, config: RayConfig) -> None:
         self.config = config
+        # Told before anything is done.
+        import_ray()
 
     def compute(self, work: ShardedWork, numbers: Sequence[int]) -> None:
         """Compute these shards, in whatever order the cluster has them done."""

@@ -29,6 +29,8 @@ class SlurmArrayEngine(Engine):
 
     def __init__(self, config: SlurmArrayConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
+        # Told before anything is done.
+        import_submitit()
 
     def compute(self, work: ShardedWork, numbers: Sequence[int]) -> None:
         """Submit an array for these shards, and wait for it; an interruption cancels it.

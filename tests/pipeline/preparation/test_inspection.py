@@ -129,4 +129,4 @@ def test_shards_cover_every_recording_once(make_corpus, inspect, tmp_path: Path)
         assert sum(map(work.size, range(work.n_shards))) == n
         assert [i.recording.id for i in work.findings()] == [f"s/{i:03}" for i in range(n)]
         assert work.written() == set(range(work.n_shards))
-        assert work.name(work.n_shards - 1).endswith(f"to {n}")
+        assert work.name(work.n_shards - 1).endswith(f" {n}")
