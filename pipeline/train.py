@@ -9,6 +9,7 @@ An interrupted training goes on with the same command.
   torchrun --nproc-per-node 8 -m pipeline.train strategy=expert_parallel strategy.ep=8 trainer=gpu precision=bf16
 """
 
+import math
 from typing import Any
 
 from pipeline.configuration.composed import Folders, is_multirun
@@ -30,10 +31,9 @@ def main(values: dict[str, Any], folders: Folders) -> float:
     from pipeline.sweeping.objective import job_objective
     from pipeline.training.train import train
 
-    if is_multirun() and is_trained(folders.outputs / "train", values):
-        # What came after the training had failed, or another figure is asked for.
-        return job_objective(values, folders.outputs)
-    loss = train(values, folders)
+    # What came after the training may have failed, or another figure is asked for.
+    is_done = is_multirun() and is_trained(folders.outputs / "train", values)
+    loss = math.nan if is_done else train(values, folders)
     return job_objective(values, folders.outputs) if is_multirun() and rank_of_this_process() == 0 else loss
 
 

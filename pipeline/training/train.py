@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L  # noqa: N812
 from lightning.pytorch.loggers.logger import DummyLogger
 
+from lightning_modules.callbacks.preemption import coming_back
 from lightning_modules.configuration import TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
@@ -99,7 +100,7 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
         resume.path,
         [HistoryCheckpoint(), EndWithFolder(outputs.absolute()), *pruning(outputs)],
     )
-    with ExitStack() as held:
+    with coming_back(), ExitStack() as held:
         point = settle_point(resume, outputs, ranks, held)
         if point is None and trainer_config.start_from is not None:
             begin_with(model, Path(trainer_config.start_from))

@@ -9,7 +9,7 @@ import torch
 
 from lightning_modules.callbacks import preemption
 from lightning_modules.callbacks.final_validation import FinalValidation
-from lightning_modules.callbacks.preemption import Preempted, Preemption
+from lightning_modules.callbacks.preemption import Preempted, Preemption, coming_back
 from lightning_modules.callbacks.resume import ResumeCheckpoint, step_checkpoints
 from tests.ranks import fork_server
 
@@ -85,3 +85,62 @@ def test_a_second_request_ends_the_process_at_once(tmp_path: Path) -> None:
     process.join(60)
     assert process.exitcode == -signal.SIGTERM
     assert (tmp_path / "file").read_text() == "still here"
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job of SLURM's, whose `scontrol` answers with what stands in one file and notes in another what it was told."""
+    program = tmp_path / "bin" / "scontrol"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\ncat {tmp_path}/answer\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (tmp_path / "answer").write_text("JobId=7 JobState=RUNNING PreemptTime=None")
+    return tmp_path
+
+
+def preempt(fit_scripted, folder: Path, number: signal.Signals) -> None:
+    with pytest.raises(Preempted), coming_back():
+        fit(fit_scripted, folder, Signal(1, number))
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "told"),
+    [
+        (signal.SIGUSR1, "", ["requeue 7"]),
+        (signal.SIGTERM, "JobState=RUNNING PreemptTime=None", ["--oneliner show job 7"]),
+        # Another job takes the machines, which gives this one a while to leave; and this one was cancelled meanwhile.
+        (signal.SIGTERM, "JobState=SIGNALING PreemptTime=2026-11-27", ["--oneliner show job 7", "requeue 7"]),
+        (signal.SIGTERM, "JobState=COMPLETING PreemptTime=2026-11-27", ["--oneliner show job 7"]),
+    ],
+)
+def test_a_job_is_queued_again_where_it_is_to_come_back(
+    fit_scripted, scontrol: Path, number: signal.Signals, answer: str, told: list[str]
+) -> None:
+    (scontrol / "answer").write_text(answer)
+    preempt(fit_scripted, scontrol, number)
+    assert (scontrol / "told").read_text().splitlines() == told
+    assert step_checkpoints(scontrol)
+
+
+def test_whoever_listened_to_the_warning_queues_the_job_again(fit_scripted, scontrol: Path) -> None:
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: heard.append(step_checkpoints(scontrol)[-1].name))
+    preempt(fit_scripted, scontrol, signal.SIGUSR2)
+    assert heard == ["step-00000002.ckpt"]
+    assert not (scontrol / "told").exists()
+    signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_job_that_may_not_come_back_again_says_so(fit_scripted, scontrol: Path) -> None:
+    def refuse(number: int, frame: object) -> None:
+        raise ValueError("Job not requeued because: timed-out too many times.")
+
+    before = signal.signal(signal.SIGUSR2, refuse)
+    with (
+        pytest.raises(RuntimeError, match="timed-out too many times. Training is saved; the same command"),
+        coming_back(),
+    ):
+        fit(fit_scripted, scontrol, Signal(1, signal.SIGUSR2))
+    signal.signal(signal.SIGUSR2, before)
