@@ -65,7 +65,7 @@ def test_every_group_of_conf_is_in_the_default(params: Path) -> None:
 def test_a_cluster_brings_its_launcher_and_one_process_a_gpu() -> None:
     with initialize_config_dir(str(CONF), version_base=None):
         config = compose_hydra("config", ["cluster=slurm"], return_hydra_config=True)
-    assert config.hydra.launcher._target_.endswith("SlurmLauncher")
+    assert config.hydra.launcher._target_.endswith("QueueLauncher")
     assert config.hydra.sweeper._target_.endswith("MelismaSweeper")
     assert config.hydra.launcher.tasks_per_node == config.hydra.launcher.gpus_per_node
     assert (config.strategy.kind, config.trainer.accelerator) == ("expert_parallel", "gpu")
