@@ -89,6 +89,9 @@ class OptimizerConfig:
 class TrainerConfig:
     """How long and in what portions training goes.
 
+    A step takes `batch_size` windows a rank, `accumulate_grad_batches` times. With `global_batch`, windows of a step
+    over all ranks, the latter follows from the number of ranks: the training stays the same on any (null: it is given).
+
     `recompute_activations` drops norms, up-projections of attention and SwiGLU after the forward pass and computes them
     again for the backward pass: less memory, and the same results. `compile` compiles every block (null: on a GPU,
     where training is long enough to repay it); `cuda_graph` lets a GPU launch a micro-batch whole. Of the checkpoints
@@ -99,7 +102,7 @@ class TrainerConfig:
 
     LARGEST: ClassVar[Mapping[str, float]] = {
         "max_steps": 10**8, "batch_size": 2**16, "sequence_length": 2**24, "accumulate_grad_batches": 2**20,
-        "keep_last": 10_000,
+        "global_batch": 2**30, "keep_last": 10_000,
     }  # fmt: skip
 
     accelerator: str
@@ -115,6 +118,7 @@ class TrainerConfig:
     recompute_activations: bool = False
     compile: bool | None = False
     cuda_graph: bool = True
+    global_batch: int | None = None
     keep_last: int = 2
     ema_decay: float | None = None
     ema_offload: bool = False
@@ -136,12 +140,30 @@ class TrainerConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.global_batch is not None and self.global_batch < 1:
+            raise ValueError(f"trainer.global_batch is {self.global_batch}; it must be at least 1, or null.")
         if self.gradient_clip_val is not None and self.gradient_clip_val <= 0:
             raise ValueError("trainer.gradient_clip_val must be positive, or null for no clipping.")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(
                 f"trainer.ema_decay is {self.ema_decay}; it must lie between 0 and 1, or be null for none."
             )
+
+    def n_accumulated(self, n_ranks: int) -> int:
+        """Micro-batches of a step on each of so many ranks.
+
+        Raises:
+            ValueError: when they cannot add up to `global_batch`.
+        """
+        if self.global_batch is None:
+            return self.accumulate_grad_batches
+        at_once = n_ranks * self.batch_size
+        if self.global_batch % at_once:
+            raise ValueError(
+                f"trainer.global_batch is {self.global_batch}, which is no multiple of {n_ranks} ranks × "
+                f"trainer.batch_size {self.batch_size} = {at_once}; change one of them."
+            )
+        return self.global_batch // at_once
 
     @property
     def n_batches(self) -> int:

@@ -17,6 +17,7 @@ INCIDENTAL = (
     "accelerator",
     "batch_size",
     "accumulate_grad_batches",
+    "global_batch",
     "log_every_steps",
     "checkpoint_every_steps",
     "keep_last",

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,15 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     train_tokens, validation_tokens = (TokenDataset.open(prepared / split) for split in ("train", "validation"))
     trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
     strategy = read_strategy(values["strategy"])
-    check_memory(values, prepared, strategy, trainer_config.accelerator)
+    world_size = n_ranks(strategy, trainer_config.accelerator)
+    trainer_config = replace(trainer_config, accumulate_grad_batches=trainer_config.n_accumulated(world_size))
+    portions = {"accumulate_grad_batches": trainer_config.accumulate_grad_batches}
+    settled = {**values, "trainer": {**values["trainer"], **portions}}
+    check_memory(settled, prepared, strategy, trainer_config.accelerator)
     L.seed_everything(seed, verbose=False)
     model = build_model(values, train_tokens.vocabulary.size, trainer_config, strategy)
     data_identity = read_prepared_identity(prepared)
-    world_size = n_ranks(strategy, trainer_config.accelerator)
-    determinants = training_identity(values, data_identity.digest, world_size)
+    determinants = training_identity(settled, data_identity.digest, world_size)
     identity = identify_training(data_identity, determinants, trainer_config.sequence_length)
     model.identity = identity.inside()
     ranks, resume = Ranks(), ResumeFolder(anchored(outputs, REPOSITORY) / RESUME, determinants, run_name(values))

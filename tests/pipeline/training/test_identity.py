@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from lightning_modules.configuration import TrainerConfig
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.training.identity import training_identity
 
@@ -76,3 +77,27 @@ def test_first_weights_count_by_content_wherever_they_lie(tmp_path: Path) -> Non
     assert a == b != c
     with pytest.raises(FileNotFoundError, match="none.ckpt does not exist"):
         identity(1, start_from=str(tmp_path / "none.ckpt"))
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 4])
+def test_a_global_batch_makes_the_same_training_of_any_number_of_ranks(n_ranks: int) -> None:
+    config = portioned(global_batch=8)
+    assert identity(n_ranks, batch_size=2, accumulate_grad_batches=config.n_accumulated(n_ranks), global_batch=8) == (
+        identity(4, batch_size=2, accumulate_grad_batches=1)
+    )
+
+
+def test_a_global_batch_that_ranks_cannot_share_is_refused() -> None:
+    assert portioned(global_batch=None).n_accumulated(3) == 5
+    with pytest.raises(ValueError, match="global_batch is 8, which is no multiple of 3 ranks × .* 2 = 6"):
+        portioned(global_batch=8).n_accumulated(3)
+    with pytest.raises(ValueError, match="global_batch is 0; it must be at least 1, or null"):
+        portioned(global_batch=0)
+
+
+def portioned(global_batch: int | None) -> TrainerConfig:
+    return TrainerConfig(
+        accelerator="cpu", max_steps=10, batch_size=2, sequence_length=32, accumulate_grad_batches=5,
+        gradient_clip_val=None, val_every_steps=5, log_every_steps=1, checkpoint_every_steps=5,
+        attend_across_documents=False, global_batch=global_batch,
+    )  # fmt: skip
