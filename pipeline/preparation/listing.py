@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.audio.corpora.corpus import Recording
+from pipeline.audio.source import Source
 from pipeline.plumbing.database import reading_database, writing_database
 
 SCHEMA = "CREATE TABLE recordings (position INTEGER PRIMARY KEY, recording TEXT NOT NULL)"
@@ -46,4 +47,6 @@ def to_json(recording: Recording) -> str:
 
 def from_json(text: str) -> Recording:
     """The recording that `to_json` wrote."""
-    return Recording(**json.loads(text))
+    values = json.loads(text)
+    source = values.pop("source")
+    return Recording(**values, source=Source(**source) if source else None)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.audio.codecs.configuration import codec_settings
 from pipeline.audio.codecs.registry import codec_class
-from pipeline.audio.corpora.corpus import Corpus
+from pipeline.audio.corpora.corpus import Corpus, ListedCorpus
 from pipeline.audio.corpora.registry import build_corpus
 from pipeline.audio.splitting import SPLITS
 from pipeline.configuration.command_line import preparing_command
@@ -60,6 +60,10 @@ class Preparation:
 
     def do(self, step: str) -> dict[str, Any] | None:
         """Do a step, or all of them; returns the data card when there is nothing left to do."""
+        with self.engine.started():
+            return self._do(step)
+
+    def _do(self, step: str) -> dict[str, Any] | None:
         match step:
             case "inspect":
                 self.inspect()
@@ -90,7 +94,9 @@ class Preparation:
 
     def inspect(self) -> None:
         """List the corpus, and read every recording once."""
-        write_listing(self.corpus.recordings(), self.inspected / LISTING)
+        corpus = self.corpus
+        recordings = corpus.listed() if isinstance(corpus, ListedCorpus) else corpus.recordings()
+        write_listing(recordings, self.inspected / LISTING)
         remarks = self.corpus.remarks()
         for remark in remarks:
             log.warning(remark)
@@ -158,9 +164,7 @@ class Preparation:
         """The first pass, over the recordings that are listed."""
         listing = self.inspected / LISTING
         if not listing.exists():
-            raise FileNotFoundError(
-                f"Nothing that is inspected waits to be planned. Inspect it: {self._command(INSPECT)}"
-            )
+            raise FileNotFoundError(f"Nothing is inspected with these settings. Do it: {self._command(INSPECT)}")
         return Inspecting(
             self.corpus,
             listing,
@@ -174,9 +178,7 @@ class Preparation:
     def material(self) -> Material:
         """What utterances are made from, as planned."""
         if not self._pointer.exists():
-            raise FileNotFoundError(
-                f"No plan with these settings waits to be carried out. Make it: {self._command(PLAN)}"
-            )
+            raise FileNotFoundError(f"No plan of these settings is there. Make one: {self._command(PLAN)}")
         folder = self.cache / read_json(self._pointer)["folder"]
         codec = self.values["codec"]
         sample_rate = codec_class(codec["kind"]).sample_rate_of(codec_settings(codec))

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from tqdm import tqdm
@@ -13,6 +13,10 @@ from pipeline.preparation.sharded import ShardedWork
 
 class Engine(ABC):
     """Does work that comes in shards. Engines differ in where, and in nothing that is written."""
+
+    def started(self) -> AbstractContextManager[None]:
+        """Be ready for work, all of which is done inside."""
+        return nullcontext()
 
     def run(self, work: ShardedWork) -> None:
         """Do all that is pending.

@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -30,11 +30,14 @@ class RayEngine(Engine):
         # Told before anything is done.
         import_ray()
 
+    def started(self) -> AbstractContextManager[None]:
+        """Be connected to the cluster."""
+        return connected(import_ray(), self.config.address)
+
     def compute(self, work: ShardedWork, numbers: Sequence[int]) -> None:
         """Compute these shards, in whatever order the cluster has them done."""
-        ray = import_ray()
-        with connected(ray, self.config.address), progress(work, numbers) as bar:
-            for size in self._results(ray, work, iter(numbers)):
+        with progress(work, numbers) as bar:
+            for size in self._results(import_ray(), work, iter(numbers)):
                 bar.update(size)
 
     def _results(self, ray: ModuleType, work: ShardedWork, numbers: Iterator[int]) -> Iterator[int]:
