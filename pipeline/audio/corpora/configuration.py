@@ -78,30 +78,64 @@ class FolderConfig:
 
 
 @dataclass(frozen=True)
-class ManifestConfig:
-    """Which manifests there are, and what they leave open.
+class ListedConfig:
+    """Where recordings are listed, the held-out ones apart if need be; each a path, a pattern, a URL, or some of them.
 
     Attributes:
-        path: of one or more manifests, each a path, a pattern or a URL.
+        path: of the lists.
         validation_path: of those with the validation split; None: it is drawn.
         test_path: of those with the test split; None: it is drawn.
-        supervisions: of lhotse, whose recordings `path` names then; None: there are none.
-        audio_root: where relative paths of audio start; None: the folder of the manifest that has them.
-        speaker_from: who speaks where a line does not tell, as of a folder.
     """
 
     path: str | tuple[str, ...]
     validation_path: str | tuple[str, ...] | None
     test_path: str | tuple[str, ...] | None
+
+    def __post_init__(self) -> None:
+        require_locations("path", self.path)
+        for name in ("validation_path", "test_path"):
+            if getattr(self, name) is not None:
+                require_locations(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class ManifestConfig(ListedConfig):
+    """Which manifests there are, and what they leave open.
+
+    Attributes:
+        supervisions: of lhotse, whose recordings `path` names then; None: there are none.
+        audio_root: where relative paths of audio start; None: the folder of the manifest that has them.
+        speaker_from: who speaks where a line does not tell, as of a folder.
+    """
+
     supervisions: str | tuple[str, ...] | None
     audio_root: str | None
     speaker_from: str
 
     def __post_init__(self) -> None:
-        require_locations("path", self.path)
-        for name in ("validation_path", "test_path", "supervisions", "audio_root"):
+        super().__post_init__()
+        for name in ("supervisions", "audio_root"):
             if getattr(self, name) is not None:
                 require_locations(name, getattr(self, name))
+        require_choice("speaker_from", self.speaker_from, SPEAKER_FROM)
+
+
+@dataclass(frozen=True)
+class WebDatasetConfig(ListedConfig):
+    """Which archives there are, and what they leave open.
+
+    Attributes:
+        manifest: of what the archives hold, by the names of members, as NeMo writes one; None: archives tell it.
+        speaker_from: who speaks where nothing tells, as of a folder.
+    """
+
+    manifest: str | tuple[str, ...] | None
+    speaker_from: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.manifest is not None:
+            require_locations("manifest", self.manifest)
         require_choice("speaker_from", self.speaker_from, SPEAKER_FROM)
 
 
@@ -174,6 +208,8 @@ CONFIGS: dict[str, Any] = {
     "espeak": EspeakConfig,
     "folder": FolderConfig,
     "manifest": ManifestConfig,
+    "webdataset": WebDatasetConfig,
+    "lhotse_shar": ListedConfig,
     "fsdd": RootConfig,
     "asterisk": AsteriskConfig,
     "ljspeech": DownloadConfig,

@@ -73,7 +73,7 @@ class ListedCorpus(ABC):
         """Yield one recording after another, in bounded memory but for what tells repeated ones."""
 
     def remarks(self) -> list[str]:
-        """Nothing: what a list has wrong is refused, or told of its recording."""
+        """What the listing had to say that is of no recording; known once it is at its end."""
         return []
 
     def source(self, recording: Recording) -> Source:

@@ -3,16 +3,50 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipeline.audio.corpora.configuration import ListedConfig
 from pipeline.audio.corpora.entry import Entry
 from pipeline.audio.corpora.manifest_lines import read_lines
 from pipeline.audio.source import Source
-from pipeline.plumbing.locations import folder_of, scheme_of
+from pipeline.plumbing.locations import expanded, folder_of, scheme_of
 from pipeline.plumbing.redaction import redacted
 
 _NAMED = 3
+
+
+@dataclass(frozen=True)
+class Located:
+    """Something that lists recordings.
+
+    Attributes:
+        key: the option that leads to it.
+        split: that its recordings belong to; None: none in particular.
+        location: where it lies.
+    """
+
+    key: str
+    split: str | None
+    location: str
+
+
+def located(config: ListedConfig, spell_out: Callable[[str | Sequence[str]], list[str]] = expanded) -> list[Located]:
+    """All that the options lead to.
+
+    Where a held-out split has nothing of its own, it is drawn from what `data.path` leads to.
+
+    Raises:
+        ValueError: naming the option that leads to nothing.
+    """
+    published = {"validation_path": "validation", "test_path": "test"}
+    complete = all(getattr(config, key) for key in published)
+    found = []
+    for key, split in {"path": "train" if complete else None, **published}.items():
+        with named(key):
+            found += [Located(key, split, location) for location in spell_out(getattr(config, key) or ())]
+    return found
 
 
 class Names:
@@ -123,6 +157,23 @@ def _described(problems: Mapping[str, Sequence[int]]) -> str:
     return "; ".join(clauses) + (f"; and {more} more lines" if more else "")
 
 
+def files_of(patterns: str | Sequence[str], names: str) -> list[str]:
+    """The normalised locations of patterns; a folder stands for its files of some names.
+
+    Raises:
+        OSError: there are none.
+    """
+    return [file for location in expanded(patterns) for file in _within(location, names)]
+
+
+def _within(location: str, names: str) -> list[str]:
+    if scheme_of(location):
+        is_folder = location.endswith("/") or "." not in location.rpartition("/")[2]
+    else:
+        is_folder = os.path.isdir(location)
+    return expanded(f"{location.rstrip('/')}/{names}") if is_folder else [location]
+
+
 @contextmanager
 def named(key: str) -> Iterator[None]:
     """Name the option that leads to a file which cannot be read."""
@@ -132,4 +183,5 @@ def named(key: str) -> Iterator[None]:
         said = f"{redacted(str(error.filename))}: {error.strerror}." if error.filename else str(error)
         raise ValueError(f"data.{key}: {said}") from None
     except ValueError as error:
-        raise ValueError(f"data.{key}: {error}") from None
+        # An option within another one's files is the nearer one.
+        raise ValueError(str(error) if str(error).startswith("data.") else f"data.{key}: {error}") from None

@@ -10,8 +10,10 @@ from pipeline.audio.corpora.corpus import ListedCorpus, Recording
 from pipeline.audio.corpora.entry import Entry
 from pipeline.audio.corpora.lhotse_entry import recording_entry, stretch_entry
 from pipeline.audio.corpora.listing import (
+    Located,
     Names,
     common_folder,
+    located,
     name_of,
     named,
     read_entries,
@@ -30,19 +32,9 @@ CLIPS = "clips"
 
 @dataclass(frozen=True)
 class _Manifest:
-    """A file that lists recordings.
+    """A file that lists recordings, where relative paths in it start, and what one of its lines says."""
 
-    Attributes:
-        key: the option that leads to it.
-        split: that its recordings belong to; None: none in particular.
-        location: where it lies.
-        folder: where relative paths in it start.
-        read: what one of its lines says.
-    """
-
-    key: str
-    split: str | None
-    location: str
+    place: Located
     folder: str
     read: Callable[[Mapping[str, Any]], Entry]
 
@@ -58,8 +50,8 @@ class ManifestCorpus(ListedCorpus):
         """Yield the recordings and stretches of recordings, in the order of the lines."""
         names = Names()
         for manifest in self._supervisions() if self.config.supervisions else self._manifests():
-            shown = name_of(manifest.location, self._home)
-            for number, entry in read_entries(manifest.key, manifest.location, manifest.read):
+            shown = name_of(manifest.place.location, self._home)
+            for number, entry in read_entries(manifest.place.key, manifest.place.location, manifest.read):
                 yield self._recording(entry, manifest, names, f"line {number} of {shown}")
 
     def _recording(self, entry: Entry, manifest: _Manifest, names: Names, where: str) -> Recording:
@@ -69,11 +61,11 @@ class ManifestCorpus(ListedCorpus):
         name, again = names.of(stretch_name(file, source), where)
         defect = entry.defect or ("named before, and the first time counts" if again else "")
         speaker = entry.speaker or speaker_of(file, self.config.speaker_from, self._home)
-        return Recording(name, speaker, entry.text, manifest.split, defect, entry.note, source)
+        return Recording(name, speaker, entry.text, manifest.place.split, defect, entry.note, source)
 
     def _manifests(self) -> Iterator[_Manifest]:
-        for key, split, location in self._locations:
-            yield _Manifest(key, split, location, self._audio_folder(key, location), read_entry)
+        for place in self._located:
+            yield _Manifest(place, self._audio_folder(place), read_entry)
 
     def _supervisions(self) -> Iterator[_Manifest]:
         """Yield lhotse's supervisions, each of them to be read beside the recordings that it names."""
@@ -83,42 +75,33 @@ class ManifestCorpus(ListedCorpus):
             recordings[str(values.get("id"))] = values
             return recording_entry(values)
 
-        for key, _, location in self._locations:
-            for _ in read_entries(key, location, keep):
+        for place in self._located:
+            for _ in read_entries(place.key, place.location, keep):
                 pass
         with named("supervisions"):
             locations = expanded(self.config.supervisions or ())
         for location in locations:
-            yield _Manifest("supervisions", None, location, self._home, partial(_supervised, recordings=recordings))
+            place = Located("supervisions", None, location)
+            yield _Manifest(place, self._home, partial(_supervised, recordings=recordings))
 
     @cached_property
-    def _locations(self) -> list[tuple[str, str | None, str]]:
-        """Each manifest's option, its split, and where it lies.
-
-        Where a held-out split has no manifest of its own, it is drawn from what `data.path` names.
-        """
-        published = {"validation_path": "validation", "test_path": "test"}
-        complete = all(getattr(self.config, key) for key in published)
-        found = []
-        for key, split in {"path": "train" if complete else None, **published}.items():
-            with named(key):
-                found += [(key, split, location) for location in expanded(getattr(self.config, key) or ())]
-        return found
+    def _located(self) -> list[Located]:
+        return located(self.config)
 
     @cached_property
     def _home(self) -> str:
         """Where names start."""
         if self.config.audio_root is not None:
             return normalised(self.config.audio_root)
-        return common_folder([location for _, _, location in self._locations])
+        return common_folder([place.location for place in self._located])
 
-    def _audio_folder(self, key: str, manifest: str) -> str:
+    def _audio_folder(self, place: Located) -> str:
         if self.config.audio_root is not None:
             return self._home
-        folder = folder_of(manifest)
-        with named(key):
+        folder = folder_of(place.location)
+        with named(place.key):
             clips = beside(folder, CLIPS)
-            return clips if is_table(manifest) and exists(clips) else folder
+            return clips if is_table(place.location) and exists(clips) else folder
 
 
 def _supervised(values: Mapping[str, Any], recordings: Mapping[str, Mapping[str, Any]]) -> Entry:

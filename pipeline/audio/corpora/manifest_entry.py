@@ -1,6 +1,7 @@
 """What a line of a manifest says: of NeMo's, moshi's, AudioCraft's and Common Voice's, and of lhotse's."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipeline.audio.corpora.entry import Entry, audio_field, length_field, seconds_field, text_field
@@ -30,10 +31,15 @@ def read_entry(values: Mapping[str, Any]) -> Entry:
     name = next((name for name in AUDIO if values.get(name) is not None), None)
     if name is None:
         raise ValueError(f"has no field for the audio ({', '.join(AUDIO)}); it has {', '.join(values) or 'none'}")
-    return Entry(
-        audio_field(values, name),
-        seconds_field(values, "offset"),
-        length_field(values, "duration"),
-        text_field(values, TEXT),
-        text_field(values, SPEAKER),
-    )
+    described = read_description(audio_field(values, name), values)
+    return replace(described, start=seconds_field(values, "offset"))
+
+
+def read_description(audio: str, values: Mapping[str, Any]) -> Entry:
+    """What fields say of all of an audio file.
+
+    Raises:
+        ValueError: naming the field, and what it should be.
+    """
+    seconds = length_field(values, "duration")
+    return Entry(audio, seconds=seconds, text=text_field(values, TEXT), speaker=text_field(values, SPEAKER))

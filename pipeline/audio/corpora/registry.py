@@ -10,18 +10,22 @@ from pipeline.audio.corpora.corpus import Corpus
 from pipeline.audio.corpora.espeak import EspeakCorpus
 from pipeline.audio.corpora.folder import FolderCorpus
 from pipeline.audio.corpora.fsdd import Fsdd
+from pipeline.audio.corpora.lhotse_shar import SharCorpus
 from pipeline.audio.corpora.librispeech import LibriSpeech
 from pipeline.audio.corpora.libritts import LibriTts
 from pipeline.audio.corpora.ljspeech import LjSpeech
 from pipeline.audio.corpora.manifest import ManifestCorpus
 from pipeline.audio.corpora.speechcommands import SpeechCommands
 from pipeline.audio.corpora.vctk import Vctk
+from pipeline.audio.corpora.webdataset import WebDatasetCorpus
 from pipeline.audio.corpora.yesno import YesNo
 
 # Corpora that somebody recorded.
 RECORDED: dict[str, Any] = {
     "folder": FolderCorpus,
     "manifest": ManifestCorpus,
+    "webdataset": WebDatasetCorpus,
+    "lhotse_shar": SharCorpus,
     "fsdd": Fsdd,
     "asterisk": Asterisk,
     "ljspeech": LjSpeech,
