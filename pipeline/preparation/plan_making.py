@@ -101,36 +101,35 @@ def require_usable(plan: Plan, config: ScreeningConfig) -> None:
 def assign_splits(database: sqlite3.Connection, config: SplitConfig, seed: int) -> None:
     """Give each usable recording its split.
 
-    Groups (files or speakers) are drawn in the order of their seeded hashes, so that the result does not depend on
-    the order in which a file system lists them. Where the corpus publishes a split for every recording, that one is
-    taken.
+    Where the corpus publishes a recording's split, that one is taken. The splits that it does not publish are drawn
+    from the other recordings: groups (files or speakers) in the order of their seeded hashes, so that the result does
+    not depend on the order in which a file system lists them.
 
     Raises:
-        ValueError: there are too few groups for three splits, or the published splits are unknown or leave one empty.
+        ValueError: there are too few groups for the splits to be drawn, or the published splits are unknown or leave
+            one empty.
     """
-    n_usable, n_published = database.execute(
-        "SELECT COUNT(*), COUNT(published) FROM recordings WHERE reason = ''"
-    ).fetchone()
-    if n_usable and n_published == n_usable:
-        _take_published_splits(database)
-        return
+    published = _take_published_splits(database)
     group = "id" if config.by == "file" else "speaker"
-    (n_groups,) = database.execute(f"SELECT COUNT(DISTINCT {group}) FROM recordings WHERE reason = ''").fetchone()
-    n_validation, n_test = split_sizes(n_groups, config)
+    rest = "reason = '' AND published IS NULL"
+    (n_groups,) = database.execute(f"SELECT COUNT(DISTINCT {group}) FROM recordings WHERE {rest}").fetchone()
+    drawn = [split for split in SPLITS if split not in published]
+    if published and drawn and not n_groups:
+        raise ValueError(f"the corpus's own split leaves {drawn[0]} without a usable recording; is it complete?")
+    sizes = split_sizes(n_groups, drawn, config)
     database.create_function("seeded_hash", 1, lambda name: seeded_hash(name, seed), deterministic=True)
-    drawn = database.execute(
-        f"SELECT name FROM (SELECT DISTINCT {group} AS name FROM recordings WHERE reason = '') "
+    names = database.execute(
+        f"SELECT name FROM (SELECT DISTINCT {group} AS name FROM recordings WHERE {rest}) "
         "ORDER BY seeded_hash(name), name LIMIT ?",
-        (n_validation + n_test,),
+        (sum(sizes.values()),),
     )
     database.execute("CREATE TEMP TABLE drawn (name TEXT PRIMARY KEY, split TEXT)")
+    held_out = (split for split, size in sizes.items() for _ in range(size))
     database.executemany(
-        "INSERT INTO drawn VALUES (?, ?)",
-        ((name, "validation" if place < n_validation else "test") for place, (name,) in enumerate(drawn)),
+        "INSERT INTO drawn VALUES (?, ?)", ((name, split) for (name,), split in zip(names, held_out, strict=True))
     )
     database.execute(
-        f"UPDATE recordings SET split = COALESCE((SELECT split FROM drawn WHERE name = {group}), 'train') "
-        "WHERE reason = ''"
+        f"UPDATE recordings SET split = COALESCE((SELECT split FROM drawn WHERE name = {group}), 'train') WHERE {rest}"
     )
 
 
@@ -158,18 +157,17 @@ def plan_utterances(database: sqlite3.Connection, config: UtteranceConfig, seed:
     )
 
 
-def _take_published_splits(database: sqlite3.Connection) -> None:
+def _take_published_splits(database: sqlite3.Connection) -> set[str]:
+    """Give recordings the splits that the corpus publishes; returns these."""
     known = ", ".join(f"'{split}'" for split in SPLITS)
     stranger = database.execute(
         f"SELECT id, published FROM recordings WHERE reason = '' AND published NOT IN ({known}) ORDER BY position"
     ).fetchone()
-    if stranger is not None:
+    if stranger:
         name, split = stranger
         raise ValueError(f"{name}: the corpus puts it into the split {split!r}, which is none of {SPLITS}.")
-    found = {split for (split,) in database.execute("SELECT DISTINCT published FROM recordings WHERE reason = ''")}
-    if empty := sorted(set(SPLITS) - found):
-        raise ValueError(f"the corpus's own split leaves {empty[0]} without a usable recording; is it complete?")
     database.execute("UPDATE recordings SET split = published WHERE reason = ''")
+    return {split for (split,) in database.execute("SELECT DISTINCT split FROM recordings WHERE split IS NOT NULL")}
 
 
 def _drafts(database: sqlite3.Connection, config: UtteranceConfig, seed: int) -> Iterator[tuple[Any, ...]]:

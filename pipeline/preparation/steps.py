@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.audio.codecs.configuration import codec_settings
 from pipeline.audio.codecs.registry import codec_class
-from pipeline.audio.corpora.corpus import Corpus, ListedCorpus
+from pipeline.audio.corpora.corpus import Corpus
 from pipeline.audio.corpora.registry import build_corpus
 from pipeline.audio.splitting import SPLITS
 from pipeline.configuration.command_line import preparing_command
@@ -94,9 +94,7 @@ class Preparation:
 
     def inspect(self) -> None:
         """List the corpus, and read every recording once."""
-        corpus = self.corpus
-        recordings = corpus.listed() if isinstance(corpus, ListedCorpus) else corpus.recordings()
-        write_listing(recordings, self.inspected / LISTING)
+        write_listing(self.corpus.recordings(), self.inspected / LISTING)
         remarks = self.corpus.remarks()
         for remark in remarks:
             log.warning(remark)

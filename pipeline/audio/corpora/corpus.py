@@ -1,7 +1,7 @@
 """What every corpus is to those who use it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,8 +40,8 @@ class Corpus(Protocol):
         """What the corpus is called in `data.kind` and in reports."""
         ...
 
-    def recordings(self) -> list[Recording]:
-        """All recordings, in an order that does not depend on the file system.
+    def recordings(self) -> Iterable[Recording]:
+        """All recordings, one after another, in an order that does not depend on the file system.
 
         Raises:
             ValueError: the corpus is not where the configuration says, or is incomplete.
@@ -60,20 +60,16 @@ class Corpus(Protocol):
 class ListedCorpus(ABC):
     """A corpus whose recordings each tell where their sound lies."""
 
-    def recordings(self) -> list[Recording]:
-        """All recordings, in the order of the lists.
+    @abstractmethod
+    def recordings(self) -> Iterator[Recording]:
+        """Yield the recordings in the order of the lists, in bounded memory but for what tells repeated ones.
 
         Raises:
             ValueError: a list cannot be read; the message names the file, the line and the field.
         """
-        return list(self.listed())
-
-    @abstractmethod
-    def listed(self) -> Iterator[Recording]:
-        """Yield one recording after another, in bounded memory but for what tells repeated ones."""
 
     def remarks(self) -> list[str]:
-        """What the listing had to say that is of no recording; known once it is at its end."""
+        """Nothing: what a list has wrong is refused, or told of its recording."""
         return []
 
     def source(self, recording: Recording) -> Source:

@@ -41,7 +41,7 @@ class SharCorpus(ListedCorpus):
     config: ListedConfig
     name = "lhotse_shar"
 
-    def listed(self) -> Iterator[Recording]:
+    def recordings(self) -> Iterator[Recording]:
         """Yield the recordings in the order of the cuts."""
         names = Names()
         with named("path"):

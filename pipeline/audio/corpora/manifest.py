@@ -46,7 +46,7 @@ class ManifestCorpus(ListedCorpus):
     config: ManifestConfig
     name = "manifest"
 
-    def listed(self) -> Iterator[Recording]:
+    def recordings(self) -> Iterator[Recording]:
         """Yield the recordings and stretches of recordings, in the order of the lines."""
         names = Names()
         for manifest in self._supervisions() if self.config.supervisions else self._manifests():

@@ -38,7 +38,7 @@ class WebDatasetCorpus(ListedCorpus):
     config: WebDatasetConfig
     name = "webdataset"
 
-    def listed(self) -> Iterator[Recording]:
+    def recordings(self) -> Iterator[Recording]:
         """Yield the recordings in the order of the archives and their members; an archive's fault like one of them."""
         entries, names, n_recordings = self._entries(), Names(), 0
         with named("path"):

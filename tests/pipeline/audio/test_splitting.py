@@ -3,24 +3,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.audio.configuration import SplitConfig
-from pipeline.audio.splitting import seeded_hash, split_sizes
+from pipeline.audio.splitting import SPLITS, seeded_hash, split_sizes
 
 
 def test_fractions_of_the_groups() -> None:
-    assert split_sizes(400, SplitConfig("file", 0.05, 0.1)) == (20, 40)
+    assert split_sizes(400, SPLITS, SplitConfig("file", 0.05, 0.1)) == {"validation": 20, "test": 40}
+    # One that the corpus publishes is not drawn, and where it publishes training too, all may be held out.
+    assert split_sizes(400, ("train", "test"), SplitConfig("file", 0.05, 0.1)) == {"test": 40}
+    assert split_sizes(1, ("test",), SplitConfig("file", 0.05, 0.1)) == {"test": 1}
+    assert split_sizes(400, (), SplitConfig("file", 0.05, 0.1)) == {}
 
 
 @given(st.integers(3, 3000), st.floats(0.01, 0.49), st.floats(0.01, 0.49))
 def test_each_split_gets_a_group(n_groups: int, validation: float, test: float) -> None:
-    n_validation, n_test = split_sizes(n_groups, SplitConfig("speaker", validation, test))
-    assert min(n_validation, n_test, n_groups - n_validation - n_test) >= 1
+    sizes = split_sizes(n_groups, SPLITS, SplitConfig("speaker", validation, test))
+    assert min(*sizes.values(), n_groups - sum(sizes.values())) >= 1
 
 
 def test_too_few_groups() -> None:
     with pytest.raises(ValueError, match="needs at least 3 speakers.*corpus has 2; set data.split.by=file"):
-        split_sizes(2, SplitConfig("speaker", 0.1, 0.1))
+        split_sizes(2, SPLITS, SplitConfig("speaker", 0.1, 0.1))
     with pytest.raises(ValueError, match="needs at least 3 files.*corpus has 0; add recordings"):
-        split_sizes(0, SplitConfig("file", 0.1, 0.1))
+        split_sizes(0, SPLITS, SplitConfig("file", 0.1, 0.1))
 
 
 def test_the_seed_decides_on_the_order() -> None:

@@ -135,13 +135,20 @@ def test_too_few_groups(planned) -> None:
         planned([], split=SplitConfig("file", 0.1, 0.1))
 
 
-def test_published_splits_count_only_when_complete(planned) -> None:
+def test_published_splits_are_taken_and_others_drawn(planned) -> None:
     names = ["test", "train", "train", "validation", "train", "train"]
     published = [found(f"{i}", f"{i}", split=split) for i, split in enumerate(names)]
     with planned(published) as plan:
         assert splits_of(plan) == {f"{i}": split for i, split in enumerate(names)}
     with planned([*published[1:], found("0", "0")], split=SplitConfig("file", 0.1, 0.1)) as plan:
         assert Counter(splits_of(plan).values()) == {"train": 4, "validation": 1, "test": 1}
+    held_out = [found(f"v{i}", "v", split="validation") for i in range(5)]
+    rest = [found(f"s{s}/{i}", f"s{s}") for s in range(10) for i in range(10)]
+    with planned([*held_out, *rest], split=SplitConfig("speaker", 0.5, 0.1)) as plan:
+        assert Counter(splits_of(plan).values()) == {"validation": 5, "test": 10, "train": 90}
+        assert {splits_of(plan)[i.recording.id] for i in held_out} == {"validation"}
+    with pytest.raises(ValueError, match="needs at least 2 speakers.*corpus has 1"):
+        planned([*held_out, *rest[:10]], split=SplitConfig("speaker", 0.1, 0.1))
     with pytest.raises(ValueError, match="leaves validation without"):
         planned([i for i in published if i.recording.split != "validation"])
     with pytest.raises(ValueError, match="x: .*'dev'"):
