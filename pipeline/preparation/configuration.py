@@ -122,7 +122,7 @@ class SlurmArrayConfig:
         mem_gb: memory of each, in GB.
         timeout_min: minutes that each may take; one that takes longer is queued again for what is left.
         partition: SLURM's; None leaves it to SLURM.
-        parameters: others of sbatch's, as {account: speech, qos: low}.
+        parameters: others of sbatch's, as `account` and `qos`.
     """
 
     LARGEST: ClassVar[Mapping[str, float]] = {
@@ -143,7 +143,9 @@ class SlurmArrayConfig:
             if getattr(self, name) <= 0:
                 raise ValueError(f"preparation.{name} is {getattr(self, name)}; it must be above 0.")
         if not isinstance(self.parameters, Mapping):
-            raise ValueError(f"preparation.parameters is {self.parameters!r}; give a mapping, as {{account: speech}}.")
+            raise ValueError(
+                f"preparation.parameters is {self.parameters!r}; give a mapping, as +preparation.parameters.qos=low."
+            )
 
 
 EngineConfig = LocalConfig | RayConfig | SlurmArrayConfig

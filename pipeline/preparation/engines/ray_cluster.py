@@ -17,6 +17,8 @@ from pipeline.preparation.sharded import ShardedWork
 
 # Seconds after which the cluster is asked again how many tasks it takes at a time.
 PATIENCE = 10.0
+# Seconds within which the head of a cluster takes a connection.
+ANSWER_SECONDS = 10.0
 
 
 class RayEngine(Engine):
@@ -99,8 +101,9 @@ def connected(ray: ModuleType, address: str | None) -> Iterator[None]:
         yield
         return
     try:
+        require_answer(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"preparation.address={address}: no Ray cluster answers ({' '.join(str(error).split())[:200]}); start one "
             "with `ray start --head`, or leave the address out."
@@ -109,6 +112,13 @@ def connected(ray: ModuleType, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def require_answer(address: str | None) -> None:
+    """Raise an OSError where nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    host, colon, port = (address or "").partition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
 
 
 def _compute(work: ShardedWork, number: int, folder: str) -> int:
