@@ -138,7 +138,12 @@ def overrides(arguments: argparse.Namespace, max_steps: int) -> list[str]:
     if arguments.peer is not None:
         chosen |= {"model.objective.sequence_balance_weight": 0.0, "model.objective.bias_update_speed": 0.0}
     if "WORLD_SIZE" in os.environ:
-        chosen |= {"strategy": "expert_parallel", "strategy.ep": arguments.ep, "strategy.dispatch": arguments.dispatch}
+        chosen |= {
+            "strategy": "expert_parallel",
+            "strategy.ep": arguments.ep,
+            "strategy.cp": arguments.cp,
+            "strategy.dispatch": arguments.dispatch,
+        }
     return [f"{key}={value}" for key, value in chosen.items() if value is not None]
 
 
@@ -187,6 +192,7 @@ def _describe(arguments: argparse.Namespace, workload: Workload) -> dict[str, An
         "threads": torch.get_num_threads(),
         "ranks": _rank()[1],
         "ep": arguments.ep,
+        "cp": arguments.cp,
         "precision": workload.precision,
         "moments": workload.optimizer.moments,
         "compile": workload.trainer.compile,
@@ -208,6 +214,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise RefusedError("torch sees no GPU; add --device cpu.")
     if arguments.peer is not None and arguments.mtp:
         raise RefusedError(f"{arguments.peer} trains no multi-token prediction; leave out --mtp or --peer.")
+    if arguments.cp > 1 and "WORLD_SIZE" not in os.environ:
+        raise RefusedError(f"--cp {arguments.cp} spreads rows over ranks; start them with torchrun.")
+    if arguments.cp > 1 and arguments.peer is not None:
+        raise RefusedError("A peer's ranks read rows of their own; leave out --cp or --peer.")
     if arguments.ep > 1 and "WORLD_SIZE" not in os.environ:
         raise RefusedError(f"--ep {arguments.ep} spreads experts over ranks; start them with torchrun.")
     if arguments.peer == "transformers" and _rank()[1] > 1:
@@ -275,6 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--graph", action=argparse.BooleanOptionalAction, help="launch as CUDA graphs; default: where the trainer does")
     add("--recompute", action="store_true", help="cheap activations")
     add("--ep", type=count, default=1, help="ranks that share experts, under torchrun")
+    add("--cp", type=count, default=1, help="ranks that share rows, under torchrun; --batch and --length are theirs")
     add("--dispatch", choices=DISPATCH_KINDS, default="auto", help="of tokens to experts of other ranks")
     add("--steps", type=count, help="timed steps, after the first few")
     add("--peer", choices=PEERS, help="a code base to compare with")

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from lightning_modules.batch import Batch
 from lightning_modules.model.document_borders import FEWEST, SHORTEST
 from lightning_modules.packing import PACKING, Documents, PackedDocuments
+from lightning_modules.parallel.configuration import ParallelConfig
 
 
 class OptimizerSteps(Dataset[Batch]):
@@ -64,13 +65,13 @@ class OnePass(Dataset[Batch]):
 
 
 class RankSlices(Sampler[int]):
-    """This rank's window indices, batch after batch: of every W batches in a row, rank r of W takes the r-th.
+    """This rank's window indices, batch after batch: of every W batches in a row, reader r of W takes the r-th.
 
     Args:
         n_batches: batches of the whole training, per rank.
         batch_size: windows a batch.
-        rank: this rank.
-        world_size: W, ranks that share the windows.
+        reader: this rank, as `ParallelConfig.reader` counts.
+        n_readers: W, that windows are dealt out to.
         first_batch: where to begin, when training goes on from a checkpoint. The length stays that of the whole.
         first_window: the first window that no rank has trained on, where `first_batch` begins.
     """
@@ -79,15 +80,15 @@ class RankSlices(Sampler[int]):
         self,
         n_batches: int,
         batch_size: int,
-        rank: int,
-        world_size: int,
+        reader: int,
+        n_readers: int,
         first_batch: int = 0,
         first_window: int = 0,
     ) -> None:
         self.n_batches = n_batches
         self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
+        self.reader = reader
+        self.n_readers = n_readers
         self.first_batch = first_batch
         self.first_window = first_window
 
@@ -96,11 +97,11 @@ class RankSlices(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         for batch in range(self.first_batch, self.n_batches):
-            yield from self.windows(batch, self.rank)
+            yield from self.windows(batch, self.reader)
 
-    def windows(self, batch: int, rank: int) -> range:
-        """The windows of any rank's batch, not before the first."""
-        before = (batch - self.first_batch) * self.world_size + rank
+    def windows(self, batch: int, reader: int) -> range:
+        """The windows of any reader's batch, not before the first."""
+        before = (batch - self.first_batch) * self.n_readers + reader
         start = self.first_window + before * self.batch_size
         return range(start, start + self.batch_size)
 
@@ -162,15 +163,14 @@ class SpeechTokens(L.LightningDataModule):
         """All batches of the training as one pass; after a resume, from the first window not yet trained on."""
         trainer = self.trainer
         assert trainer is not None
+        reader, n_readers = readers(trainer)
         done = trainer.global_step * trainer.accumulate_grad_batches
         position, self._loaded_position = self._loaded_position, None
         if position is None:  # a checkpoint from before it was saved; the sizes are those of then
-            position = done * trainer.world_size * self.batch_size
+            position = done * n_readers * self.batch_size
         _recount_batches(trainer, done)
-        self._sampler = RankSlices(
-            self.n_batches, self.batch_size, trainer.global_rank, trainer.world_size, done, position
-        )
-        windows_per_step = trainer.world_size * self.batch_size * trainer.accumulate_grad_batches
+        self._sampler = RankSlices(self.n_batches, self.batch_size, reader, n_readers, done, position)
+        windows_per_step = n_readers * self.batch_size * trainer.accumulate_grad_batches
         windows = OptimizerSteps(self.train_windows, position, windows_per_step)
         return DataLoader(
             windows,
@@ -184,19 +184,20 @@ class SpeechTokens(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's validation windows, in the documents' own order; every rank has equally many, some empty."""
         assert self.trainer is not None
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        n_windows = -(-len(self.validation_windows) // world_size) * world_size
+        reader, n_readers = readers(self.trainer)
+        n_windows = -(-len(self.validation_windows) // n_readers) * n_readers
         return DataLoader(
             OnePass(self.validation_windows),
             batch_size=self.batch_size,
-            sampler=range(rank, n_windows, world_size),
+            sampler=range(reader, n_windows, n_readers),
             collate_fn=self._collate,
         )
 
     def windows_of(self, batch_idx: int, rank: int) -> range:
         """The training windows of any rank's micro-batch, by Lightning's count of micro-batches."""
         assert self._sampler is not None, "there are no training batches before train_dataloader"
-        return self._sampler.windows(batch_idx, rank)
+        assert self.trainer is not None
+        return self._sampler.windows(batch_idx, _parallel(self.trainer).reader(rank))
 
     def state_dict(self) -> dict[str, Any]:
         """Where training is, as plain numbers; empty before it has begun."""
@@ -204,7 +205,7 @@ class SpeechTokens(L.LightningDataModule):
             return {}
         done = self.trainer.global_step * self.trainer.accumulate_grad_batches
         return {
-            "windows": self._sampler.windows(done, rank=0).start,
+            "windows": self._sampler.windows(done, reader=0).start,
             "sequence_length": self.train_windows.sequence_length,
             "packing": PACKING,
         }
@@ -227,6 +228,17 @@ class SpeechTokens(L.LightningDataModule):
                 "training with it, or begin a new one from its weights (trainer.start_from)."
             )
         self._loaded_position = state_dict["windows"]
+
+
+def readers(trainer: L.Trainer) -> tuple[int, int]:
+    """Which reader of batches this rank is, and of how many; ranks that share windows read the same ones."""
+    parallel = _parallel(trainer)
+    return parallel.reader(trainer.global_rank), trainer.world_size // parallel.cp
+
+
+def _parallel(trainer: L.Trainer) -> ParallelConfig:
+    config = getattr(trainer.strategy, "config", None)
+    return config if isinstance(config, ParallelConfig) else ParallelConfig()
 
 
 def _recount_batches(trainer: L.Trainer, done: int) -> None:

@@ -15,6 +15,7 @@ from lightning_modules.logged_steps import is_logged
 from lightning_modules.model.attention import fits_borders
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder, DecoderLosses
+from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.model.router import expert_loads, joined, sequence_balance_loss, switch_balance_loss
 from lightning_modules.optimizer import build_optimizer
@@ -180,16 +181,20 @@ class LanguageModel(L.LightningModule):
         """The decoder's losses over a batch; padding counts in no routing."""
         decoder, document_ids = self.running_decoder, batch.document_ids[:, : batch.n_positions]
         tokens, targets = batch.tokens[:, :-1], batch.targets()
+        # The kernel is for a GPU and 16 bits.
+        has_kernel = self.working_weights is not None and fits_borders(decoder.config)
         if self.attend_across_documents:
-            output = decoder.losses(tokens, targets)
+            # Of plain causal attention torch knows no kernel for a part of the queries.
+            by_row = has_kernel and decoder.shared_rows is not None
+            borders = DocumentBorders.of_rows(len(document_ids), batch.n_positions, self.device) if by_row else None
+            output = decoder.losses(tokens, targets, borders=borders)
         else:
             # Stretches that differ from batch to batch would have blocks compiled anew, and a GPU wait for the host.
             decoder.attends_by_document = document_ids.device.type == "cpu" and not self.compiles_blocks
             positions = batch.positions[:, : batch.n_positions]
-            # The kernel is for a GPU and 16 bits.
-            borders = batch.borders if self.working_weights is not None and fits_borders(decoder.config) else None
+            borders = batch.borders if has_kernel else None
             output = decoder.losses(tokens, targets, document_ids, positions, borders)
-        are_real = (document_ids >= 0).flatten()
+        are_real = (decoder.own_part(document_ids) >= 0).flatten()
         return output._replace(routings=[routing._replace(are_real=are_real) for routing in output.routings])
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -224,10 +229,12 @@ class LanguageModel(L.LightningModule):
         Each L is the mean over all targets of its depth in the whole optimizer step. The loss is this micro-batch's and
         rank's share: the ranks' sum, and the micro-batches' mean, is minimised. The parts are this rank's.
         """
-        n_ranks = 1 if self._trainer is None else self.trainer.world_size
+        rows, n_sharing = self.decoder.shared_rows, self.decoder.n_sharing
+        n_readers = 1 if self._trainer is None else self.trainer.world_size // n_sharing
+        add_up = Tensor.detach if rows is None else rows.add_up
         # How many targets the step has is known before its first micro-batch: accumulated micro-batches and parallel
         # ranks add up to exactly one large batch.
-        n_step = n_ranks * batch.n_targets.sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
+        n_step = n_readers * batch.n_targets.sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
         n_main, *n_ahead = n_step.to(torch.float32)
         loss = self.objective.lm_weight * output.sums[0] / n_main
         for share, ahead, n_targets in zip(ahead_shares, output.sums[1:], n_ahead, strict=True):
@@ -235,13 +242,13 @@ class LanguageModel(L.LightningModule):
         sums = _named_sums("train", output)
         if self.objective.sequence_balance_weight and output.routings:
             n_sequences = len(output.routings) * batch.tokens.shape[0]
-            balance = sequence_balance_loss(joined(output.routings), n_sequences)
-            loss = loss + self.objective.sequence_balance_weight * balance / n_ranks
-            sums["train/balance_loss"] = (balance, torch.ones_like(balance))
+            balance = sequence_balance_loss(joined(output.routings), n_sequences, add_up)
+            loss = loss + self.objective.sequence_balance_weight * balance / n_readers
+            sums["train/balance_loss"] = (balance, torch.full_like(balance, 1 / n_sharing))
         if self.objective.switch_balance_weight and output.routings:
-            balance = switch_balance_loss(joined(output.routings), n_layers=len(output.routings))
-            loss = loss + self.objective.switch_balance_weight * balance / n_ranks
-            sums["train/switch_balance_loss"] = (balance, torch.ones_like(balance))
+            balance = switch_balance_loss(joined(output.routings), len(output.routings), add_up)
+            loss = loss + self.objective.switch_balance_weight * balance / n_readers
+            sums["train/switch_balance_loss"] = (balance, torch.full_like(balance, 1 / n_sharing))
         return loss, {name: (total.detach(), count) for name, (total, count) in sums.items()}
 
     def on_validation_epoch_start(self) -> None:

@@ -42,6 +42,17 @@ def n_ranks(strategy: ParallelConfig | None, accelerator: str) -> int:
     return _processes(strategy, accelerator).world_size
 
 
+def n_readers(strategy: ParallelConfig | None, accelerator: str) -> int:
+    """Processes that read batches of their own, where those that share windows count as one.
+
+    Raises:
+        ValueError: the mesh does not fit the processes; or as `n_ranks` does.
+    """
+    config = strategy or ParallelConfig()
+    sizes = mesh_sizes(config, n_ranks(strategy, accelerator))
+    return sizes.dp_replicate * sizes.dp_shard * sizes.ep
+
+
 def model_device(strategy: ParallelConfig | None) -> torch.device:
     """Where to build the LanguageModel: without memory, where a strategy shards it first."""
     return torch.device("cpu" if strategy is None else "meta")
@@ -66,7 +77,7 @@ def build_trainer(
         callbacks: more of them, called before those that save.
 
     Raises:
-        ValueError: the mesh does not fit the processes, the precision is unknown, or it cannot be compiled here.
+        ValueError: the mesh fits neither processes nor windows, or the precision is unknown or not compiled here.
     """
     if config.compile:
         _check_compilable(precision, config.accelerator)
@@ -74,6 +85,7 @@ def build_trainer(
     if strategy is not None:
         # Once more when they are connected; but here the error needs nobody to wait for.
         mesh_sizes(strategy, processes.world_size)
+        strategy.check_length(config.sequence_length)
     return L.Trainer(
         accelerator=config.accelerator,
         devices=processes.per_node,

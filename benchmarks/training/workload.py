@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.presets import compose, read_decoder
 from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
+from lightning_modules.data_module import readers
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.parallel.configuration import ParallelConfig
@@ -38,8 +39,9 @@ class Workload:
 
     @property
     def n_tokens(self) -> int:
-        """Input tokens of one rank's step."""
-        return self.trainer.batch_size * self.trainer.sequence_length
+        """Input tokens of one rank's step: its part of windows that ranks share."""
+        n_sharing = 1 if self.strategy is None else self.strategy.cp
+        return self.trainer.batch_size * self.trainer.sequence_length // n_sharing
 
     @property
     def mean_context(self) -> float:
@@ -71,12 +73,12 @@ def compose_workload(overrides: Sequence[str], document_length: int | None) -> W
 
 
 class RandomBatches(Dataset[Batch]):
-    """Batch after batch of one rank's random tokens, each a whole optimizer step; the same for the same numbers."""
+    """Batch after batch of one reader's random tokens, each a whole optimizer step; the same for the same numbers."""
 
-    def __init__(self, workload: Workload, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, workload: Workload, reader: int = 0, n_readers: int = 1) -> None:
         self.workload = workload
-        self.rank = rank
-        self.world_size = world_size
+        self.reader = reader
+        self.n_readers = n_readers
 
     def __len__(self) -> int:
         return self.workload.trainer.max_steps
@@ -87,14 +89,14 @@ class RandomBatches(Dataset[Batch]):
         decoder, trainer = self.workload.decoder, self.workload.trainer
         depth = decoder.num_nextn_predict_layers
         size = (trainer.batch_size, trainer.sequence_length + 1 + depth)
-        generator = torch.Generator().manual_seed(step * self.world_size + self.rank)
+        generator = torch.Generator().manual_seed(step * self.n_readers + self.reader)
         tokens = torch.randint(decoder.vocab_size, size, generator=generator)
         document_ids = torch.arange(size[1]) // (self.workload.document_length or size[1])
         return Batch.whole_step(tokens, document_ids.expand(size).contiguous(), depth).with_borders()
 
 
 class RandomTokens(L.LightningDataModule):
-    """`RandomBatches` of the rank that asks."""
+    """`RandomBatches` of the rank that asks; those that share windows ask for the same."""
 
     def __init__(self, workload: Workload) -> None:
         super().__init__()
@@ -103,5 +105,5 @@ class RandomTokens(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """All batches of the training."""
         assert self.trainer is not None
-        batches = RandomBatches(self.workload, self.trainer.global_rank, self.trainer.world_size)
+        batches = RandomBatches(self.workload, *readers(self.trainer))
         return DataLoader(batches, batch_size=None, pin_memory=self.trainer.strategy.root_device.type == "cuda")

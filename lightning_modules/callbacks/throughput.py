@@ -40,7 +40,8 @@ class Throughput(L.Callback):
             return
         self._step = trainer.global_step
         if is_logged(trainer, self._step):
-            n_tokens, now = int(self._tokens), time.perf_counter()
+            # Ranks that share windows have each counted all of them.
+            n_tokens, now = int(self._tokens) / pl_module.decoder.n_sharing, time.perf_counter()
             own = torch.tensor(n_tokens / (now - self._since), device=pl_module.device)
             rates = trainer.strategy.all_gather(own).flatten()
             pl_module.log(RATE, rates.sum())

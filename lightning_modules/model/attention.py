@@ -3,6 +3,7 @@
 Suffixes: B batch, T query tokens, S key tokens, H heads, R latent rank, P rotary dimensions.
 """
 
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 
 from lightning_modules.model import by_hand
+from lightning_modules.model.attention_kept import attention_kept
 from lightning_modules.model.by_hand.attention import attend
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.norm import RMSNorm
 from lightning_modules.model.rotary import attention_scale, rotary_cos_sin, rotate
+from lightning_modules.model.shared_rows import Run, Sharing
 
 # DeepSeek's code and transformers normalise the latents with this constant, whatever rms_norm_eps says.
 LATENT_NORM_EPS = 1e-6
@@ -32,7 +35,8 @@ class AttentionInputs(NamedTuple):
     once they have been expanded from the cache (see `LatentAttention`). Over a cache, `absorb` tells whether to attend
     over the latent itself or to expand it first. Where `stretches` (row, start, stop) are given, in order, attention
     runs over each by itself, causally, and yields zeros elsewhere. Where `borders` are, one kernel does the same on a
-    GPU. With `key_borders`, keys are laid out otherwise than queries, and the last query sees the last key.
+    GPU. With `key_borders`, keys are laid out otherwise than queries, and the last query sees the last key. With
+    `sharing`, queries are this rank's part of rows whose keys come from all ranks, and have angles of their own.
     """
 
     cos: Tensor
@@ -44,6 +48,7 @@ class AttentionInputs(NamedTuple):
     stretches: tuple[tuple[int, int, int], ...] | None = None
     borders: DocumentBorders | None = None
     key_borders: DocumentBorders | None = None
+    sharing: Sharing | None = None
 
     def key_angles(self) -> tuple[Tensor, Tensor]:
         """Cosines and sines at the keys' positions: the queries' own where nothing is cached."""
@@ -70,9 +75,7 @@ def packed_inputs(
         borders: of the same documents; the same on a GPU, in 16 bits (see `fits_borders`).
     """
     index = torch.arange(document_ids.shape[1], device=document_ids.device)
-    starts = torch.zeros_like(document_ids, dtype=torch.bool)
-    starts[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
-    first = torch.where(starts, index, 0).cummax(dim=1).values
+    first = document_beginnings(document_ids)
     cos, sin = rotary_cos_sin(index - first if positions is None else positions, config)
     if borders is not None:
         return AttentionInputs(cos, sin, None, borders=borders)
@@ -82,6 +85,14 @@ def packed_inputs(
     same_document = first[:, :, None] == first[:, None, :]
     causal = index[:, None] >= index[None, :]
     return AttentionInputs(cos, sin, (same_document & causal)[:, None])
+
+
+def document_beginnings(document_ids: Tensor) -> Tensor:
+    """Where in its row the document of every token begins [B, T]."""
+    index = torch.arange(document_ids.shape[1], device=document_ids.device)
+    starts = torch.zeros_like(document_ids, dtype=torch.bool)
+    starts[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    return torch.where(starts, index, 0).cummax(dim=1).values
 
 
 def _stretches(document_ids: Tensor) -> tuple[tuple[int, int, int], ...]:
@@ -173,10 +184,12 @@ class LatentAttention(nn.Module):
         self, hidden: Tensor, inputs: AttentionInputs, cache: LatentCache | None = None, layer: int = 0
     ) -> Tensor:
         """Attend from `hidden` [B, T, D] to itself, or to everything in `cache` with it appended; returns [B, T, D]."""
+        if inputs.sharing is not None:
+            return self.o_proj(self._attend_over_ranks(hidden, inputs).flatten(2))
         if cache is None and self._has_kernels(hidden, inputs):
             return self.o_proj(self._attend_in_kernels(hidden, inputs).flatten(2))
         query_nope, query_rope = self._query(hidden, inputs)
-        latent, rope_key = self._latent(hidden, inputs)
+        latent, rope_key = self._latent(self.kv_a_proj_with_mqa(hidden), inputs)
         if cache is not None:
             latent, rope_key = cache.append(layer, latent, rope_key)
         if inputs.absorb:
@@ -200,23 +213,18 @@ class LatentAttention(nn.Module):
             query = self.q_proj(hidden)
         return query.unflatten(-1, (self.n_heads, -1))
 
-    def _latent(self, hidden: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+    def _latent(self, compressed: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
         """The normalised latent [B, T, R] and the rotated shared key [B, T, P]: all that a cache has to hold."""
-        latent, rope_key = self.kv_a_proj_with_mqa(hidden).split((self.latent_rank, self.rope_dim), dim=-1)
+        latent, rope_key = compressed.split((self.latent_rank, self.rope_dim), dim=-1)
         if self.rope_dim == 0:
             return self.kv_a_layernorm(latent), rope_key
-        return self.kv_a_layernorm(latent), rotate(rope_key, inputs.cos, inputs.sin, self.interleaves)
+        return self.kv_a_layernorm(latent), rotate(rope_key, *inputs.key_angles(), self.interleaves)
 
     def _attend_expanded(
         self, query_nope: Tensor, query_rope: Tensor, latent: Tensor, rope_key: Tensor, inputs: AttentionInputs
     ) -> Tensor:
         """Expand keys and values of every head from the latent, then attend; returns [B, H, T, value_dim]."""
-        expanded = self.kv_b_proj(latent).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-        key_nope, value = expanded.split((self.nope_dim, self.value_dim), dim=-1)
-        if self.rope_dim == 0:
-            cos, sin = inputs.key_angles()
-            key_nope = rotate(key_nope, cos[:, None], sin[:, None], self.interleaves)
-        shared_key = rope_key[:, None].expand(-1, self.n_heads, -1, -1)
+        key_nope, shared_key, value = self._expand(latent, rope_key, inputs)
         if inputs.borders is not None:
             tokens = (_end_to_end(query_nope, query_rope), _end_to_end(key_nope, shared_key), _end_to_end(value))
             heads = attend_within_borders(*tokens, inputs.borders, inputs.key_borders or inputs.borders, self.scale)
@@ -232,6 +240,15 @@ class LatentAttention(nn.Module):
             query, key, value, attn_mask=inputs.mask, is_causal=inputs.mask is None, scale=self.scale
         )
 
+    def _expand(self, latent: Tensor, rope_key: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys of every head [B, H, S, nope], behind each of them [B, H, S, P], and values [B, H, S, value_dim]."""
+        expanded = self.kv_b_proj(latent).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        key_nope, value = expanded.split((self.nope_dim, self.value_dim), dim=-1)
+        if self.rope_dim == 0:
+            cos, sin = inputs.key_angles()
+            key_nope = rotate(key_nope, cos[:, None], sin[:, None], self.interleaves)
+        return key_nope, rope_key[:, None].expand(-1, self.n_heads, -1, -1), value
+
     def _has_kernels(self, hidden: Tensor, inputs: AttentionInputs) -> bool:
         """Whether kernels rotate the heads: in 16 bits, where a power of two of dimensions turn, and without a mask."""
         is_power_of_2 = self.rope_dim > 1 and self.rope_dim.bit_count() == 1
@@ -240,20 +257,61 @@ class LatentAttention(nn.Module):
 
     def _attend_in_kernels(self, hidden: Tensor, inputs: AttentionInputs) -> Tensor:
         """As `_attend_expanded`, but [B, T, H, value_dim]: heads stay as they come, side by side for each token."""
-        from lightning_modules.model.kernels.heads import join_keys, rotate_queries
-
-        angles = (inputs.cos, inputs.sin, self.interleaves)
-        query = rotate_queries(self._heads_of_query(hidden), *angles)
-        latent, shared_key = self.kv_a_proj_with_mqa(hidden).split((self.latent_rank, self.rope_dim), dim=-1)
-        expanded = self.kv_b_proj(self.kv_a_layernorm(latent)).unflatten(-1, (self.n_heads, -1))
-        key, value = expanded.split((self.nope_dim, self.value_dim), dim=-1)
-        key = join_keys(key, shared_key, *angles)
+        query = self._query_in_kernels(hidden, inputs)
+        key, value = self._expand_in_kernels(self.kv_a_proj_with_mqa(hidden), inputs)
         if inputs.borders is not None:
             tokens = (query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1))
             heads = attend_within_borders(*tokens, inputs.borders, inputs.key_borders or inputs.borders, self.scale)
             return heads.unflatten(0, hidden.shape[:2])
         query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scale).transpose(1, 2)
+
+    def _query_in_kernels(self, hidden: Tensor, inputs: AttentionInputs) -> Tensor:
+        """Queries [B, T, H, nope + P], rotated."""
+        from lightning_modules.model.kernels.heads import rotate_queries
+
+        return rotate_queries(self._heads_of_query(hidden), inputs.cos, inputs.sin, self.interleaves)
+
+    def _expand_in_kernels(self, compressed: Tensor, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        """Keys [B, S, H, nope + P], rotated, and values [B, S, H, value_dim]."""
+        from lightning_modules.model.kernels.heads import join_keys
+
+        latent, shared_key = compressed.split((self.latent_rank, self.rope_dim), dim=-1)
+        expanded = self.kv_b_proj(self.kv_a_layernorm(latent)).unflatten(-1, (self.n_heads, -1))
+        key, value = expanded.split((self.nope_dim, self.value_dim), dim=-1)
+        return join_keys(key, shared_key, *inputs.key_angles(), self.interleaves), value
+
+    def _attend_over_ranks(self, hidden: Tensor, inputs: AttentionInputs) -> Tensor:
+        """From this rank's part of rows [2B, C, D] to all of them, as all ranks hold them; [2B, C, H, value_dim].
+
+        What travels is what `kv_a_proj_with_mqa` makes of a token: keys and values of all heads are many times as much.
+        Every rank expands all of them, and once more for the backward pass.
+        """
+        has_kernels = self._has_kernels(hidden, inputs)
+        if has_kernels:
+            query = self._query_in_kernels(hidden, inputs)
+        else:
+            query = torch.cat(self._query(hidden, inputs), dim=-1).transpose(1, 2)
+        attend = partial(self._gather_and_attend, inputs=inputs, in_kernels=has_kernels)
+        return attention_kept(attend, query, self.kv_a_proj_with_mqa(hidden))
+
+    def _gather_and_attend(
+        self, query: Tensor, compressed: Tensor, inputs: AttentionInputs, in_kernels: bool
+    ) -> Tensor:
+        """From queries [2B, C, H, nope + P] to what `compressed` [2B, C, R + P] of all ranks stands for."""
+        assert inputs.sharing is not None
+        compressed = inputs.sharing.rows.whole(compressed)
+        if in_kernels:
+            key, value = self._expand_in_kernels(compressed, inputs)
+        else:
+            key_nope, shared_key, value = self._expand(*self._latent(compressed, inputs), inputs)
+            key, value = torch.cat((key_nope, shared_key), dim=-1).transpose(1, 2), value.transpose(1, 2)
+        queries = query.unflatten(0, (-1, 2)).unbind(dim=1)
+        heads = [
+            attend_run(queries_of_run, key, value, run, self.scale)
+            for queries_of_run, run in zip(queries, inputs.sharing.runs, strict=True)
+        ]
+        return torch.stack(heads, dim=1).flatten(0, 1)
 
     def _attend_by_stretch(
         self, query: Tensor, key: Tensor, value: Tensor, stretches: tuple[tuple[int, int, int], ...]
@@ -313,6 +371,17 @@ def fits_borders(config: DecoderConfig) -> bool:
 def _end_to_end(*parts: Tensor) -> Tensor:
     """Parts of heads [B, H, T, ·] side by side, all rows' tokens one after the other [B · T, H, Σ ·]."""
     return torch.cat([part.transpose(1, 2) for part in parts], dim=-1).flatten(0, 1)
+
+
+def attend_run(query: Tensor, key: Tensor, value: Tensor, run: Run, scale: float) -> Tensor:
+    """From a run of every row [B, C, H, D] to keys [B, T, H, D] and values [B, T, H, V] up to its end: [B, C, H, V]."""
+    key, value = key[:, : run.stop], value[:, : run.stop]
+    if run.borders is not None and run.key_borders is not None:
+        tokens = (query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1))
+        heads = attend_within_borders(*tokens, run.borders, run.key_borders, scale)
+        return heads.unflatten(0, query.shape[:2])
+    query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=run.mask, scale=scale).transpose(1, 2)
 
 
 def attend_within_borders(

@@ -20,6 +20,8 @@ from lightning_modules.model.initialisation import draw_normal, local_part
 from lightning_modules.model.norm import RMSNorm
 from lightning_modules.model.recompute import recomputed
 from lightning_modules.model.router import Router, Routing
+from lightning_modules.model.shared_inputs import shared_inputs
+from lightning_modules.model.shared_rows import SharedRows
 from lightning_modules.model.token_loss import IGNORED_TARGET, summed_cross_entropy
 
 
@@ -114,6 +116,7 @@ class Decoder(nn.Module):
     Attributes:
         recomputes_activations: whether training drops what is cheap to compute again (see `recomputed`); off at first.
         attends_by_document: whether attention runs over packed documents one by one instead of by a mask; off at first.
+        shared_rows: how ranks share rows, each of which then computes with a part [2B, C] of them; None: they do not.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -121,6 +124,7 @@ class Decoder(nn.Module):
         self.config = config
         self.recomputes_activations = False
         self.attends_by_document = False
+        self.shared_rows: SharedRows | None = None
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, config.is_dense(layer)) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -158,6 +162,8 @@ class Decoder(nn.Module):
     ) -> DecoderLosses:
         """As `forward`, up to the losses: on a GPU, scores of all tokens never exist at once.
 
+        Where ranks share rows, these are the losses of this rank's part.
+
         Args:
             tokens: as in `forward`.
             targets: for the next token and every depth, what is to be predicted [B, T]; IGNORED_TARGET: nothing.
@@ -166,6 +172,7 @@ class Decoder(nn.Module):
             borders: as in `forward`.
         """
         states, routings = self._states(tokens, document_ids, positions, borders)
+        targets = [self.own_part(wanted) for wanted in targets]
         weight = self.lm_head.weight
         sums = [summed_cross_entropy(hidden, weight, wanted) for hidden, wanted in zip(states, targets, strict=True)]
         return DecoderLosses(sums, [(wanted != IGNORED_TARGET).sum() for wanted in targets], routings)
@@ -240,6 +247,15 @@ class Decoder(nn.Module):
         for router in self.routers():
             router.reset_balance()
 
+    def own_part(self, rows: Tensor, lookahead: int = 0) -> Tensor:
+        """What this rank computes with of `rows` [B, T + lookahead]: all, or as `SharedRows.own` has it."""
+        return rows if self.shared_rows is None else self.shared_rows.own(rows, lookahead)
+
+    @property
+    def n_sharing(self) -> int:
+        """Ranks that share rows, this one included."""
+        return 1 if self.shared_rows is None else self.shared_rows.n_ranks
+
     @property
     def waits_for_host(self) -> bool:
         """Whether a forward pass on a GPU asks the host for numbers that the GPU has computed."""
@@ -260,12 +276,10 @@ class Decoder(nn.Module):
     ) -> tuple[list[Tensor], list[Routing]]:
         """What the head reads [B, T, D]: of the last layer, then of every prediction module."""
         depth = len(self.mtp)
+        inputs = self._attention_inputs(tokens, document_ids, positions, borders)
+        tokens = self.own_part(tokens, lookahead=depth)
         n_positions = tokens.shape[1] - depth
         embeddings = self.embed_tokens(tokens)
-        if document_ids is None:
-            inputs = causal_inputs(self.config, tokens.shape[0], n_positions, tokens.device)
-        else:
-            inputs = packed_inputs(self.config, document_ids, positions, self.attends_by_document, borders)
         hidden, routings = self._trunk(embeddings[:, :n_positions], inputs)
         states = [hidden]
         for k, module in enumerate(self.mtp, start=1):
@@ -274,6 +288,21 @@ class Decoder(nn.Module):
             states.append(hidden)
             routings.append(routing)
         return states, routings
+
+    def _attention_inputs(
+        self,
+        tokens: Tensor,
+        document_ids: Tensor | None,
+        positions: Tensor | None,
+        borders: DocumentBorders | None,
+    ) -> AttentionInputs:
+        n_positions = tokens.shape[1] - len(self.mtp)
+        if self.shared_rows is not None:
+            ids = torch.zeros_like(tokens[:, :n_positions]) if document_ids is None else document_ids
+            return shared_inputs(self.config, self.shared_rows, ids, positions, borders)
+        if document_ids is None:
+            return causal_inputs(self.config, tokens.shape[0], n_positions, tokens.device)
+        return packed_inputs(self.config, document_ids, positions, self.attends_by_document, borders)
 
     def _trunk(
         self, hidden: Tensor, inputs: AttentionInputs, cache: LatentCache | None = None

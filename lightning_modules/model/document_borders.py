@@ -44,6 +44,11 @@ class DocumentBorders(NamedTuple):
         offsets = torch.stack((starts, starts + lengths), dim=1).flatten()
         return cls(F.pad(offsets, (0, 1), value=len(lengths) * width).int(), width)
 
+    @classmethod
+    def of_rows(cls, n_rows: int, width: int, device: torch.device) -> "DocumentBorders":
+        """Every row of `width` a document."""
+        return cls(torch.arange(n_rows + 1, dtype=torch.int32, device=device) * width, width)
+
     @property
     def room(self) -> tuple[int, int]:
         """For how many documents, and of which length."""

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from lightning_modules.model.attention import LatentAttention
+from lightning_modules.model.attention_kept import ATTENTION_OPERATIONS, repeats_all
 
 # What stays: matrix products, attention, choices, and what carried rows to their experts. By name, since not every
 # build of torch has all of these, and low precision registers its own (library `melisma_fp8`) only where it is used.
@@ -31,17 +32,13 @@ KEPT_OPERATIONS = {
     "melisma::choose_experts",
     "melisma::spread_rows",
     "melisma::attend_stretches",
-    "aten::_scaled_dot_product_flash_attention",
-    "aten::_scaled_dot_product_flash_attention_for_cpu",
-    "aten::_scaled_dot_product_efficient_attention",
-    "aten::_scaled_dot_product_cudnn_attention",
-    "torch_attn::_varlen_attn",
     "aten::topk",
     "aten::sort.stable",
     "aten::index.Tensor",
     "aten::index_select",
     "_c10d_functional::all_gather_into_tensor",
     "_c10d_functional::all_to_all_single",
+    *ATTENTION_OPERATIONS,
 }
 
 
@@ -85,7 +82,7 @@ class _Selection:
     def run(self, block: nn.Module, *inputs: Any) -> Any:
         """Call `block`, forwards or once more backwards, aware of the up-projections within."""
         self._n_asked = 0
-        token = _running.set(self)
+        token, repeats_token = _running.set(self), repeats_all.set(True)
         handles = []
         for module in block.modules():
             if isinstance(module, LatentAttention):
@@ -97,6 +94,7 @@ class _Selection:
             return block(*inputs)
         finally:
             _running.reset(token)
+            repeats_all.reset(repeats_token)
             for handle in handles:
                 handle.remove()
 

@@ -4,6 +4,7 @@ Suffixes: R routed rows (tokens), E experts, K chosen experts a token, G groups;
 chosen. Independent segments are experts to the router: E and K then count segments.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -208,7 +209,9 @@ def expert_loads(routings: list[Routing]) -> Tensor:
     return count_rows(indices, n_layers * n_experts, counted).float().view(n_layers, n_experts)
 
 
-def sequence_balance_loss(routing: Routing, n_sequences: int) -> Tensor:
+def sequence_balance_loss(
+    routing: Routing, n_sequences: int, add_up: Callable[[Tensor], Tensor] = Tensor.detach
+) -> Tensor:
     """The complementary sequence-wise balance loss, without its weight α (arXiv 2412.19437, equations 17 to 20).
 
     For every sequence, Σ_i f_i · P_i: f_i is expert i's share of the K best scores, scaled so that balance gives 1; P_i
@@ -217,6 +220,9 @@ def sequence_balance_loss(routing: Routing, n_sequences: int) -> Tensor:
 
     Equation 18 counts the best of the scores themselves, where equation 16 chooses by scores and bias: the loss levels
     what the router says of its own, so that the bias has less to correct.
+
+    Where ranks have parts of the sequences, `add_up` sums numbers over them, and this rank's part of the loss is
+    returned.
     """
     n_experts, n_chosen = routing.scores.shape[1], routing.indices.shape[1]
     scores = routing.scores.detach()
@@ -227,17 +233,19 @@ def sequence_balance_loss(routing: Routing, n_sequences: int) -> Tensor:
         weights = normalised.new_ones(n_sequences, normalised.shape[0] // n_sequences)
     else:
         weights = routing.are_real.unflatten(0, (n_sequences, -1)).to(normalised.dtype)
-    weights = (weights / weights.sum(dim=1, keepdim=True).clamp_min(1))[:, :, None]
-    share = (is_best.unflatten(0, (n_sequences, -1)) * weights).sum(dim=1) * (n_experts / n_chosen)
+    weights = (weights / add_up(weights.sum(dim=1, keepdim=True)).clamp_min(1))[:, :, None]
+    share = add_up((is_best.unflatten(0, (n_sequences, -1)) * weights).sum(dim=1)) * (n_experts / n_chosen)
     mean_score = (normalised.unflatten(0, (n_sequences, -1)) * weights).sum(dim=1)
     return (share * mean_score).sum(dim=-1).mean()
 
 
-def switch_balance_loss(routing: Routing, n_layers: int = 1) -> Tensor:
+def switch_balance_loss(
+    routing: Routing, n_layers: int = 1, add_up: Callable[[Tensor], Tensor] = Tensor.detach
+) -> Tensor:
     """The auxiliary loss of the Switch Transformer, without its weight (arXiv 2101.03961, equations 4 to 6).
 
     E · Σ_i f_i · P_i over all tokens of a micro-batch at once: f_i is the fraction of best scores that are expert i's,
     P_i its mean score, normalised over experts as the softmax is there. Balanced routing gives 1. It differs from
-    `sequence_balance_loss` in what has to be balanced: the batch, not every sequence of it.
+    `sequence_balance_loss` in what has to be balanced: the batch, not every sequence of it. `add_up` is as there.
     """
-    return sequence_balance_loss(routing, n_sequences=n_layers)
+    return sequence_balance_loss(routing, n_layers, add_up)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed._functional_collectives import wait_tensor
 
 from lightning_modules.model.dispatch import Choice, Dispatched, Gathered, TokenDispatcher
+from lightning_modules.parallel.exchanges import Ranks, add_up, arrived, gather, give_back, set_out, summed
 from lightning_modules.parallel.host_reads import arrived_on_host, copy_to_host
 from lightning_modules.parallel.selection import Choices, Selection, in_pages
 
@@ -70,7 +71,7 @@ class AllGatherDispatcher(TokenDispatcher):
     def plan(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Plan:
         """Gather what was chosen, and begin to gather tokens; the former first, which the host waits for."""
         indices, gates = _GatheredChoice.apply(indices, gates, self.ranks)
-        under_way = _Gathered.apply(tokens, self.ranks)
+        under_way = set_out(tokens, self.ranks)
         if self.spare is not None:
             return Plan(under_way, gates, indices, None)
         choices = Choices.among(indices, self.first_expert, self.n_local_experts)
@@ -79,7 +80,7 @@ class AllGatherDispatcher(TokenDispatcher):
     def dispatch(self, plan: Plan) -> Dispatched:
         """Take the rows of the experts here."""
         selection = self._select_within_room(plan) if plan.counted is None else self._select(*plan.counted)
-        rows = selection.rows_of(_Arrived.apply(plan.tokens, self.ranks))
+        rows = selection.rows_of(arrived(plan.tokens, self.ranks))
         return Dispatched(rows, selection.gates_of(plan.gates), selection.rows_per_expert, selection)
 
     def combine(self, rows: Tensor, way_back: Selection) -> Tensor:
@@ -93,11 +94,11 @@ class AllGatherDispatcher(TokenDispatcher):
         experts = plan.indices - self.first_expert
         experts = torch.where((experts >= 0) & (experts < self.n_local_experts), experts, -1)
         room = self._room(plan, (experts >= 0).sum())
-        return Gathered(Choice(_Arrived.apply(plan.tokens, self.ranks), plan.gates, experts), room)
+        return Gathered(Choice(arrived(plan.tokens, self.ranks), plan.gates, experts), room)
 
     def add_up(self, sums: Tensor) -> Tensor:
         """Sum this rank's tokens [N, D] over all ranks, each of which has a part of everybody's [P·N, D]."""
-        return _Summed.apply(sums, self.ranks)
+        return summed(sums, self.ranks)
 
     def _select(self, choices: Choices, on_host: Tensor) -> Selection:
         n_rows = int(arrived_on_host(on_host))
@@ -123,13 +124,6 @@ def room_for_rows(n_choices: int, n_ranks: int, spare: int) -> int:
     return min(in_pages(spare * n_choices // (8 * n_ranks)), n_choices)
 
 
-class Ranks(NamedTuple):
-    """A process group, in words that compiled code can keep."""
-
-    size: int
-    name: str
-
-
 class _GatheredChoice(torch.autograd.Function):
     """Experts and their gates [N, K] of all ranks, side by side in one exchange; gradients of gates are added up."""
 
@@ -137,67 +131,11 @@ class _GatheredChoice(torch.autograd.Function):
     def forward(ctx: Any, indices: Tensor, gates: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
         ctx.ranks = ranks
         both = torch.cat((indices.to(torch.int32), gates.contiguous().view(torch.int32)), dim=1)
-        chosen, weights = wait_tensor(_gather(both, ranks)).chunk(2, dim=1)
+        chosen, weights = wait_tensor(gather(both, ranks)).chunk(2, dim=1)
         chosen, weights = chosen.to(indices.dtype), weights.contiguous().view(gates.dtype)
         ctx.mark_non_differentiable(chosen)
         return chosen, weights
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None]:
-        return None, _add_up(_return(gradients[1], ctx.ranks), ctx.ranks), None
-
-
-class _Gathered(torch.autograd.Function):
-    """The rows of all ranks, under way; gradients that are under way here arrive, and are added up."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
-        return _gather(rows, ranks)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _add_up(gradients[0], ctx.ranks), None
-
-
-class _Arrived(torch.autograd.Function):
-    """What was under way; gradients set out for the ranks whose rows they are of."""
-
-    @staticmethod
-    def forward(ctx: Any, under_way: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
-        return wait_tensor(under_way)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _return(gradients[0], ctx.ranks), None
-
-
-class _Summed(torch.autograd.Function):
-    """Sums over all ranks of what they have for each rank's rows; gradients are gathered."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
-        return _add_up(_return(rows, ranks), ranks)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return wait_tensor(_gather(gradients[0], ctx.ranks)), None
-
-
-def _gather(rows: Tensor, ranks: Ranks) -> Tensor:
-    """[N, D] of every rank to [P·N, D] on every rank, under way."""
-    return torch.ops._c10d_functional.all_gather_into_tensor(rows.contiguous(), ranks.size, ranks.name)
-
-
-def _return(rows: Tensor, ranks: Ranks) -> Tensor:
-    """[P·N, D], N for each rank, to the same from each rank, under way."""
-    shares = [rows.shape[0] // ranks.size] * ranks.size
-    return torch.ops._c10d_functional.all_to_all_single(rows.contiguous(), shares, shares, ranks.name)
-
-
-def _add_up(under_way: Tensor, ranks: Ranks) -> Tensor:
-    """[P·N, D], N from each rank, to their sum [N, D], rounded once."""
-    # Torch adds BF16 up in FP32.
-    return wait_tensor(under_way).unflatten(0, (ranks.size, -1)).sum(dim=0)
+        return None, add_up(give_back(gradients[1], ctx.ranks), ctx.ranks), None

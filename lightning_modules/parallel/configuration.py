@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 DISPATCH_KINDS = ("auto", "all_gather", "all_to_all", "deep_ep")
 
@@ -13,8 +13,9 @@ class ParallelConfig:
 
     Attributes:
         dp_replicate: copies of the whole sharded model, which exchange gradients alone (HSDP); 1: none.
-        dp_shard: ranks that share one set of experts' weights; null: all that `dp_replicate` and `ep` leave.
+        dp_shard: ranks that share one set of experts' weights; null: all that `dp_replicate`, `cp` and `ep` leave.
         ep: ranks that the experts of a layer are spread over.
+        cp: ranks that every window is spread over (context parallelism); they share weights as those of `dp_shard` do.
         nodes: machines.
         gpus_per_node: processes on each; null: what torchrun or SLURM started or, started alone, every GPU, and one
             process without GPUs.
@@ -27,13 +28,14 @@ class ParallelConfig:
     """
 
     LARGEST: ClassVar[Mapping[str, float]] = {
-        "dp_replicate": 10**6, "dp_shard": 10**6, "ep": 10**6, "nodes": 10**6, "gpus_per_node": 1024,
+        "dp_replicate": 10**6, "dp_shard": 10**6, "ep": 10**6, "cp": 10**6, "nodes": 10**6, "gpus_per_node": 1024,
         "rank_late_seconds": 10**7, "rank_lost_seconds": 10**7,
     }  # fmt: skip
 
     dp_replicate: int = 1
     dp_shard: int | None = None
     ep: int = 1
+    cp: int = 1
     nodes: int = 1
     gpus_per_node: int | None = None
     dispatch: str = "auto"
@@ -42,7 +44,7 @@ class ParallelConfig:
     rank_lost_seconds: float = 900.0
 
     def __post_init__(self) -> None:
-        for name in ("dp_replicate", "dp_shard", "ep", "nodes", "gpus_per_node"):
+        for name in ("dp_replicate", "dp_shard", "ep", "cp", "nodes", "gpus_per_node"):
             size = getattr(self, name)
             if size is not None and size < 1:
                 raise ValueError(f"strategy.{name} is {size}; it must be at least 1.")
@@ -53,6 +55,33 @@ class ParallelConfig:
             )
         if self.dispatch not in DISPATCH_KINDS:
             raise ValueError(f"strategy.dispatch is '{self.dispatch}'; choose {', '.join(DISPATCH_KINDS)}.")
+
+    def reader(self, rank: int) -> int:
+        """Which of the readers of batches `rank` is: ranks that share windows read the same ones, and count as one."""
+        return rank // (self.cp * self.ep) * self.ep + rank % self.ep
+
+    def check_length(self, sequence_length: int) -> None:
+        """Make sure that windows can be shared.
+
+        Raises:
+            ValueError: naming what does not divide.
+        """
+        n_runs = 2 * self.cp
+        if self.cp > 1 and sequence_length % n_runs:
+            raise ValueError(
+                f"trainer.sequence_length ({sequence_length}) does not divide over 2 × strategy.cp ({self.cp}) = "
+                f"{n_runs}: every rank takes a run of each window from its front, and one from its end; make it a "
+                f"multiple ({-(-sequence_length // n_runs) * n_runs}), or lower strategy.cp."
+            )
+
+
+class MeshSizes(NamedTuple):
+    """Sizes of the mesh; neighbours lie in `ep`."""
+
+    dp_replicate: int
+    dp_shard: int
+    cp: int
+    ep: int
 
 
 def gathers_tokens(dispatch: str, ep: int, n_chosen: int) -> bool:
@@ -72,24 +101,26 @@ def can_record(n_ranks: int, n_accumulated: int, scales_loss: bool) -> bool:
     return not scales_loss and (n_ranks == 1 or n_accumulated == 1)
 
 
-def mesh_sizes(config: ParallelConfig, world_size: int) -> tuple[int, int, int]:
-    """The mesh's (dp_replicate, dp_shard, ep), which multiply to `world_size`.
+def mesh_sizes(config: ParallelConfig, world_size: int) -> MeshSizes:
+    """The mesh's sizes, which multiply to `world_size`.
 
     Raises:
         ValueError: when they cannot; the message says which numbers do not divide.
     """
-    fixed = config.dp_replicate * config.ep
+    replicas = f"strategy.dp_replicate ({config.dp_replicate})"
+    # Named where it is more than one alone: most trainings share no windows.
+    within = (f"strategy.cp ({config.cp}) × " if config.cp > 1 else "") + f"strategy.ep ({config.ep})"
+    fixed = config.dp_replicate * config.cp * config.ep
     if config.dp_shard is None:
         if world_size % fixed:
             raise ValueError(
-                f"strategy.dp_replicate ({config.dp_replicate}) × strategy.ep ({config.ep}) = {fixed} does not divide "
-                f"the {world_size} ranks; change one of them, or start a multiple of {fixed} ranks."
+                f"{replicas} × {within} = {fixed} does not divide the {world_size} ranks; change one of them, or start "
+                f"a multiple of {fixed} ranks."
             )
-        return config.dp_replicate, world_size // fixed, config.ep
+        return MeshSizes(config.dp_replicate, world_size // fixed, config.cp, config.ep)
     if fixed * config.dp_shard != world_size:
         raise ValueError(
-            f"strategy.dp_replicate ({config.dp_replicate}) × strategy.dp_shard ({config.dp_shard}) × strategy.ep "
-            f"({config.ep}) = {fixed * config.dp_shard}, but there are {world_size} ranks; "
-            "make them multiply to that, or set strategy.dp_shard to null."
+            f"{replicas} × strategy.dp_shard ({config.dp_shard}) × {within} = {fixed * config.dp_shard}, but there are "
+            f"{world_size} ranks; make them multiply to that, or set strategy.dp_shard to null."
         )
-    return config.dp_replicate, config.dp_shard, config.ep
+    return MeshSizes(config.dp_replicate, config.dp_shard, config.cp, config.ep)

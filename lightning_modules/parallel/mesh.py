@@ -11,17 +11,19 @@ BACKENDS = {"cuda": ("nccl", "fake"), "cpu": ("gloo", "fake")}
 
 
 def build_mesh(config: ParallelConfig, device_type: str, world_size: int) -> DeviceMesh:
-    """Arrange all ranks as (dp_replicate, dp_shard, ep), neighbours in `ep` first.
+    """Arrange all ranks as (dp_replicate, dp_shard, cp, ep), neighbours in `ep` first.
 
-    Every dimension is there even when it has size 1, and so is `dp_shard_ep`, the last two flattened into one.
+    Every dimension is there even when it has size 1. So are those that weights are sharded over, several flattened into
+    one: `dp_shard_cp` for experts, and `dp_shard_cp_ep` for all else.
 
     Raises:
         ValueError: when the sizes do not multiply to the world's, or its backend cannot serve the device.
     """
     sizes = mesh_sizes(config, world_size)
     _check_world(device_type, world_size)
-    mesh = init_device_mesh(device_type, sizes, mesh_dim_names=("dp_replicate", "dp_shard", "ep"))
-    mesh["dp_shard", "ep"]._flatten("dp_shard_ep")
+    mesh = init_device_mesh(device_type, sizes, mesh_dim_names=sizes._fields)
+    mesh["dp_shard", "cp"]._flatten("dp_shard_cp")
+    mesh["dp_shard", "cp", "ep"]._flatten("dp_shard_cp_ep")
     return mesh
 
 

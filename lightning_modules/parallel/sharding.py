@@ -17,6 +17,7 @@ from lightning_modules.model.experts import GroupedExperts, MixtureOfExperts
 from lightning_modules.model.router import Router
 from lightning_modules.parallel.all_to_all import all_to_all_dispatcher
 from lightning_modules.parallel.gradient_sum import SumInOnePlace
+from lightning_modules.parallel.rows_over_ranks import RowsOverRanks
 
 MakeDispatcher = Callable[[int, DeviceMesh], Dispatcher]
 
@@ -34,9 +35,10 @@ def parallelise(
 ) -> None:
     """Shard `decoder` in place over `mesh`, as `build_mesh` arranges it; parameters may be on the meta device.
 
-    Experts are split over `ep` and, matrix by matrix, over `dp_shard`; all else over both. Over `dp_replicate` there
-    are copies. A block's parameters are gathered whole when it runs, one block ahead, and dropped after it. Gradients
-    are summed over ranks, not averaged: each rank's loss has to be its share of the global mean.
+    Experts are split over `ep` and, matrix by matrix, over `dp_shard` and `cp`; all else over the three. Over
+    `dp_replicate` there are copies. Ranks of `cp` share the rows they compute. A block's parameters are gathered whole
+    when it runs, one block ahead, and dropped after it. Gradients are summed over ranks, not averaged: each rank's loss
+    has to be its share of the global mean.
 
     Where what is gathered of all blocks is little, it is gathered as a step begins, and dropped as it ends.
 
@@ -47,7 +49,7 @@ def parallelise(
 
     Args:
         decoder: whose parameters are whole so far.
-        mesh: over dp_replicate, dp_shard, ep, and dp_shard_ep.
+        mesh: as above.
         policy: types of gathered parameters and of gradients' reduction. Inputs are never cast: rotary angles stay
             FP32.
         make_dispatcher: from the number of routed experts and the `ep` mesh to the layers' dispatcher.
@@ -59,13 +61,15 @@ def parallelise(
     """
     check_divisible(decoder.config, mesh)
     policy = replace(policy, cast_forward_inputs=False)
-    dense_mesh, expert_mesh = _data_parallel_mesh(mesh, "dp_shard_ep"), _data_parallel_mesh(mesh, "dp_shard")
+    dense_mesh, expert_mesh = _data_parallel_mesh(mesh, "dp_shard_cp_ep"), _data_parallel_mesh(mesh, "dp_shard_cp")
+    if mesh["cp"].size() > 1:
+        decoder.shared_rows = RowsOverRanks(mesh["cp"].get_group())
     # One for all layers: a dispatcher may hold a buffer.
     dispatcher = make_dispatcher(decoder.config.n_routed_segments, mesh["ep"])
     shards_dense, shards_experts = (_is_sharded(m, policy) for m in (dense_mesh, expert_mesh))
     splits_experts = mesh["ep"].size() > 1
     gathers_blocks = _n_gathered(decoder, splits_experts) > gathered_at_once
-    place = partial(_placement, n_shards=mesh["dp_shard_ep"].size())
+    place = partial(_placement, n_shards=mesh["dp_shard_cp_ep"].size())
     shard = partial(fully_shard, mp_policy=policy, reshard_after_forward=reshard_after_forward)
     units: list[list[nn.Module]] = []
     elsewhere: set[nn.Parameter] = set()
@@ -103,12 +107,12 @@ def _is_sharded(mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> bool:
 
 
 def check_divisible(config: DecoderConfig, mesh: DeviceMesh) -> None:
-    """Check that experts divide over `ep`, and their matrices over `dp_shard`.
+    """Check that experts divide over `ep`, and their matrices over `dp_shard` and `cp`.
 
     Raises:
         ValueError: naming the size that does not.
     """
-    ep, dp_shard = mesh["ep"].size(), mesh["dp_shard"].size()
+    ep, dp_shard, cp = (mesh[name].size() for name in ("ep", "dp_shard", "cp"))
     sizes = set(config.segment_sizes)
     # Stacks of one place in the split hold a segment of every expert: an expert's segments stay together.
     name, n_experts = ("n_routed_experts", config.n_routed_experts)
@@ -119,10 +123,11 @@ def check_divisible(config: DecoderConfig, mesh: DeviceMesh) -> None:
             f"model.{name} ({n_experts}) does not divide over strategy.ep ({ep}); make it a multiple, or lower ep."
         )
     for name, size in [("hidden_size", config.hidden_size)] + [("moe_intermediate_size, twice,", 2 * s) for s in sizes]:
-        if size % dp_shard:
+        if size % (dp_shard * cp):
+            shared = f" × strategy.cp ({cp})" if cp > 1 else ""
             raise ValueError(
-                f"model.{name} ({size}) does not divide over strategy.dp_shard ({dp_shard}), over which every expert's "
-                "matrices are split by rows; raise strategy.ep or strategy.dp_replicate."
+                f"model.{name} ({size}) does not divide over strategy.dp_shard ({dp_shard}){shared}, over which every "
+                "expert's matrices are split by rows; raise strategy.ep or strategy.dp_replicate."
             )
 
 

@@ -50,7 +50,8 @@ class HasDecoder(Protocol):
 class ExpertParallelStrategy(ModelParallelStrategy):
     """Spreads a LightningModule's `decoder` over all ranks: experts over `ep`, everything over data-parallel ranks.
 
-    Every rank reads batches of its own, and its loss is its share of the global mean: gradients are plain sums.
+    Every rank reads batches of its own, or shares them over `cp`. Its loss is its share of the global mean: gradients
+    are plain sums.
 
     A decoder on the meta device is given memory once it is sharded, so that no rank ever holds all of it. The precision
     plugin converts modules before that; its `fsdp_policy`, if it has one, says in which type parameters are gathered,
@@ -73,8 +74,8 @@ class ExpertParallelStrategy(ModelParallelStrategy):
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
-        """Every rank is a data-parallel one, also those that share experts."""
-        return {"num_replicas": self.world_size, "rank": self.global_rank}
+        """Every rank is a data-parallel one, also those that share experts; those that share windows are one."""
+        return {"num_replicas": self.world_size // self.config.cp, "rank": self.config.reader(self.global_rank)}
 
     @property
     def decoder(self) -> Decoder:

@@ -55,7 +55,7 @@ def least_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
     n_scores = 0 if training.has_working_weights else config.vocab_size
     a_position = config.hidden_size * config.num_hidden_layers + n_scores
     n_mixtures = config.num_hidden_layers - config.first_k_dense_replace
-    n_activations = training.n_tokens * a_position
+    n_activations = training.n_tokens // layout.cp * a_position
     n_activations += n_mixtures * expert_rows(training, layout) * 2 * min(config.segment_sizes)
     return Counter(
         {
@@ -67,7 +67,7 @@ def least_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
 
 def expert_rows(training: PlannedTraining, layout: Layout) -> int:
     """Rows of a layer that a rank's experts have room for: an equal share, or more where steps are recorded."""
-    share = training.n_tokens * training.decoder.num_segments_per_tok
+    share = training.n_tokens // layout.cp * training.decoder.num_segments_per_tok
     are_stacks = len(set(training.decoder.segment_sizes)) == 1
     if training.gathers_tokens(layout) and training.is_recorded(layout) and are_stacks:
         return room_for_rows(layout.ep * share, layout.ep, SPARE)

@@ -9,6 +9,7 @@ and where tokens are gathered and their sums sent back.
 import math
 from dataclasses import asdict, dataclass
 
+from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.parallel.configuration import gathers_tokens
 from pipeline.planning.settings import Layout, PlannedTraining
 from pipeline.planning.shards import FP32_BYTES, parameter_units
@@ -48,6 +49,8 @@ class StepTraffic:
         all_gather: parameters, before each block forwards and backwards.
         reduce_scatter: gradients, to those who share a parameter.
         all_reduce: gradients, between replicas.
+        context: compressed keys and values of windows that ranks share, before attention forwards and backwards, and
+            their gradients.
     """
 
     dispatch: Traffic
@@ -56,6 +59,7 @@ class StepTraffic:
     all_gather: Traffic
     reduce_scatter: Traffic
     all_reduce: Traffic
+    context: Traffic
 
     @property
     def all_to_all(self) -> Traffic:
@@ -65,7 +69,7 @@ class StepTraffic:
     @property
     def total(self) -> Traffic:
         """Everything."""
-        return self.all_to_all + self.all_gather + self.reduce_scatter + self.all_reduce
+        return self.all_to_all + self.all_gather + self.reduce_scatter + self.all_reduce + self.context
 
     def as_dict(self) -> dict[str, dict[str, int]]:
         """Plain numbers: bytes by kind, and whether they cross the network."""
@@ -90,7 +94,8 @@ def step_traffic(training: PlannedTraining, layout: Layout, dispatch: str, has_f
     rounds = training.precision == "fp8_deepseek" and has_fp8 and not gathers and dispatch != "all_to_all"
     copies = layout.ep if gathers else n_chosen
     number = training.gathered_bytes
-    rows = training.n_tokens * copies * n_mixtures * training.accumulate_grad_batches
+    n_tokens = training.n_tokens * training.accumulate_grad_batches
+    rows = n_tokens // layout.cp * copies * n_mixtures
     way = _pairwise(rows * width * number, layout.ep, 1, layout)
     # Micro-batches and replicas are summed in FP32.
     sums_again = training.accumulate_grad_batches > 1 or layout.dp_replicate > 1
@@ -112,7 +117,14 @@ def step_traffic(training: PlannedTraining, layout: Layout, dispatch: str, has_f
         all_gather=gathered,
         reduce_scatter=scattered,
         all_reduce=reduced,
+        context=_pairwise(_compressed(training.decoder) * n_tokens * number, layout.cp, layout.ep, layout).times(3),
     )
+
+
+def _compressed(config: DecoderConfig) -> int:
+    """Numbers that stand for a token's keys and values, of all blocks."""
+    n_blocks = config.num_hidden_layers + config.num_nextn_predict_layers
+    return n_blocks * (config.kv_lora_rank + config.qk_rope_head_dim)
 
 
 def _pairwise(n_bytes: float, n_ranks: int, stride: int, layout: Layout) -> Traffic:

@@ -23,9 +23,10 @@ def plan(training: PlannedTraining, strategy: ParallelConfig, gpu: GpuConfig) ->
         ValueError: sizes do not multiply or divide; the message names the key.
     """
     layout = Layout.of(strategy)
+    strategy.check_length(training.sequence_length)
     with standing_for_rank_0(layout.world_size):
         sizes = shard_sizes(sharded_decoder(training, layout))
-    layouts = list(possible_layouts(training.decoder, strategy.nodes, layout.gpus_per_node))
+    layouts = list(possible_layouts(training.decoder, strategy.nodes, layout.gpus_per_node, layout.cp))
     rehearsals = Rehearsals(training, gpu, layouts)
     without, with_recompute = (step_memory(training, layout, gpu, rehearsals.of(layout, r)) for r in (False, True))
     return plan_report(

@@ -100,7 +100,7 @@ def rehearse(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> Rehea
     with standing_for_rank_0(layout.world_size), ExitStack() as stack:
         decoder = sharded_decoder(replace(training, decoder=shallow), layout)
         decoder.recomputes_activations = training.recompute_activations
-        for substitution in _substitutions(training, gpu, live):
+        for substitution in _substitutions(training, layout, gpu, live):
             stack.enter_context(substitution)
         model = _language_model(training)
         stack.enter_context(FakeTensorMode())
@@ -136,10 +136,11 @@ def _step(
 def _loss(model: LanguageModel, decoder: Decoder, batch: Batch, training: PlannedTraining, attention: str) -> Tensor:
     """What `LanguageModel.training_step` does up to its result."""
     documents = borders = None
+    has_kernel = training.has_working_weights and fits_borders(training.decoder) and attention != "cpu"
     if not training.attend_across_documents:
         documents = batch.document_ids[:, : batch.n_positions]
-        if training.has_working_weights and fits_borders(training.decoder) and attention != "cpu":
-            borders = DocumentBorders(torch.empty(FEWEST + 1, dtype=torch.int32), training.sequence_length)
+    if has_kernel and (documents is not None or decoder.shared_rows is not None):
+        borders = DocumentBorders(torch.empty(FEWEST + 1, dtype=torch.int32), training.sequence_length)
     output = decoder.losses(batch.tokens[:, :-1], batch.targets(), documents, borders=borders)
     loss, _ = model.objective_loss(output, batch, model.objective.mtp_shares(len(output.sums) - 1, progress=0.0))
     return loss
@@ -206,11 +207,11 @@ def _with_kernels(forward: Callable[..., Any], live: LiveMemory, attention: str)
     return call
 
 
-def _substitutions(training: PlannedTraining, gpu: GpuConfig, live: LiveMemory) -> Iterator[Any]:
+def _substitutions(training: PlannedTraining, layout: Layout, gpu: GpuConfig, live: LiveMemory) -> Iterator[Any]:
     """Patches for what needs a GPU, other ranks or real numbers."""
     if gpu.attention != "cpu":
         yield from gpu_ways()
-    rows = training.n_tokens * training.decoder.num_segments_per_tok
+    rows = training.n_tokens // layout.cp * training.decoder.num_segments_per_tok
     yield mock.patch.object(FakeTensor, "tolist", lambda sizes: _balanced(rows, sizes))
     # Of all ranks' choices an equal share is as many as one rank's tokens make.
     yield mock.patch.object(all_gather, "arrived_on_host", return_value=rows)

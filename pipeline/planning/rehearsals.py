@@ -57,18 +57,19 @@ class Rehearsals:
         It is as if replicas shared their experts too: that adds the buffers of sharing where there would be none.
         """
         sharing = layout.dp_replicate * layout.dp_shard
-        most = min(sharing, max(2, REHEARSED_RANKS // layout.ep))
-        divides = (n for n in range(most, 0, -1) if all(s % n == 0 for s in expert_sides(self.training.decoder)))
+        most = min(sharing, max(2, REHEARSED_RANKS // (layout.ep * layout.cp)))
+        sides = expert_sides(self.training.decoder)
+        divides = (n for n in range(most, 0, -1) if all(side % (n * layout.cp) == 0 for side in sides))
         return replace(layout, dp_replicate=1, dp_shard=next(n for n in divides if sharing % n == 0))
 
 
 def expert_sides(config: DecoderConfig) -> list[int]:
-    """The sides of experts' matrices that are split over `dp_shard`."""
+    """The sides of experts' matrices that are split over `dp_shard` and `cp`."""
     return [config.hidden_size, *(2 * size for size in config.segment_sizes)]
 
 
 def _with_ep(layout: Layout, ep: int) -> Layout:
-    return replace(layout, dp_replicate=1, dp_shard=layout.world_size // ep, ep=ep)
+    return replace(layout, dp_replicate=1, dp_shard=layout.world_size // (layout.cp * ep), ep=ep)
 
 
 def _between(layout: Layout, first: Rehearsal, second: Rehearsal, share: float) -> Rehearsal:

@@ -60,7 +60,7 @@ def plan_report(
             "batch_size": training.batch_size,
             "sequence_length": training.sequence_length,
             "accumulate_grad_batches": training.accumulate_grad_batches,
-            "tokens_per_step": training.n_tokens * training.accumulate_grad_batches * layout.world_size,
+            "tokens_per_step": training.n_tokens * training.accumulate_grad_batches * layout.world_size // layout.cp,
         },
         "parameters": {
             "total": counts.total,
@@ -116,6 +116,7 @@ def _layout(layout: Layout) -> dict[str, int]:
         "dp_replicate": layout.dp_replicate,
         "dp_shard": layout.dp_shard,
         "ep": layout.ep,
+        "cp": layout.cp,
         "world_size": layout.world_size,
         "gpus_per_node": layout.gpus_per_node,
     }

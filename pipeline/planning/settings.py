@@ -7,7 +7,7 @@ from typing import ClassVar
 from lightning_modules.configuration import MOMENTS
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.objective import ObjectiveConfig
-from lightning_modules.parallel.configuration import ParallelConfig, can_record, gathers_tokens, mesh_sizes
+from lightning_modules.parallel.configuration import MeshSizes, ParallelConfig, can_record, gathers_tokens, mesh_sizes
 from lightning_modules.precision.kinds import PRECISIONS
 
 ATTENTION_KERNELS = ("cudnn", "efficient", "cpu")
@@ -97,7 +97,7 @@ class PlannedTraining:
 
     @property
     def n_tokens(self) -> int:
-        """Positions of one micro-batch."""
+        """Positions of one micro-batch, of all ranks that share its windows."""
         return self.batch_size * self.sequence_length
 
     @property
@@ -133,6 +133,7 @@ class Layout:
     dp_shard: int
     ep: int
     gpus_per_node: int
+    cp: int = 1
 
     @classmethod
     def of(cls, config: ParallelConfig) -> "Layout":
@@ -142,18 +143,28 @@ class Layout:
             ValueError: when the sizes do not multiply to the number of ranks.
         """
         gpus_per_node = config.gpus_per_node or 1
-        return cls(*mesh_sizes(config, config.nodes * gpus_per_node), gpus_per_node)
+        return cls.of_mesh(mesh_sizes(config, config.nodes * gpus_per_node), gpus_per_node)
+
+    @classmethod
+    def of_mesh(cls, sizes: MeshSizes, gpus_per_node: int) -> "Layout":
+        """The layout of a mesh."""
+        return cls(sizes.dp_replicate, sizes.dp_shard, sizes.ep, gpus_per_node, sizes.cp)
 
     @property
     def world_size(self) -> int:
         """All ranks."""
-        return self.dp_replicate * self.dp_shard * self.ep
+        return self.dp_replicate * self.dp_shard * self.cp * self.ep
 
     @property
     def n_dense_shards(self) -> int:
         """Ranks that a dense parameter is split over."""
-        return self.dp_shard * self.ep
+        return self.n_expert_shards * self.ep
+
+    @property
+    def n_expert_shards(self) -> int:
+        """Ranks that an expert's matrices are split over."""
+        return self.dp_shard * self.cp
 
     def config(self) -> ParallelConfig:
         """The strategy's settings for this layout."""
-        return ParallelConfig(self.dp_replicate, self.dp_shard, self.ep, dispatch="all_to_all")
+        return ParallelConfig(self.dp_replicate, self.dp_shard, self.ep, self.cp, dispatch="all_to_all")

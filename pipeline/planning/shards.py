@@ -64,12 +64,12 @@ class Unit:
 
     def n_shards(self, layout: Layout) -> int:
         """Ranks that share what is gathered."""
-        return layout.dp_shard if self.is_expert else layout.n_dense_shards
+        return layout.n_expert_shards if self.is_expert else layout.n_dense_shards
 
     def local_sizes(self, layout: Layout) -> list[int]:
         """Numbers of each parameter that rank 0 keeps: the first, and the largest, part of it."""
         if self.is_expert:
-            return [math.prod(shape) // (layout.ep * layout.dp_shard) for shape in self.shapes]
+            return [math.prod(shape) // layout.n_dense_shards for shape in self.shapes]
         return [math.ceil(shape[0] / layout.n_dense_shards) * math.prod(shape[1:]) for shape in self.shapes]
 
     def n_local(self, layout: Layout) -> int:

@@ -1,5 +1,6 @@
 """All layouts of a number of ranks, what each would need, and the one to take."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -40,13 +41,14 @@ class Candidate:
         return False, self.traffic.total.inter_node, self.traffic.total.total, self.total
 
 
-def possible_layouts(config: DecoderConfig, n_nodes: int, gpus_per_node: int) -> Iterator[Layout]:
-    """Every layout whose sizes divide; replicas are made of whole machines."""
-    world = n_nodes * gpus_per_node
-    for replicate in _divisors(n_nodes):
-        for ep in _divisors(world // replicate):
-            layout = Layout(replicate, world // replicate // ep, ep, gpus_per_node)
-            if config.n_routed_segments % ep == 0 and all(s % layout.dp_shard == 0 for s in expert_sides(config)):
+def possible_layouts(config: DecoderConfig, n_nodes: int, gpus_per_node: int, cp: int = 1) -> Iterator[Layout]:
+    """Every layout whose sizes divide; replicas are made of whole machines, and `cp` ranks share windows."""
+    readers = n_nodes * gpus_per_node // cp
+    for replicate in _divisors(math.gcd(n_nodes, readers)):
+        for ep in _divisors(readers // replicate):
+            layout = Layout(replicate, readers // replicate // ep, ep, gpus_per_node, cp)
+            divides = all(side % layout.n_expert_shards == 0 for side in expert_sides(config))
+            if config.n_routed_segments % ep == 0 and divides:
                 yield layout
 
 

@@ -37,13 +37,18 @@ def _head(report: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"{layout['world_size']} ranks, {layout['gpus_per_node']} a node: dp_replicate {layout['dp_replicate']} × "
-            f"dp_shard {layout['dp_shard']} × ep {layout['ep']}",
+            f"dp_shard {layout['dp_shard']} × {_shared(layout, 'cp {} × ')}ep {layout['ep']}",
             f"parameters: {parameters['total']:,}, and {parameters['mtp']:,} of multi-token prediction; "
             f"this rank keeps {parameters['local']:,}",
             f"{training['precision']}, {training['batch_size']} × {training['sequence_length']} tokens a rank and "
             f"micro-batch, {training['tokens_per_step']:,} a step",
         ]
     )
+
+
+def _shared(layout: Mapping[str, Any], text: str) -> str:
+    """Over how many ranks windows are spread, if over any."""
+    return text.format(layout["cp"]) if layout["cp"] > 1 else ""
 
 
 def _memory(report: Mapping[str, Any]) -> str:
@@ -101,7 +106,8 @@ def _verdict(report: Mapping[str, Any]) -> str:
         [
             f"This layout {fits} {report['gpu']['name']} ({memory['available_gib']:.1f} GiB).",
             f"Recommended: strategy.dp_replicate={best['dp_replicate']} strategy.dp_shard={best['dp_shard']} "
-            f"strategy.ep={best['ep']} trainer.recompute_activations={str(best['recompute']).lower()}",
+            f"{_shared(best, 'strategy.cp={} ')}strategy.ep={best['ep']} "
+            f"trainer.recompute_activations={str(best['recompute']).lower()}",
             report["reason"],
         ]
     )

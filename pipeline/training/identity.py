@@ -29,13 +29,13 @@ INCIDENTAL = (
 )
 
 
-def training_identity(values: Mapping[str, Any], data: Any, world_size: int) -> dict[str, Any]:
+def training_identity(values: Mapping[str, Any], data: Any, n_readers: int) -> dict[str, Any]:
     """What a training is determined by: not its strategy, nor how ranks divide the batch of an optimizer step.
 
     Args:
         values: the whole configuration.
         data: what the tokens are told from others by.
-        world_size: ranks.
+        n_readers: ranks, where those that share windows count as one.
 
     Raises:
         FileNotFoundError: when there is no checkpoint at `trainer.start_from`.
@@ -45,7 +45,7 @@ def training_identity(values: Mapping[str, Any], data: Any, world_size: int) -> 
     identity["trainer"] = {name: value for name, value in trainer.items() if name not in INCIDENTAL}
     if (start_from := trainer.get("start_from")) is not None:
         identity["trainer"]["start_from"] = _content_of(Path(start_from))
-    identity["global_batch"] = world_size * trainer["batch_size"] * trainer["accumulate_grad_batches"]
+    identity["global_batch"] = n_readers * trainer["batch_size"] * trainer["accumulate_grad_batches"]
     identity["data"] = data
     return identity
 

@@ -19,7 +19,7 @@ from lightning_modules.language_model import LanguageModel
 from lightning_modules.packing import PackedDocuments
 from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.parallel.slurm import allotted_tasks
-from lightning_modules.trainer import build_trainer, n_ranks
+from lightning_modules.trainer import build_trainer, n_ranks, n_readers
 from pipeline.configuration.command_line import preparing_command
 from pipeline.configuration.composed import REPOSITORY, Folders, cache_folder, is_multirun
 from pipeline.configuration.settings import read_settings
@@ -67,15 +67,15 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     train_tokens, validation_tokens = (TokenDataset.open(prepared / split) for split in ("train", "validation"))
     trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
     strategy = read_strategy(values["strategy"])
-    world_size = n_ranks(strategy, trainer_config.accelerator)
-    trainer_config = replace(trainer_config, accumulate_grad_batches=trainer_config.n_accumulated(world_size))
+    world_size, readers = (count(strategy, trainer_config.accelerator) for count in (n_ranks, n_readers))
+    trainer_config = replace(trainer_config, accumulate_grad_batches=trainer_config.n_accumulated(readers))
     portions = {"accumulate_grad_batches": trainer_config.accumulate_grad_batches}
     settled = {**values, "trainer": {**values["trainer"], **portions}}
     check_memory(settled, prepared, strategy, trainer_config.accelerator)
     L.seed_everything(seed, verbose=False)
     model = build_model(values, train_tokens.vocabulary.size, trainer_config, strategy)
     data_identity = read_prepared_identity(prepared)
-    determinants = training_identity(settled, data_identity.digest, world_size)
+    determinants = training_identity(settled, data_identity.digest, readers)
     identity = identify_training(data_identity, determinants, trainer_config.sequence_length)
     model.identity = identity.inside()
     ranks, resume = Ranks(), ResumeFolder(anchored(outputs, REPOSITORY) / RESUME, determinants, run_name(values))
@@ -168,7 +168,7 @@ def check_memory(values: Mapping[str, Any], prepared: Path, strategy: ParallelCo
     """
     world_size = n_ranks(strategy, accelerator)
     ranks_here = world_size // (strategy.nodes if strategy else 1)
-    layout = Layout(*mesh_sizes(strategy or ParallelConfig(), world_size), ranks_here)
+    layout = Layout.of_mesh(mesh_sizes(strategy or ParallelConfig(), world_size), ranks_here)
     refuse_what_cannot_fit(read_training(values, prepared), layout, memory_of_a_rank(accelerator, ranks_here))
 
 

@@ -63,6 +63,9 @@ CASES = {
     "ep4": Case(ParallelConfig(ep=4), recompute=True, gathered_at_once=10**6),
     "hsdp2_ep2": Case(ParallelConfig(dp_replicate=2, ep=2), gathered_at_once=10**6),
     "fsdp4": Case(ParallelConfig(dp_shard=4)),
+    "cp4": Case(ParallelConfig(cp=4), gathered_at_once=10**6),
+    "cp2_ep2": Case(ParallelConfig(cp=2, ep=2), recompute=True),
+    "cp2_fsdp2": Case(ParallelConfig(cp=2, dp_shard=2)),
     "segmented": Case(ParallelConfig(ep=2), SEGMENTED, max_steps=SHORT),
     "muon": Case(ParallelConfig(dp_shard=2, ep=2), max_steps=SHORT, optimizer="muon"),
     "muon_hsdp": Case(ParallelConfig(dp_replicate=2, dp_shard=2), max_steps=SHORT, optimizer="muon"),
@@ -120,7 +123,8 @@ class Losses(L.Callback):
 
 def train(case: Case, layout: ParallelConfig | None, folder: Path, precision: str = "fp32") -> dict[str, Any]:
     """Train, validate once more by itself, and return everything that came of it."""
-    batch_size = GLOBAL_BATCH // (1 if layout is None else N_RANKS)
+    # Ranks that share windows have as many more of them.
+    batch_size = GLOBAL_BATCH if layout is None else GLOBAL_BATCH * layout.cp // N_RANKS
     config = TrainerConfig(
         accelerator="cpu", max_steps=case.max_steps, batch_size=batch_size, sequence_length=SEQUENCE,
         accumulate_grad_batches=ACCUMULATE, gradient_clip_val=0.5, val_every_steps=LONG // 2, log_every_steps=1,
