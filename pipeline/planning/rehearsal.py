@@ -22,7 +22,9 @@ from torch.distributed.tensor import DTensor
 from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.language_model import LanguageModel
+from lightning_modules.model import attention as model_attention
 from lightning_modules.model.attention import fits_borders
+from lightning_modules.model.attention_kept import attention_kept
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.document_borders import FEWEST, DocumentBorders
 from lightning_modules.parallel import all_gather
@@ -207,10 +209,23 @@ def _with_kernels(forward: Callable[..., Any], live: LiveMemory, attention: str)
     return call
 
 
+def _attention_kept(attend: Callable[..., Tensor], *inputs: Tensor, attention: str) -> Tensor:
+    """`attention_kept` on the named kernel, forwards and once more backwards."""
+
+    def call(*tensors: Tensor) -> Tensor:
+        with GpuKernels(attention):
+            return attend(*tensors)
+
+    return attention_kept(call, *inputs)
+
+
 def _substitutions(training: PlannedTraining, layout: Layout, gpu: GpuConfig, live: LiveMemory) -> Iterator[Any]:
     """Patches for what needs a GPU, other ranks or real numbers."""
     if gpu.attention != "cpu":
         yield from gpu_ways()
+    # What it repeats in the backward pass is called from there, and not by a block.
+    attend_once_more = partial(_attention_kept, attention=gpu.attention)
+    yield mock.patch.object(model_attention, "attention_kept", attend_once_more)
     rows = training.n_tokens // layout.cp * training.decoder.num_segments_per_tok
     yield mock.patch.object(FakeTensor, "tolist", lambda sizes: _balanced(rows, sizes))
     # Of all ranks' choices an equal share is as many as one rank's tokens make.

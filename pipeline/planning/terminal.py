@@ -40,8 +40,8 @@ def _head(report: Mapping[str, Any]) -> str:
             f"dp_shard {layout['dp_shard']} × {_shared(layout, 'cp {} × ')}ep {layout['ep']}",
             f"parameters: {parameters['total']:,}, and {parameters['mtp']:,} of multi-token prediction; "
             f"this rank keeps {parameters['local']:,}",
-            f"{training['precision']}, {training['batch_size']} × {training['sequence_length']} tokens a rank and "
-            f"micro-batch, {training['tokens_per_step']:,} a step",
+            f"{training['precision']}, {training['batch_size']} × {training['sequence_length']} tokens "
+            f"{_shared(layout, 'for every {} ranks') or 'a rank'} and micro-batch, {training['tokens_per_step']:,} a step",
         ]
     )
 
