@@ -34,14 +34,15 @@ def terminal_text(report: Mapping[str, Any]) -> str:
 
 def _head(report: Mapping[str, Any]) -> str:
     layout, training, parameters = report["layout"], report["training"], report["parameters"]
+    readers = _shared(layout, "for every {} ranks") or "a rank"
     return "\n".join(
         [
             f"{layout['world_size']} ranks, {layout['gpus_per_node']} a node: dp_replicate {layout['dp_replicate']} × "
             f"dp_shard {layout['dp_shard']} × {_shared(layout, 'cp {} × ')}ep {layout['ep']}",
             f"parameters: {parameters['total']:,}, and {parameters['mtp']:,} of multi-token prediction; "
             f"this rank keeps {parameters['local']:,}",
-            f"{training['precision']}, {training['batch_size']} × {training['sequence_length']} tokens "
-            f"{_shared(layout, 'for every {} ranks') or 'a rank'} and micro-batch, {training['tokens_per_step']:,} a step",
+            f"{training['precision']}, {training['batch_size']} × {training['sequence_length']} tokens {readers} and "
+            f"micro-batch, {training['tokens_per_step']:,} a step",
         ]
     )
 
