@@ -29,7 +29,13 @@ class GpuKernels(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None,
+        scale: float,
+        is_causal: bool = False,
     ) -> Tensor:
         bias = _as_bias(attn_mask, query)
         # cuDNN knows types of 16 bits alone.

@@ -42,6 +42,10 @@ def test_the_command_prints_one_json_object(typed: Callable[..., Told]):
         (["gpu.memory_gib=-1"], "gpu.memory_gib is -1"),
         (["gpu.attention=fastest"], "gpu.attention is 'fastest'; choose one of"),
         (["trainer.batch_size=0"], "trainer.batch_size is 0"),
+        (
+            ["strategy.cp=4", "trainer.sequence_length=100"],
+            r"\(100\) does not divide over 2 × strategy.cp",
+        ),
     ],
 )
 def test_what_cannot_be_is_named(overrides, message, tmp_path):

@@ -63,3 +63,11 @@ def test_replicas_exchange_gradients_alone(training):
     assert traffic.total == traffic.all_reduce
     # Around a ring, once to reduce and once to gather.
     assert traffic.all_reduce.inter_node == pytest.approx(2 * gradients * 3 / 4, rel=1e-3)
+
+
+def test_ranks_that_share_windows_gather_what_attention_compressed(training):
+    alone, shared = (step_traffic(training, Layout(1, 2, 1, 4, cp), "auto", has_fp8=True) for cp in (1, 2))
+    # 6 layers and the prediction module: half of 2 × 96 tokens, forwards, once more backwards, and their gradients.
+    config = training.decoder
+    assert shared.context == Traffic(3 * 7 * (config.kv_lora_rank + config.qk_rope_head_dim) * 2 * 96 * 2 // 2)
+    assert alone.context == Traffic()

@@ -175,6 +175,16 @@ def test_few_blocks_stand_for_many(training, gpu, layout, recompute):
     assert shallow.activations == pytest.approx(deep.activations, rel=1e-2)
 
 
+def test_ranks_that_share_windows_keep_their_part(training, gpu):
+    # Sides that the kernels take, and heads that are wide against the latent.
+    sides = {"num_attention_heads": 8, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 24}
+    decoder = replace(training.decoder, **sides)
+    training = replace(training, decoder=decoder, sequence_length=4096, attend_across_documents=True)
+    whole, half = (rehearse(training, Layout(1, 1, 1, 4, cp), gpu) for cp in (1, 2))
+    # Keys and values of whole windows are expanded, and not kept.
+    assert half.kept(1) < 0.51 * whole.kept(1)
+
+
 def test_recorded_steps_keep_room_for_rows(training, gpu):
     layout = Layout(1, 1, 4, 4)
     training = replace(training, dispatch="all_gather")

@@ -61,6 +61,7 @@ def test_the_largest_preset_is_sharded_over_thousands_of_ranks():
     [
         (Layout(1, 1, 16, 8), r"model.n_routed_experts \(8\) does not divide over strategy.ep \(16\)"),
         (Layout(1, 3, 1, 8), r"model.hidden_size \(64\) does not divide over strategy.dp_shard \(3\)"),
+        (Layout(1, 2, 1, 8, cp=3), r"\(64\) does not divide over strategy.dp_shard \(2\) × strategy.cp \(3\)"),
     ],
 )
 def test_sizes_that_do_not_divide_are_named(decoder_config, layout, message):

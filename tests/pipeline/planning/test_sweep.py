@@ -17,6 +17,16 @@ def test_every_layout_divides(decoder_config):
     }  # fmt: skip
 
 
+def test_ranks_that_share_windows_stay_together(decoder_config):
+    layouts = list(possible_layouts(decoder_config, 2, 4, cp=4))
+    assert {(layout.dp_replicate, layout.dp_shard, layout.ep) for layout in layouts} == {
+        (1, 2, 1),
+        (1, 1, 2),
+        (2, 1, 1),
+    }
+    assert all(layout.world_size == 8 for layout in layouts)
+
+
 def test_a_layout_between_rehearsed_ones_is_estimated_from_above(training, gpu):
     # Enough experts, wide enough, that those on a rank weigh something.
     decoder = replace(training.decoder, n_routed_experts=16, moe_intermediate_size=256, num_hidden_layers=3)
