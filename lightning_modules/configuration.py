@@ -89,8 +89,9 @@ class OptimizerConfig:
 class TrainerConfig:
     """How long and in what portions training goes.
 
-    A step takes `batch_size` windows a rank, or ranks that share them, `accumulate_grad_batches` times. With `global_batch`, windows of a step
-    over all ranks, the latter follows from the number of ranks: the training stays the same on any (null: it is given).
+    A step takes `batch_size` windows a rank, or for ranks that share windows, `accumulate_grad_batches` times. With
+    `global_batch`, windows of a step over all ranks, the latter follows from the number of ranks: the training stays
+    the same on any (null: it is given).
 
     `recompute_activations` drops norms, up-projections of attention and SwiGLU after the forward pass and computes them
     again for the backward pass: less memory, and the same results. `compile` compiles every block (null: on a GPU,
