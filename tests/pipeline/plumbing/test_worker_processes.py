@@ -1,7 +1,12 @@
 import os
 import signal
+import subprocess
+import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from threadpoolctl import threadpool_info
@@ -62,6 +67,23 @@ def test_an_item_that_kills_its_process_is_named_and_the_others_are_done() -> No
     assert results == [-number if number in (3, 11) else number for number in range(14)]
     with pytest.raises(BrokenProcessPool):
         list(map_parallel(die_on_three, range(14), 2, "decoding", "file"))
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, sys, time; from pipeline.plumbing.worker_processes import map_parallel\n"
+        "def work(n): pathlib.Path(sys.argv[1], str(os.getpid())).touch(); time.sleep(0.05)\n"
+        "list(map_parallel(work, range(10000), 2, 'sleeping', 'nap'))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script, tmp_path], stderr=subprocess.DEVNULL)
+    while len(list(tmp_path.iterdir())) < 2:
+        assert parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], timeout=20)
+    assert alive == []
 
 
 def test_a_single_item_needs_no_other_process() -> None:
