@@ -13,6 +13,8 @@ from pipeline.provenance.exports import CODEC
 from pipeline.tokens.vocabulary import Vocabulary
 
 REPORT = "conversion_report.json"
+# What the name of a folder ends in that holds what was not accepted.
+REJECTED = ".rejected"
 
 
 class Staging:
@@ -32,7 +34,7 @@ class Staging:
     @property
     def rejected(self) -> Path:
         """The folder where what was not accepted lies."""
-        return self.target.with_name(f"{self.target.name}.rejected")
+        return self.target.with_name(f"{self.target.name}{REJECTED}")
 
     def accept(self, report: dict[str, Any]) -> Path:
         """Give the target its place, the report in it or beside a single file; returns the report's path."""

@@ -18,6 +18,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from pipeline.mlflow_model.description import is_speaking
+from pipeline.plumbing.redaction import redacted
 from pipeline.provenance.exports import export_digest
 from pipeline.provenance.identity import identity_path, read_identity
 from pipeline.tracking.config import TrackingConfig
@@ -127,8 +128,10 @@ def promote(
         model = find_model(store, experiment.experiment_id, digest) or _log(store, experiment.experiment_id, export)
     if model is None:
         raise ValueError(
-            f"{export} is from no run of the experiment {experiment.name}; name the store and the experiment of its "
-            "training in tracking.uri and tracking.experiment."
+            f"{export} is from no run of the experiment {experiment.name} in {redacted(store.uri)}, and a champion has "
+            "one. Name the store and the experiment of its training in tracking.uri and tracking.experiment; a "
+            "training that was recorded nowhere (tracking=none), or whose store is gone, has to be repeated with "
+            "tracking."
         )
     with asking(store.uri):
         keep_files(store, model, export)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.comparison.finding.found import Found
+from pipeline.conversion.staging import REJECTED, REPORT
 from pipeline.provenance.identity import IDENTITY, TrainingIdentity, identity_path, read_identity
 from pipeline.provenance.training import CONFIGURATION
 
@@ -23,6 +24,8 @@ def find_folder(name: str) -> Found | None:
     folder = Path(name)
     if not folder.exists():
         return None
+    if (rejected := _rejected(folder)) is not None:
+        raise ValueError(f"{name} was rejected when it was converted. {_see_report(rejected)}")
     if is_evaluation(folder):
         return found_in(name, _label(folder), folder, folder.parent / EXPORT)
     if is_export(folder):
@@ -63,6 +66,18 @@ def _training(path: Path) -> TrainingIdentity | None:
     return identity.training if identity else None
 
 
+def _rejected(folder: Path) -> Path | None:
+    """The folder of a conversion that was rejected, where `folder` is this one or lies in it."""
+    folder = folder.resolve()
+    return next((one for one in (folder, *folder.parents) if one.suffix == REJECTED), None)
+
+
+def _see_report(rejected: Path) -> str:
+    """Where it stands why a conversion was rejected, and what to do then."""
+    report = rejected / rejected.stem / REPORT
+    return f"{report} says by which check; mend that, and convert again: python -m pipeline.convert_checkpoint"
+
+
 def _label(folder: Path) -> str:
     """The shortest end of a path that tells it from its neighbours."""
     parts = [part for part in folder.resolve().parts if part not in (EVALUATE, EXPORT)]
@@ -77,6 +92,8 @@ def _what_is_wrong(folder: Path) -> str:
         return f"is a file; convert it ({train} source={folder} target=…), and name the export."
     if (folder / "checkpoint.ckpt").exists() or (folder / "train" / "checkpoint.ckpt").exists():
         outputs = folder if (folder / "train").is_dir() else folder.parent
+        if (rejected := outputs / f"{EXPORT}{REJECTED}").is_dir():
+            return f"holds a training whose conversion was rejected. {_see_report(rejected)}"
         return f"holds a training that was not converted yet; run {train} paths.outputs={outputs}, and name {outputs}."
     if (folder / "multirun.yaml").exists() or any(folder.glob("*/train")):
         return "is the folder of a sweep; name one of its jobs, as in multirun/…/0."

@@ -51,10 +51,14 @@ def test_it_moves_only_when_a_test_against_the_champion_says_better(training, ro
         promote(CONFIG, root, third, first, "better", {})
 
 
-def test_what_no_run_made_and_what_does_not_speak_is_no_champion(root, tmp_path):
+def test_what_no_run_made_and_what_does_not_speak_is_no_champion(root, client, tmp_path):
     export = write_export(tmp_path / "export", "stranger")
-    with pytest.raises(ValueError, match="is from no run of the experiment test"):
+    with pytest.raises(
+        ValueError, match=r"is from no run of the experiment test in .*, has to be repeated with tracking"
+    ):
         promote(CONFIG, root, export, None, "better", {})
+    assert not client.search_registered_models()
+    assert find_champion(CONFIG, root) is None
     (export / "config.json").unlink()
     with pytest.raises(ValueError, match="no export that speaks"):
         promote(CONFIG, root, export, None, "better", {})

@@ -47,6 +47,22 @@ def test_an_evaluation_of_an_earlier_training_is_not_the_export_s(outputs: Path)
     assert (found.evaluation, found.export, found.trained_with) == (outputs / "evaluate", None, None)
 
 
+def test_a_rejected_conversion_is_told_as_one(tmp_path: Path) -> None:
+    """By whichever folder it is named: what failed its checks is compared with nothing."""
+    rejected = tmp_path / "export.rejected"
+    (rejected / "export" / "codec").mkdir(parents=True)
+    (rejected / "export" / "config.json").touch()
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "checkpoint.ckpt").touch()
+    for folder in (rejected, rejected / "export"):
+        with pytest.raises(
+            ValueError, match=r"was rejected when it was converted\. .*export/conversion_report\.json says"
+        ):
+            find_folder(str(folder))
+    with pytest.raises(ValueError, match=r"holds a training whose conversion was rejected\. .*convert_checkpoint$"):
+        find_folder(str(tmp_path))
+
+
 def test_what_does_not_exist_is_no_folder(tmp_path: Path) -> None:
     assert find_folder(str(tmp_path / "nothing")) is None
 
