@@ -46,6 +46,12 @@ class Evaluated:
     judges: Mapping[str, Mapping[str, Any]]
     trained_with: Mapping[str, Any]
 
+    @property
+    def data_settings(self) -> Mapping[str, Any]:
+        """The settings of its training, where it was measured on the data of that; empty where on others."""
+        training = self.identity.training
+        return self.trained_with if training and training.data == self.identity.data else {}
+
     def table(self, name: str) -> list[dict[str, str]]:
         """The rows of one of its tables; none where its evaluation did not write it."""
         return read_table(self.folder / name)

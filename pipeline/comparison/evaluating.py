@@ -8,9 +8,12 @@ from typing import Any
 from pipeline.comparison.evaluated import Evaluated, missing_tables, read_evaluated
 from pipeline.comparison.finding.found import Found
 from pipeline.comparison.pairing import on_the_same_recordings, require_comparable
+from pipeline.comparison.recordings import other_recordings
 from pipeline.configuration.composed import cache_folder
 from pipeline.evaluation.evaluate import find_data, write_evaluation
+from pipeline.plumbing.files import read_yaml
 from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.nested import leaves
 from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import CODEC, export_digest
 from pipeline.provenance.identity import IDENTITY, SHORT, TrainingIdentity, identity_path, read_identity
@@ -27,7 +30,8 @@ SHARED_SETTINGS = ("seed", "n_prompted", "n_unprompted", "prompt_seconds", "seco
 def evaluate_all(found: Sequence[Found], values: Mapping[str, Any], cache: Path) -> list[Evaluated]:
     """The evaluations of all models, those that are missing made anew in `cache`.
 
-    The first evaluation that has its tables says on which data, prompts and seeds; with none, the configuration does.
+    The first evaluation that has its tables says on which data, prompts and seeds; with none, the configuration does
+    for the first model, and that one for all others.
 
     Args:
         found: the models.
@@ -39,10 +43,12 @@ def evaluate_all(found: Sequence[Found], values: Mapping[str, Any], cache: Path)
     """
     at_hand = [_read(one) for one in found]
     leader = next((own for own in at_hand if own), None)
-    return [
-        own if own and leader and _pairs(own, leader) else _evaluate(one, own, leader, values, cache)
-        for one, own in zip(found, at_hand, strict=True)
-    ]
+    evaluated: list[Evaluated] = []
+    for one, own in zip(found, at_hand, strict=True):
+        takes_part = own is not None and leader is not None and _pairs(own, leader)
+        evaluated.append(own if own and takes_part else _evaluate(one, own, leader, values, cache))
+        leader = leader or evaluated[0]
+    return evaluated
 
 
 def _read(found: Found) -> Evaluated | None:
@@ -77,7 +83,7 @@ def _evaluate(
         raise FileNotFoundError(_why_not(found, own, leader))
     identity = read_identity(identity_path(found.export))
     training = identity.training if identity else None
-    prepared = _data(found.export, training, leader, values["paths"])
+    prepared = _data(found, training, leader, values["paths"])
     group = _settings(own, leader, values["evaluate"])
     key = fingerprint(export_digest(found.export), group, read_prepared_identity(prepared).digest)
     folder = cache / EVALUATIONS / key[:SHORT]
@@ -95,18 +101,62 @@ def _settings(own: Evaluated | None, leader: Evaluated | None, group: Mapping[st
     return {**group, **(own or leader).settings, **shared, "device": group["device"]}
 
 
-def _data(export: Path, training: TrainingIdentity | None, leader: Evaluated | None, paths: Mapping[str, str]) -> Path:
+def _data(found: Found, training: TrainingIdentity | None, leader: Evaluated | None, paths: Mapping[str, str]) -> Path:
     """The prepared data to evaluate on: the leader's, or, where the codec is another, the model's own.
 
     Raises:
-        FileNotFoundError, ValueError: when they are not at hand; the message says how to prepare them.
+        FileNotFoundError, ValueError: when they are not at hand, or of other recordings; the message says what to do.
     """
-    if leader is not None:
-        name = leader.identity.training.settings if leader.identity.training else ""
-        prepared = find_prepared(leader.identity.data, name, Path(paths["prepared"]), cache_folder(paths))
-        if prepared and read_prepared_identity(prepared).codec == digest_of(export / CODEC):
-            return prepared
-    return find_data(export, training, paths)
+    assert found.export is not None
+    if leader is None:
+        return find_data(found.export, training, paths)
+    usual, cache, codec = Path(paths["prepared"]), cache_folder(paths), digest_of(found.export / CODEC)
+    theirs = find_prepared(leader.identity.data, _name_of_data(leader.identity.training), usual, cache)
+    if theirs and read_prepared_identity(theirs).codec == codec:
+        return theirs
+    own = find_prepared(training.data, training.settings, usual, cache) if training else None
+    if own and _of_the_same(own, leader):
+        return own
+    settings = read_prepared_identity(own).settings if own else _trained_with(found)
+    held_against = read_prepared_identity(theirs).settings if theirs else leader.data_settings
+    raise ValueError(
+        other_recordings(found.label, settings, leader.label, held_against)
+        or _not_at_hand(found, leader, training is not None and training.codec == _codec_of(leader), usual)
+    )
+
+
+def _name_of_data(training: TrainingIdentity | None) -> str:
+    """The name of the settings that the data of a training were prepared with."""
+    return training.settings if training else ""
+
+
+def _of_the_same(prepared: Path, leader: Evaluated) -> bool:
+    """Whether prepared data are of the leader's recordings, in whichever codec's tokens."""
+    recordings = leader.identity.recordings
+    return bool(recordings) and read_prepared_identity(prepared).recordings == recordings
+
+
+def _trained_with(found: Found) -> dict[str, Any]:
+    """The settings of a model's training, {dotted name: value}; empty where they are not at hand."""
+    return dict(leaves(read_yaml(found.trained_with))) if found.trained_with else {}
+
+
+def _codec_of(leader: Evaluated) -> str | None:
+    """The codec through which a model speaks; None where nobody knows."""
+    return leader.identity.training.codec if leader.identity.training else None
+
+
+def _not_at_hand(found: Found, leader: Evaluated, same_codec: bool, usual: Path) -> str:
+    """That the data to evaluate a model on are missing, and how they are had."""
+    if same_codec:
+        needed, whose = f"the data that {leader.label} was evaluated on", leader.label
+    else:
+        needed, whose = f"the data in the tokens of its own codec, which is not that of {leader.label},", found.label
+    return (
+        f"To evaluate {found.label} on the utterances of {leader.label}, {needed} must be at hand, and they are "
+        f"neither in {usual} nor in the cache. Prepare them with the settings that {whose} was trained with, and name "
+        "their folder in paths.prepared."
+    )
 
 
 def _why_not(found: Found, own: Evaluated | None, leader: Evaluated | None) -> str:

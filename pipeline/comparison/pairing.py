@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.comparison.evaluated import Evaluated
+from pipeline.comparison.recordings import NO_COUNTERPART, other_recordings
 from pipeline.comparison.tables import CLIPS, JUDGEMENTS, PAIRS, UTTERANCES, Row
 from pipeline.evaluation.clip import GENERATED
 from pipeline.evaluation.speakers import Speakers
@@ -65,12 +66,13 @@ def require_comparable(a: Evaluated, b: Evaluated) -> None:
     Raises:
         ValueError: naming both, and the remedy.
     """
-    if not on_the_same_recordings(a, b):
-        raise ValueError(
-            f"{a.label} and {b.label} were evaluated on other recordings ({_data(a)}, {_data(b)}): no utterance of the "
-            "one has a counterpart, and nothing can be compared. Train both on data of equal `data` settings, with one "
-            "data.seed."
-        )
+    if on_the_same_recordings(a, b):
+        return
+    raise ValueError(
+        other_recordings(b.label, b.data_settings, a.label, a.data_settings)
+        or f"{a.label} and {b.label} were evaluated on other recordings ({_data(a)}, {_data(b)}). {NO_COUNTERPART} "
+        "Train both on data of equal `data` settings, with one data.seed."
+    )
 
 
 def same_data(a: Evaluated, b: Evaluated) -> bool:

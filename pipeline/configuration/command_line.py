@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 from hydra.conf import HydraConf
@@ -63,9 +64,12 @@ def preparing_command() -> str:
 
 
 def _source(hydra: HydraConf) -> list[str]:
-    """Where the configuration is read from, unless it is the usual place."""
+    """Where the configuration is read from, unless it is the usual place.
+
+    That of a command of its own, as conf/compare.yaml, is the usual one, and a few keys that no other command reads.
+    """
     name = str(hydra.job.config_name)
-    if name == "config":
+    if name == "config" or find_spec(f"pipeline.{name}") is not None:
         return []
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     places = ["." if Path(folder) == Path.cwd() else folder for folder in folders]

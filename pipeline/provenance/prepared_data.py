@@ -52,8 +52,15 @@ class PreparedIdentity:
 
 def prepared_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a configuration that decide on the bytes of prepared data, {dotted name: value}."""
-    settings = dict(leaves({group: values[group] for group in GROUPS}))
-    return {name: value for name, value in sorted(settings.items()) if name not in INCIDENTAL}
+    return deciding_settings(dict(leaves({group: values[group] for group in GROUPS})))
+
+
+def deciding_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a training's settings that decide on the bytes of its data, {dotted name: value}."""
+    prefixes = tuple(f"{group}." for group in GROUPS)
+    return {
+        name: value for name, value in sorted(settings.items()) if name.startswith(prefixes) and name not in INCIDENTAL
+    }
 
 
 def settings_name(settings: Mapping[str, Any]) -> str:
@@ -98,11 +105,19 @@ def read_prepared_identity(folder: Path, remedy: str = "python -m pipeline.prepa
 
 
 def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """One clause for each setting in which prepared data differ from what is asked for.
+    """One clause for each setting in which prepared data differ from what is asked for."""
+    return [
+        f"{name} is {found.get(name, ABSENT)} there and {asked.get(name, ABSENT)} in the configuration"
+        for name in differing(found, asked)
+    ]
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The names of the settings in which prepared data differ.
 
     Where the kind of corpus or codec is another, the settings that only one of the two has go without saying.
     """
-    ours, theirs = _comparable(asked), _comparable(found)
+    ours, theirs = _comparable(a), _comparable(b)
     changed = [
         name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name, ABSENT) != theirs.get(name, ABSENT)
     ]
@@ -111,11 +126,7 @@ def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]
     def goes_without_saying(name: str) -> bool:
         return any(name.startswith(group) and name != f"{group}kind" for group in other_kinds)
 
-    return [
-        f"{name} is {found.get(name, ABSENT)} there and {asked.get(name, ABSENT)} in the configuration"
-        for name in changed
-        if not goes_without_saying(name)
-    ]
+    return [name for name in changed if not goes_without_saying(name)]
 
 
 def require_prepared(folder: Path, settings: Mapping[str, Any], remedy: str) -> PreparedIdentity:

@@ -137,7 +137,7 @@ def test_several_models_are_each_held_against_the_first(tmp_path: Path) -> None:
 
 def test_models_on_other_recordings_are_refused(tmp_path: Path) -> None:
     a, b = evaluated(tmp_path / "a", Model()), evaluated(tmp_path / "b", Model(), data="other", recordings="other")
-    with pytest.raises(ValueError, match=r"^a and b were .* other recordings \(data data, data other\): .*data\.seed"):
+    with pytest.raises(ValueError, match=r"^a and b were .* other recordings \(data data, data other\)\. .*data\.seed"):
         held_against([a, b])
 
 
