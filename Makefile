@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # processes compiles PyTorch, Lightning and MLflow anew: 18 seconds instead of 7.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: repro test test-long test-ray drill lint ui judges cluster clean lock
+.PHONY: repro test test-long test-ray test-slurm drill lint ui judges cluster clean lock
 
 repro: $(INSTALLED)
 	python -m pipeline.compose
@@ -28,6 +28,10 @@ test-long: $(INSTALLED)
 # Against a real Ray cluster of several nodes on this machine; needs what `make cluster` installs.
 test-ray: $(INSTALLED)
 	OMP_NUM_THREADS=1 python -m pytest -m ray
+
+# Against SLURM itself, two nodes on this machine; skipped where Debian's slurm-wlm and munge are not installed.
+test-slurm: $(INSTALLED)
+	OMP_NUM_THREADS=1 python -m pytest -m slurm
 
 # Breaks everything that can break, and prints what was lost: `make drill`, `make drill DRILL="--quick --seed 7"`,
 # `make drill DRILL="--only stores --soak 3600"`.

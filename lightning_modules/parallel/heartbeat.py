@@ -3,6 +3,9 @@
 A process that was stopped, or waits for a disk or a device for ever, ends no connection: the others would wait for it
 in their next exchange, and say nothing. So a thread of every rank tells the ranks' store, again and again, that it
 lives and how far its training has come. The first rank reads what all say; the others read what the first one says.
+
+Where nobody comes any further, all say which exchange they are in: one that waits in another than the rest, or not at
+all, has left out an exchange or hangs before it.
 """
 
 import contextlib
@@ -19,6 +22,8 @@ from typing import NamedTuple
 
 from torch.distributed import Store
 
+from lightning_modules.parallel.collectives import Place, place_of_this_process, read, who_is_waited_for, written
+
 log = logging.getLogger(__name__)
 
 VERDICT = "verdict"
@@ -33,35 +38,42 @@ class Beat(NamedTuple):
     Attributes:
         number: how often it has said so.
         progress: batches begun.
+        step: optimizer steps done.
         host: its machine.
         pid: its process.
     """
 
     number: int
     progress: int
+    step: int
     host: str
     pid: int
 
     @classmethod
     def parse(cls, text: str) -> "Beat":
         """Read what `str(beat)` wrote."""
-        number, progress, pid, host = text.split(" ", 3)
-        return cls(int(number), int(progress), host, int(pid))
+        number, progress, step, pid, host = text.split(" ", 4)
+        return cls(int(number), int(progress), int(step), host, int(pid))
 
     def __str__(self) -> str:
-        return f"{self.number} {self.progress} {self.pid} {self.host}"
+        return f"{self.number} {self.progress} {self.step} {self.pid} {self.host}"
 
 
 class Late(NamedTuple):
-    """A rank that the others wait for: for how many seconds, and what is known of it."""
+    """A rank that the others wait for: for how many seconds, what is known of it, and where they wait."""
 
     rank: int
     beat: Beat
     seconds: float
     problem: str
+    exchange: str = ""
 
     def __str__(self) -> str:
-        return f"Rank {self.rank} (process {self.beat.pid} on {self.beat.host}) {self.problem} for {self.seconds:.0f} s"
+        where = f" ({self.exchange})" if self.exchange else ""
+        return (
+            f"Rank {self.rank} (process {self.beat.pid} on {self.beat.host}, step {self.beat.step}) {self.problem} for "
+            f"{self.seconds:.0f} s{where}"
+        )
 
 
 class Watch:
@@ -71,6 +83,19 @@ class Watch:
         self._beats: dict[int, Beat] = {}
         self._heard: dict[int, float] = {}
         self._moved: dict[int, float] = {}
+        self._places: dict[int, Place] = {}
+
+    def still(self, now: float) -> float:
+        """For how many seconds no rank has moved."""
+        return now - max(self._moved.values(), default=now)
+
+    def is_at(self, rank: int, progress: int) -> bool:
+        """Whether a rank is in this batch, as far as it has been heard of."""
+        return rank in self._beats and self._beats[rank].progress == progress
+
+    def observe_places(self, places: Mapping[int, Place]) -> None:
+        """Take in which exchanges ranks are in that have not moved for a while."""
+        self._places = dict(places)
 
     def observe(self, beats: Mapping[int, Beat], now: float) -> None:
         """Take in the beats that could be read at the time `now`, in seconds."""
@@ -83,15 +108,22 @@ class Watch:
             self._beats[rank] = beat
 
     def late(self, now: float, seconds: float) -> list[Late]:
-        """Ranks that were silent, or behind others without moving, for so many seconds; the latest first."""
+        """Ranks that were silent, or behind others without moving, for so many seconds; the latest first.
+
+        Where none is, but all stand still, the one that others wait for in an exchange.
+        """
         furthest = max((beat.progress for beat in self._beats.values()), default=0)
-        found = []
+        waiting, found = who_is_waited_for(self._places), []
         for rank, beat in self._beats.items():
             silent, still = now - self._heard[rank], now - self._moved[rank]
             if silent >= seconds:
                 found.append(Late(rank, beat, silent, "has not been heard of"))
             elif beat.progress < furthest and still >= seconds:
                 found.append(Late(rank, beat, still, "has not come as far as others"))
+        if not found and waiting is not None and self.still(now) >= seconds:
+            found.append(Late(waiting.rank, self._beats[waiting.rank], self.still(now), "is waited for"))
+        if waiting is not None:
+            found = [late._replace(exchange=waiting.sentence) if late.rank == waiting.rank else late for late in found]
         return sorted(found, key=lambda late: late.seconds, reverse=True)
 
 
@@ -118,8 +150,9 @@ class Heartbeat:
         self._store = store.clone()  # type: ignore[attr-defined]
         self._store.set_timeout(timedelta(seconds=self._interval))
         self._watched = list(range(1, world_size)) if rank == 0 else [0]
-        self._beat = Beat(0, 0, socket.gethostname(), os.getpid())
-        self._progress = 0
+        self._beat = Beat(0, 0, 0, socket.gethostname(), os.getpid())
+        self._progress, self._step = 0, 0
+        self._moved = (0, time.monotonic())
         self._watch = Watch()
         self._lock = threading.Lock()
         self._named: set[int] = set()
@@ -141,9 +174,9 @@ class Heartbeat:
         for thread in self._threads:
             thread.start()
 
-    def advance(self) -> None:
-        """Note that training has begun another batch."""
-        self._progress += 1
+    def advance(self, step: int) -> None:
+        """Note that training has begun another batch, after so many optimizer steps."""
+        self._progress, self._step = self._progress + 1, step
 
     def stop(self) -> None:
         """Leave in peace: a rank that has stopped is not late."""
@@ -161,13 +194,35 @@ class Heartbeat:
                 work()
 
     def _exchange(self) -> None:
-        self._beat = self._beat._replace(number=self._beat.number + 1, progress=self._progress)
+        number, progress = self._beat.number + 1, self._progress
+        self._beat = self._beat._replace(number=number, progress=progress, step=self._step)
         self._store.set(_key(self.rank), str(self._beat))
         if self._store.check([VERDICT]):
             self._verdict = self._store.get(VERDICT).decode()
         beats = self._read()
         with self._lock:
             self._watch.observe(beats, time.monotonic())
+        self._exchange_places(progress)
+
+    def _exchange_places(self, progress: int) -> None:
+        """Where this rank has not moved for as long as makes one late: say what it is in, and hear it of the others."""
+        if progress != self._moved[0]:
+            self._moved = (progress, time.monotonic())
+        if time.monotonic() - self._moved[1] < self.late_seconds / 2:
+            places: dict[int, Place] = {}
+        else:
+            own = place_of_this_process()
+            self._store.set(_place(self.rank), f"{progress} {written(own)}")
+            places = {self.rank: own} | self._read_places()
+        with self._lock:
+            self._watch.observe_places(places)
+
+    def _read_places(self) -> dict[int, Place]:
+        """Those of ranks that have not moved since they said so."""
+        told = [rank for rank in self._watched if self._store.check([_place(rank)])]
+        answers = self._store.multi_get([_place(rank) for rank in told]) if told else []
+        said = {rank: answer.decode().split(" ", 1) for rank, answer in zip(told, answers, strict=True)}
+        return {rank: read(place) for rank, (progress, place) in said.items() if self._watch.is_at(rank, int(progress))}
 
     def _read(self) -> dict[int, Beat]:
         answers = self._store.multi_get([_key(rank) for rank in self._watched]) if self._watched else []
@@ -224,3 +279,7 @@ class Heartbeat:
 
 def _key(rank: int) -> str:
     return f"beat/{rank}"
+
+
+def _place(rank: int) -> str:
+    return f"place/{rank}"

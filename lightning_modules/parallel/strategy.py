@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -25,6 +26,7 @@ from lightning_modules.model.decoder import Decoder
 from lightning_modules.parallel.background_saves import BackgroundSaves
 from lightning_modules.parallel.checkpoint import CheckpointWriter, model_state, optimizer_state
 from lightning_modules.parallel.checkpoint_loading import load_checkpoint
+from lightning_modules.parallel.collectives import begin_recording
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.dispatch_choice import choose_dispatcher
 from lightning_modules.parallel.heartbeat import Heartbeat
@@ -32,6 +34,9 @@ from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import GATHERED_AT_ONCE, parallelise
 from lightning_modules.precision.plugins import has_working_weights, working_policy
 from lightning_modules.precision.working_weights import WorkingWeights
+
+# Seconds that the backend waits for a rank beyond those after which the heartbeat gives it up.
+BACKEND_MARGIN = 300.0
 
 
 class HasDecoder(Protocol):
@@ -65,7 +70,9 @@ class ExpertParallelStrategy(ModelParallelStrategy):
     """
 
     def __init__(self, config: ParallelConfig) -> None:
-        super().__init__(save_distributed_checkpoint=True)
+        # The heartbeat ends a training whose ranks hang, and says why, before the backend does.
+        patience = timedelta(seconds=config.rank_lost_seconds + BACKEND_MARGIN)
+        super().__init__(save_distributed_checkpoint=True, timeout=patience)
         self.config = config
         self.gathered_at_once = GATHERED_AT_ONCE
         self._writer = CheckpointWriter()
@@ -89,6 +96,7 @@ class ExpertParallelStrategy(ModelParallelStrategy):
             ValueError: when the sizes do not multiply to the world's, or its backend cannot serve the device.
         """
         is_first_use = not dist.is_initialized()
+        begin_recording()
         # Buffers of a recording would be made known to other ranks, which may not record, or not yet.
         os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
         self._setup_distributed()
@@ -152,7 +160,7 @@ class ExpertParallelStrategy(ModelParallelStrategy):
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
         """Move a batch; a rank that has come so far is told apart from one that hangs before."""
         if self._heartbeat is not None:
-            self._heartbeat.advance()
+            self._heartbeat.advance(cast(L.LightningModule, self.lightning_module).global_step)
         return super().batch_to_device(batch, device, dataloader_idx)
 
     def reduce(self, tensor: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
