@@ -108,7 +108,7 @@ class SlurmCluster:
             except subprocess.TimeoutExpired:
                 daemon.kill()
 
-    def run(self, *command: str, check: bool = True, seconds: float = 300.0) -> str:
+    def run(self, *command: str, check: bool = True, seconds: float = 900.0) -> str:
         """What a command prints, errors included."""
         ended = subprocess.run(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds

@@ -61,7 +61,7 @@ def training(tmp_path: Path) -> Callable[..., list[str]]:
     return words
 
 
-def until(condition: Callable[[], bool], seconds: float = 240.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 600.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -102,7 +102,7 @@ def test_a_preempted_job_of_a_sweep_ends_as_one_that_was_not(
     until(lambda: len(steps(tmp_path / "interrupted" / "0")) > 20)
     job = slurm_job(tmp_path / "interrupted" / "0")
     cluster.run("scancel", "--signal=USR2", job)
-    assert [driver.wait(400) for driver in drivers] == [0, 0], (tmp_path / "interrupted.txt").read_text()
+    assert [driver.wait(900) for driver in drivers] == [0, 0], (tmp_path / "interrupted.txt").read_text()
     (log,) = (tmp_path / "interrupted" / ".submitit").glob(f"{job}/*_0_log.err")
     printed = log.read_text() + log.with_suffix(".out").read_text()
     assert "Told to leave: saved step" in printed
@@ -141,7 +141,7 @@ def test_the_same_command_waits_for_what_is_queued_and_tells_of_what_was_cancell
     driver = started(cluster, command, tmp_path / "second.txt")
     until(lambda: "In SLURM's queue from before" in (tmp_path / "second.txt").read_text())
     cluster.run("scancel", first[1])
-    assert driver.wait(400) == 2
+    assert driver.wait(900) == 2
     said = (tmp_path / "second.txt").read_text()
     assert "Job 1 (seed=2): SLURM's job" in said
     assert "it was cancelled" in said
