@@ -17,6 +17,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.configuration.command_line import SHARED
+from pipeline.configuration.composed import REPOSITORY
 from pipeline.configuration.settings import read_settings
 from pipeline.entry.sweep_jobs import written_values
 from pipeline.plumbing.files import atomic_write, read_yaml, write_json
@@ -28,6 +29,8 @@ from pipeline.sweeping.objective import PRUNED, figure
 from pipeline.sweeping.record import SweepRecord, read_record
 from pipeline.sweeping.search import Search
 from pipeline.sweeping.space import Choice, Dimension, Range
+from pipeline.tracking.config import TrackingConfig
+from pipeline.tracking.sweep import close_runs_left_behind
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +189,14 @@ class Jobs:
             for name in (JOB, PRUNED):
                 (self.folder / str(number) / name).unlink(missing_ok=True)
         placed = [[*overrides, f"hydra.sweep.subdir='{number}'"] for number, overrides in jobs.items()]
-        return launcher.launch(placed, initial_job_idx=min(jobs))
+        try:
+            return launcher.launch(placed, initial_job_idx=min(jobs))
+        except KeyboardInterrupt:
+            # A job of this process has closed its own run.
+            if runs_at_once(self._config.hydra.launcher):
+                tracking = OmegaConf.to_container(self._config.tracking, resolve=True)
+                close_runs_left_behind(read_settings(TrackingConfig, tracking, "tracking"), REPOSITORY, self.folder)
+            raise
 
     def _is_done(self, number: int, overrides: Sequence[str]) -> bool:
         """Whether a training has ended well with these very settings; others depend on files that may have changed.

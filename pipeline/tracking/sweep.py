@@ -1,5 +1,6 @@
 """Sweeps: one parent run for all jobs, made by whichever job is first. MLflow is loaded only by that one."""
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,8 @@ from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.limits import valid_tags
 from pipeline.tracking.lineage import lineage_tags
 from pipeline.tracking.run import OBJECTIVE
+
+log = logging.getLogger(__name__)
 
 PARENT_FILE = "parent_run.txt"
 SWEEP = "sweep"
@@ -75,6 +78,23 @@ def record_objective(config: TrackingConfig, repository_root: Path, run_id: str,
     with asking(store.uri):
         store.client.log_metric(run_id, OBJECTIVE, value)
         update_sweep(store, parent)
+
+
+def close_runs_left_behind(config: TrackingConfig, repository_root: Path, sweep_dir: Path) -> None:
+    """Close the runs of jobs whose processes went down with their sweep, and sum it up again."""
+    parent = sweep_dir / PARENT_FILE
+    if config.kind == "none" or not parent.exists():
+        return
+    from pipeline.tracking.store import StoreUnavailableError, asking, connect
+    from pipeline.tracking.sweep_summary import update_sweep
+
+    try:
+        # Whoever connects closes what was left behind.
+        store, _ = connect(config, repository_root)
+        with asking(store.uri):
+            update_sweep(store, parent.read_text(encoding="utf-8").strip())
+    except StoreUnavailableError as error:
+        log.warning("Runs of jobs that were interrupted may say that they are running: %s", error)
 
 
 def _create_parent(

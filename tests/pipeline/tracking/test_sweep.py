@@ -3,7 +3,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pipeline.plumbing.process import Process
 from pipeline.tracking import TrackingConfig, sweep_parent
+from pipeline.tracking.sweep import close_runs_left_behind
 
 CONFIG = TrackingConfig(experiment="test", system_metrics=False)
 
@@ -53,3 +55,14 @@ def test_a_job_does_not_wait_for_ever(root, monkeypatch):
     (root / "multirun" / "parent_run.txt").write_text("")
     with pytest.raises(TimeoutError, match=r"parent_run\.txt.*Delete the file"):
         sweep_parent(CONFIG, root, root / "multirun", "sweep")
+
+
+def test_an_interrupted_sweep_closes_what_its_processes_left_behind(root, client, start, monkeypatch):
+    folder = root / "multirun"
+    parent = sweep_parent(CONFIG, root, folder, "sweep · lr")
+    killed = start("lr 1", parent_run_id=parent)
+    close_runs_left_behind(CONFIG, root, folder)
+    assert client.get_run(killed.run_id).info.status == "RUNNING"
+    monkeypatch.setattr(Process, "gone", True)
+    close_runs_left_behind(CONFIG, root, folder)
+    assert [client.get_run(run).info.status for run in (killed.run_id, parent)] == ["KILLED", "FAILED"]
