@@ -124,7 +124,7 @@ def _settings(results: SweepResults, measured: Sequence[Group], goodness: np.nda
     figures = [
         {"title": "Importance", "figure": importance_bars(found.shares), "caption": found.method},
     ]
-    lines = Markup("<figure><h3>Configurations</h3>{}<figcaption>{}</figcaption></figure>").format(
+    lines = Markup('<figure class="wide"><h3>Configurations</h3>{}<figcaption>{}</figcaption></figure>').format(
         parallel_coordinates(axes, goodness),
         "A line is a configuration, from its settings to its objective at the right. The thick one is the best; of the "
         "others, the paler the better.",
