@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
 from lightning_modules.precision.kinds import PRECISIONS
 from lightning_modules.schedule import ScheduleConfig
-from pipeline.audio.codecs.configuration import codec_settings
+from pipeline.audio.codecs.configuration import codec_settings, codec_use
 from pipeline.comparison.configuration import COMPARE_KEYS, ComparisonConfig, read_compare
 from pipeline.configuration.model import check_model
 from pipeline.configuration.settings import check_seed, near_matches, read_settings
@@ -152,7 +152,7 @@ def _check_output(values: Mapping[str, Any]) -> None:
 # Every key of a stage's configuration.
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "data": lambda values: read_data(values["data"]),
-    "codec": lambda values: codec_settings(values["codec"]),
+    "codec": lambda values: (codec_settings(values["codec"]), codec_use(values["codec"])),
     "preparation": lambda values: read_preparation(values["preparation"]),
     "model": check_model,
     "optimizer": _settings(OptimizerConfig, "optimizer"),

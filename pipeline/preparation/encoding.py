@@ -4,7 +4,7 @@ Pieces of long recordings are scattered over the shards. So each long recording 
 into a shard of its own in a folder beside, and the shards take its documents from there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.audio.codecs.batches import encode_all
 from pipeline.audio.codecs.codec import Codec
-from pipeline.audio.codecs.configuration import codec_settings
+from pipeline.audio.codecs.configuration import CodecUse, codec_settings
 from pipeline.audio.codecs.registry import codec_class
 from pipeline.audio.codecs.storage import load_codec, save_codec
 from pipeline.audio.corpora.corpus import Corpus
 from pipeline.audio.utterances import Utterance
+from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.preparation.plan import Plan
 from pipeline.preparation.sharded import ShardedWork
 from pipeline.preparation.utterance_reader import UtteranceReader, cut_from
@@ -41,6 +43,7 @@ class Material:
         folder: where prepared data grow.
         sample_rate: the codec's, in Hz.
         gap_seconds: the silence between joined recordings.
+        use: how the codec encodes.
     """
 
     corpus: Corpus
@@ -48,6 +51,7 @@ class Material:
     folder: Path
     sample_rate: int
     gap_seconds: float
+    use: CodecUse
 
     @contextmanager
     def open(self) -> Iterator[tuple[Plan, UtteranceReader]]:
@@ -60,10 +64,16 @@ class Material:
         """The fitted codec."""
         return open_codec(self.folder / CODEC)
 
+    def documents(self, audios: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The tokens of one utterance after another, in 32 bits: a shard's documents are in memory together."""
+        vocabulary = vocabulary_of(self.codec)
+        for codes in encode_all(self.codec, map(torch.from_numpy, audios), self.use):
+            yield vocabulary.document(codes).astype(np.uint32)
+
 
 @dataclass(frozen=True)
 class Fitting(ShardedWork):
-    """Fits the codec on the train split.
+    """Fits the codec on the train split, or on as many hours of it as `codec.fit_hours` says.
 
     Attributes:
         material: what it is fitted on.
@@ -91,9 +101,17 @@ class Fitting(ShardedWork):
         """Fit and save."""
         with self.material.open() as (plan, read):
             codec = codec_class(self.options["kind"]).fit(
-                codec_settings(self.options), lambda: waveforms(plan, read), self.seed
+                codec_settings(self.options), lambda: self._waveforms(plan, read), self.seed
             )
         save_codec(codec, self.material.folder / CODEC)
+
+    def _waveforms(self, plan: Plan, read: UtteranceReader) -> Iterator[Tensor]:
+        """The samples of one train utterance after another; each recording is read once."""
+        utterances = plan.by_recording("train")
+        if self.material.use.fit_hours is not None:
+            utterances = some_hours(utterances, self.material.use.fit_hours, plan.hours("train"), self.seed)
+        for audio in read.many(utterances):
+            yield torch.from_numpy(audio)
 
 
 @dataclass(frozen=True)
@@ -127,11 +145,9 @@ class EncodingLong(ShardedWork):
 
     def __call__(self, number: int) -> None:
         """Encode a long recording."""
-        codec = self.material.codec
-        vocabulary = vocabulary_of(codec)
         with self.material.open() as (plan, read):
-            documents = [_document(audio, codec, vocabulary) for audio in read.many(plan.pieces(number))]
-        write_shard(shard_path(self.material.folder / LONG, number), documents, vocabulary)
+            documents = list(self.material.documents(read.many(plan.pieces(number))))
+        write_shard(shard_path(self.material.folder / LONG, number), documents, vocabulary_of(self.material.codec))
 
 
 @dataclass(frozen=True)
@@ -183,16 +199,14 @@ class Encoding(ShardedWork):
         """Encode a shard."""
         split, index = self._place(number)
         start = index * self.shard_utterances
-        codec = self.material.codec
-        vocabulary = vocabulary_of(codec)
         with self.material.open() as (plan, read):
             utterances = list(plan.utterances(split, start, start + self.shard_utterances))
             whole = read.many(utterance for utterance in utterances if cut_from(utterance) is None)
+            encoded = self.material.documents(whole)
             documents = [
-                self._piece(plan, utterance) if cut_from(utterance) else _document(next(whole), codec, vocabulary)
-                for utterance in utterances
+                self._piece(plan, utterance) if cut_from(utterance) else next(encoded) for utterance in utterances
             ]
-        write_shard(shard_path(self.material.folder / split, index), documents, vocabulary)
+        write_shard(shard_path(self.material.folder / split, index), documents, vocabulary_of(self.material.codec))
 
     def _piece(self, plan: Plan, utterance: Utterance) -> np.ndarray:
         """The document of a piece of a long recording, which is encoded already."""
@@ -208,10 +222,10 @@ class Encoding(ShardedWork):
         raise IndexError(f"there are {self.n_shards} shards, and no shard {number} after the last.")
 
 
-def waveforms(plan: Plan, read: UtteranceReader) -> Iterator[Tensor]:
-    """The samples of one train utterance after another; each recording is read once."""
-    for audio in read.many(plan.by_recording("train")):
-        yield torch.from_numpy(audio)
+def some_hours(utterances: Iterable[Utterance], hours: float, of_hours: float, seed: int) -> Iterator[Utterance]:
+    """About as many `hours` of utterances that last `of_hours`, each chosen by itself, by its name and `seed`."""
+    last = int(hours / of_hours * 2**64) if of_hours else 0
+    return (utterance for utterance in utterances if int(fingerprint(seed, utterance.id)[:16], 16) < last)
 
 
 @lru_cache(maxsize=1)
@@ -223,11 +237,6 @@ def open_codec(folder: Path) -> Codec:
 def vocabulary_of(codec: Codec) -> Vocabulary:
     """The vocabulary in which a codec's codes are tokens."""
     return Vocabulary(codec.n_codebooks, codec.codebook_size)
-
-
-def _document(audio: np.ndarray, codec: Codec, vocabulary: Vocabulary) -> np.ndarray:
-    """The tokens of an utterance, in 32 bits: a shard's documents are in memory together."""
-    return vocabulary.document(codec.encode(torch.from_numpy(audio))).astype(np.uint32)
 
 
 def _written(folder: Path) -> set[int]:

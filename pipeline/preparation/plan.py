@@ -69,6 +69,19 @@ class Plan:
         """Utterances of a split."""
         return self._number("SELECT COUNT(*) FROM utterances WHERE split = ?", split)
 
+    def hours(self, split: str) -> float:
+        """How long the utterances of a split last, without the silence between joined recordings."""
+        query = """
+            SELECT SUM(COALESCE(
+                json_extract(piece.value, '$[2]') - COALESCE(json_extract(piece.value, '$[1]'), 0), recordings.seconds
+            ))
+            FROM utterances, json_each(utterances.pieces) AS piece
+            LEFT JOIN recordings ON recordings.id = json_extract(piece.value, '$[0]')
+            WHERE utterances.split = ?
+        """
+        (seconds,) = self._database.execute(query, (split,)).fetchone()
+        return (seconds or 0.0) / 3600
+
     def count_speakers(self, split: str) -> int:
         """Speakers of a split."""
         return self._number("SELECT COUNT(DISTINCT speaker) FROM utterances WHERE split = ?", split)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.audio.codecs.configuration import codec_settings
+from pipeline.audio.codecs.configuration import codec_settings, codec_use
 from pipeline.audio.codecs.registry import codec_class
 from pipeline.audio.corpora.corpus import Corpus
 from pipeline.audio.corpora.registry import build_corpus
@@ -180,7 +180,8 @@ class Preparation:
         folder = self.cache / read_json(self._pointer)["folder"]
         codec = self.values["codec"]
         sample_rate = codec_class(codec["kind"]).sample_rate_of(codec_settings(codec))
-        return Material(self.corpus, folder / PLAN_FILE, folder, sample_rate, self.data.utterances.gap_seconds)
+        gap_seconds, use = self.data.utterances.gap_seconds, codec_use(codec)
+        return Material(self.corpus, folder / PLAN_FILE, folder, sample_rate, gap_seconds, use)
 
     @cached_property
     def encoding_long(self) -> EncodingLong:

@@ -17,7 +17,9 @@ IDENTITY = "identity.json"
 FORMAT_VERSION = 1
 GROUPS = ("data", "codec")
 # Settings that change no byte of what is prepared: how the work is portioned, and what is refused.
-INCIDENTAL = ("data.workers", "data.download", "data.screening.max_rejected_fraction")
+INCIDENTAL = ("data.workers", "data.download", "data.screening.max_rejected_fraction", "codec.batch_seconds")
+# Settings that change nothing as long as they have these values: data from before there were any are the same.
+NEUTRAL = {"codec.device": "cpu", "codec.fit_hours": None}
 # Paths, which may be written in more than one way.
 PATHS = ("data.root", "data.path", "data.validation_path", "data.test_path", "data.supervisions", "data.audio_root")
 ABSENT = "absent"
@@ -58,8 +60,11 @@ def prepared_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 def deciding_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a training's settings that decide on the bytes of its data, {dotted name: value}."""
     prefixes = tuple(f"{group}." for group in GROUPS)
+    own = {name: value for name, value in sorted(settings.items()) if name.startswith(prefixes)}
     return {
-        name: value for name, value in sorted(settings.items()) if name.startswith(prefixes) and name not in INCIDENTAL
+        name: value
+        for name, value in own.items()
+        if name not in INCIDENTAL and (name not in NEUTRAL or value != NEUTRAL[name])
     }
 
 

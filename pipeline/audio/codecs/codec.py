@@ -10,6 +10,10 @@ from torch import Tensor
 Waveforms = Iterable[Tensor] | Callable[[], Iterator[Tensor]]
 
 
+# The RMS level below which audio is digital silence: -120 dB re full scale.
+SILENT = 1e-6
+
+
 class StreamDecoder(Protocol):
     """Turns codes into audio while they are still being generated."""
 
@@ -110,7 +114,14 @@ def normalise_loudness(audio: Tensor, loudness_db: float) -> Tensor:
     Nothing is clipped. Digital silence (below -120 dB) stays as it is: there is nothing to make louder.
     """
     rms = float(audio.double().square().mean().sqrt()) if len(audio) else 0.0
-    if rms < 1e-6:
+    if rms < SILENT:
         return audio
     gain = min(10 ** (loudness_db / 20) / rms, 1 / float(audio.abs().max()))
     return audio * gain
+
+
+def normalise_many(audios: Tensor, lengths: Tensor, loudness_db: float) -> Tensor:
+    """Bring each of several audios [B, S] to a loudness as `normalise_loudness` does; the first `lengths` [B] count."""
+    rms = (audios.double().square().sum(dim=1) / lengths).sqrt()
+    gain = torch.minimum(10 ** (loudness_db / 20) / rms, 1 / audios.abs().amax(dim=1).double())
+    return audios * torch.where(rms < SILENT, 1.0, gain)[:, None].float()

@@ -1,7 +1,7 @@
 """The `codec` group of the configuration: one dataclass a kind. Light: needs no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pipeline.audio.codecs.settings import n_empty_bands, require_integer, require_loudness, require_number
@@ -122,6 +122,31 @@ class PretrainedConfig:
         require_loudness(self)
 
 
+@dataclass(frozen=True)
+class CodecUse:
+    """How prepare-data uses a codec: the settings of conf/codec/_use.yaml, of which the codec itself knows nothing.
+
+    Attributes:
+        device: encodes, `cpu` or `cuda`.
+        batch_seconds: of audio that a GPU encodes at once, about; a CPU encodes one utterance after another.
+        fit_hours: of the train split that a codec is fitted on, about; None: all of it.
+    """
+
+    device: str = "cpu"
+    batch_seconds: float = 600.0
+    fit_hours: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.device not in CODEC_DEVICES:
+            raise ValueError(f"codec.device is {self.device!r}; choose {' or '.join(CODEC_DEVICES)}.")
+        require_number(self, "batch_seconds", 1.0, 1e6)
+        if self.fit_hours is not None:
+            require_number(self, "fit_hours", 1e-6, 1e9)
+
+
+CODEC_DEVICES = ("cpu", "cuda")
+USE = tuple(field.name for field in fields(CodecUse))
+
 CodecConfig = MelRvqConfig | FrameConfig | MuLawConfig | PretrainedConfig
 
 # By their kind, which a codec's class has the same.
@@ -136,9 +161,18 @@ def codec_settings(options: Mapping[str, Any]) -> CodecConfig:
     """
     if "kind" not in options:
         raise ValueError(f"codec.kind is missing; {near_matches('', list(CONFIGS))}")
-    settings = {name: value for name, value in options.items() if name != "kind"}
+    settings = {name: value for name, value in options.items() if name not in ("kind", *USE)}
     config: CodecConfig = read_settings(CONFIGS[known_kind(options["kind"])], settings, "codec")
     return config
+
+
+def codec_use(options: Mapping[str, Any]) -> CodecUse:
+    """Return how the `codec` group says that its codec is used.
+
+    Raises:
+        ValueError: naming `codec.<field>`.
+    """
+    return read_settings(CodecUse, {name: options[name] for name in USE if name in options}, "codec")
 
 
 def known_kind(kind: object) -> str:

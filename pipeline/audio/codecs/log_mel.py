@@ -5,6 +5,7 @@ import warnings
 import torch
 import torchaudio
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
@@ -56,11 +57,40 @@ class LogMelSpectrogram:
             return torch.zeros(0, self.filters.shape[1])
         # The reflection needs more than half a window of audio; the frame count stays that of the audio itself.
         n_frames = 1 + len(audio) // self.hop_length
-        audio = torch.nn.functional.pad(audio, (0, max(0, self.n_fft - len(audio))))
+        audio = pad(audio, (0, max(0, self.n_fft - len(audio))))
         spectra = torch.stft(audio, self.n_fft, self.hop_length, window=self.window, return_complex=True)
-        magnitudes = spectra[:, :n_frames].abs().T
-        return (magnitudes @ self.filters).clamp_min(self.floor).log()
+        return self._log_mel(spectra[:, :n_frames].abs().T)
+
+    def of_many(self, audios: Tensor, lengths: Tensor) -> Tensor:
+        """Return the log-mel frames [F, n_mels] of several audios, one's after another's.
+
+        Args:
+            audios: [B, S], with silence behind those that are shorter.
+            lengths: [B], none of them zero.
+        """
+        half = self.n_fft // 2
+        reflected = audios.gather(1, _reflections(lengths.clamp_min(self.n_fft), audios.shape[1], half))
+        spectra = torch.stft(
+            reflected, self.n_fft, self.hop_length, window=self.window.to(audios.device), center=False,
+            return_complex=True,
+        )  # fmt: skip
+        frame = torch.arange(spectra.shape[2], device=audios.device)
+        return self._log_mel(spectra.abs().mT[frame <= lengths[:, None] // self.hop_length])
+
+    def _log_mel(self, magnitudes: Tensor) -> Tensor:
+        """The log-mel frames [F, n_mels] of STFT magnitudes [F, n_fft // 2 + 1]."""
+        return (magnitudes @ self.filters.to(magnitudes.device)).clamp_min(self.floor).log()
 
     def magnitudes(self, log_mel: Tensor) -> Tensor:
         """Return STFT magnitudes [F, n_fft // 2 + 1] with these log-mel frames: least squares, then at least 1e-6."""
         return (log_mel.exp() @ self.inverse_filters).clamp_min(1e-6)
+
+
+def _reflections(lengths: Tensor, longest: int, margin: int) -> Tensor:
+    """Where to find each sample of audios that are reflected at both ends over `margin` samples: [B, S + 2 margin].
+
+    Behind the later reflection stands any sample.
+    """
+    place = torch.arange(-margin, longest + margin, device=lengths.device).abs()
+    last = lengths[:, None] - 1
+    return torch.where(place > last, 2 * last - place, place).clamp_min(0)

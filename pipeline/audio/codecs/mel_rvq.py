@@ -1,15 +1,23 @@
 """A codec without downloaded weights: residual vector quantisation of log-mel frames, spoken by Griffin-Lim."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from pipeline.audio.codecs.chunked_stream import ChunkedStream
-from pipeline.audio.codecs.codec import Waveforms, checked_audio, checked_codes, checked_tensors, normalise_loudness
+from pipeline.audio.codecs.codec import (
+    Waveforms,
+    checked_audio,
+    checked_codes,
+    checked_tensors,
+    normalise_loudness,
+    normalise_many,
+)
 from pipeline.audio.codecs.configuration import MelRvqConfig
 from pipeline.audio.codecs.griffin_lim import GriffinLim, GriffinLimStream
 from pipeline.audio.codecs.log_mel import LogMelSpectrogram
@@ -103,6 +111,16 @@ class MelRvqCodec:
         """Return the codes [F, Q] of audio [S], brought to the configured loudness first."""
         log_mel = self.log_mel(normalise_loudness(checked_audio(audio), self.config.loudness_db))
         return self.quantiser.encode(log_mel - self.mean)
+
+    def encode_many(self, audios: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+        """Return the codes [F, Q] of each of several audios [S], computed on `device`, as `encode` does each."""
+        lengths = torch.tensor([len(audio) for audio in audios], device=device)
+        silence = torch.zeros(self.config.n_fft)  # as long as the shortest audio is made
+        padded = pad_sequence([*map(checked_audio, audios), silence], batch_first=True)[:-1].to(device)
+        log_mel = self.log_mel.of_many(normalise_many(padded, lengths, self.config.loudness_db), lengths)
+        quantiser = ResidualVectorQuantiser(self.quantiser.codebooks.to(device))
+        codes = quantiser.encode(log_mel - self.mean.to(device)).cpu()
+        return list(codes.split([1 + len(audio) // self.config.hop_length for audio in audios]))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the audio [F * hop_length] of codes [F, Q]; the same codes always give the same audio."""

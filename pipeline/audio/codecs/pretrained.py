@@ -3,7 +3,7 @@
 import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,7 @@ STREAM_CONTEXT_SECONDS = 2.0
 
 
 class PretrainedCodec:
-    """EnCodec, DAC or Mimi, on the CPU, with the first `n_codebooks` of its codebooks.
+    """EnCodec, DAC or Mimi, on the CPU until `encode_many` moves it, with the first `n_codebooks` of its codebooks.
 
     Audio is padded with silence to whole frames; F frames decode to F * hop_length samples.
     """
@@ -114,16 +114,27 @@ class PretrainedCodec:
         """Frames a second."""
         return self.sample_rate / self.hop_length
 
-    @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
         """Return the codes [F, Q] of audio [S], brought to the configured loudness first."""
-        audio = normalise_loudness(checked_audio(audio), self.config.loudness_db)
-        n_frames = math.ceil(len(audio) / self.hop_length)
-        if n_frames == 0:
+        if len(audio) == 0:
             return torch.zeros(0, self.n_codebooks, dtype=torch.int64)
-        audio = torch.nn.functional.pad(audio, (0, n_frames * self.hop_length - len(audio)))
-        codes = self.family.encode(self.model, audio[None, None], self.n_codebooks)
-        return codes[0, :, :n_frames].T.contiguous()
+        return self._encode_equal([self._whole_frames(audio)])[0]
+
+    def encode_many(self, audios: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+        """Return the codes [F, Q] of each of several audios [S], none of them empty, computed on `device`.
+
+        Those of equally many frames are computed together. Nothing longer is: convolutions would carry what they make
+        of the silence behind a shorter audio back into its last frames.
+        """
+        self.model.to(device)
+        by_length: dict[int, list[int]] = {}
+        whole = [self._whole_frames(audio) for audio in audios]
+        for number, audio in enumerate(whole):
+            by_length.setdefault(len(audio), []).append(number)
+        codes: dict[int, Tensor] = {}
+        for numbers in by_length.values():
+            codes |= zip(numbers, self._encode_equal([whole[number] for number in numbers]), strict=True)
+        return [codes[number] for number in range(len(audios))]
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
@@ -132,7 +143,7 @@ class PretrainedCodec:
         if len(codes) == 0:
             return torch.zeros(0)
         n_samples = len(codes) * self.hop_length
-        audio = self.family.decode(self.model, codes.T[None]).flatten()[:n_samples]
+        audio = self.family.decode(self.model, codes.T[None].to(self.model.device)).cpu().flatten()[:n_samples]
         # Odd strides make some decoders a few samples short.
         return torch.nn.functional.pad(audio, (0, n_samples - len(audio)))
 
@@ -154,6 +165,19 @@ class PretrainedCodec:
             tensors = load_file(Path(folder, "model.safetensors"))
             architecture = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
         return {"kind": self.kind, "config": asdict(self.config), "architecture": architecture}, tensors
+
+    def _whole_frames(self, audio: Tensor) -> Tensor:
+        """The audio at its loudness, with silence behind it up to a whole frame."""
+        audio = normalise_loudness(checked_audio(audio), self.config.loudness_db)
+        return torch.nn.functional.pad(audio, (0, -len(audio) % self.hop_length))
+
+    @torch.no_grad()
+    def _encode_equal(self, audios: Sequence[Tensor]) -> list[Tensor]:
+        """Codes [F, Q] of audios of F whole frames each, computed where the model lies."""
+        batch = torch.stack(list(audios))[:, None].to(self.model.device)
+        codes = self.family.encode(self.model, batch, self.n_codebooks).cpu()
+        n_frames = batch.shape[-1] // self.hop_length
+        return [one[:, :n_frames].T.contiguous() for one in codes]
 
     def _decode_chunk(self, codes: Tensor, n_context: int, n_new: int) -> Tensor:
         return self.decode(codes)[n_context * self.hop_length : (n_context + n_new) * self.hop_length]

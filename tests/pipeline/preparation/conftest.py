@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from pipeline.audio.codecs.configuration import CodecUse
 from pipeline.audio.configuration import ScreeningConfig, SplitConfig, UtteranceConfig
 from pipeline.audio.corpora.corpus import Corpus, Recording
 from pipeline.audio.source import Source
@@ -137,6 +138,7 @@ def make_material(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Mat
         folder = tmp_path_factory.mktemp("material")
         work = inspecting(corpus, folder, config.utterances.min_recording_seconds, config.screening)
         make_plan(work.findings(), config, folder / "plan.sqlite", folder / "prepared")
-        return Material(corpus, folder / "plan.sqlite", folder / "work", RATE, config.utterances.gap_seconds)
+        gap_seconds = config.utterances.gap_seconds
+        return Material(corpus, folder / "plan.sqlite", folder / "work", RATE, gap_seconds, CodecUse())
 
     return make

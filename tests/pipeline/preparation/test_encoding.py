@@ -10,7 +10,7 @@ from pipeline.audio.codecs.configuration import MuLawConfig
 from pipeline.audio.codecs.mu_law import MuLawCodec
 from pipeline.audio.utterances import Piece, Utterance
 from pipeline.preparation import encoding
-from pipeline.preparation.encoding import Encoding, Material
+from pipeline.preparation.encoding import Encoding, Material, some_hours
 from pipeline.preparation.engines.engine import LocalEngine
 from pipeline.tokens.shards import TokenDataset, finish_split
 from pipeline.tokens.vocabulary import Vocabulary
@@ -149,3 +149,17 @@ def test_utterances_are_read_at_the_codec_s_rate_pieces_joined_by_silence(make_c
     assert np.abs(audio[4100:4300]).max() < 1e-3 < np.abs(audio).max()
     assert len(read(Utterance("s/a@0.1", "s", "train", (Piece("s/a", 0.1, 0.3),)))) == 1600
     assert len(read(Utterance("s/a", "s", "train", (Piece("s/a"),)))) == 4000
+
+
+def test_a_codec_is_fitted_on_as_many_hours_as_asked_for(material: Material) -> None:
+    heard: list[int] = []
+    with material.open() as (plan, _):
+        hours = plan.hours("train")
+        utterances = list(plan.by_recording("train"))
+        assert hours == pytest.approx(sum(plan[u.pieces[0].recording].seconds for u in utterances) / 3600)
+    assert list(some_hours(utterances, hours, hours, seed=0)) == utterances
+    for seed in range(200):
+        some = list(some_hours(utterances, hours / 4, hours, seed))
+        assert some == list(some_hours(utterances, hours / 4, hours, seed))
+        heard.append(len(some))
+    assert sum(heard) / len(heard) == pytest.approx(len(utterances) / 4, rel=0.15)

@@ -77,6 +77,7 @@ def log_distance() -> Callable[[Tensor, Tensor], float]:
 def mel_rvq_options() -> dict[str, Any]:
     """The repository's own settings, with codebooks small enough to fit within a second."""
     options = OmegaConf.to_container(OmegaConf.load(CONF / "_mel_rvq.yaml"))
+    del options["defaults"]
     return {**options, "n_codebooks": 3, "codebook_size": 32, "fit_frames": 1500}
 
 
