@@ -72,7 +72,8 @@ def command(
             if config is not None:
                 return task(config)
             if any(word in HELP for word in sys.argv[1:]):
-                print(help_text(sys.modules[work.__module__].__doc__ or "", groups, config_name))
+                with ending.of_command():
+                    print(help_text(sys.modules[work.__module__].__doc__ or "", groups, config_name), flush=True)
                 return None
             if TRACEBACK in sys.argv:
                 sys.argv.remove(TRACEBACK)

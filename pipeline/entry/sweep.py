@@ -17,7 +17,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.configuration.command_line import SHARED
-from pipeline.configuration.composed import REPOSITORY
+from pipeline.configuration.composed import REPOSITORY, plain
 from pipeline.configuration.settings import read_settings
 from pipeline.entry.sweep_jobs import written_values
 from pipeline.plumbing.files import atomic_write, read_yaml, write_json
@@ -194,8 +194,8 @@ class Jobs:
         except KeyboardInterrupt:
             # A job of this process has closed its own run.
             if runs_at_once(self._config.hydra.launcher):
-                tracking = OmegaConf.to_container(self._config.tracking, resolve=True)
-                close_runs_left_behind(read_settings(TrackingConfig, tracking, "tracking"), REPOSITORY, self.folder)
+                tracking = read_settings(TrackingConfig, plain(self._config.tracking), "tracking")
+                close_runs_left_behind(tracking, REPOSITORY, self.folder)
             raise
 
     def _is_done(self, number: int, overrides: Sequence[str]) -> bool:

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.plumbing.files import read_json, write_json
 from pipeline.plumbing.process import Process
+from pipeline.plumbing.redaction import redacted_values
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,12 @@ def _owned(held: FileLock, lock: Path, writer: str) -> Iterator[None]:
     owner_file = _owner_file(lock)
     try:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        owner = {"writer": writer, "process": str(Process.current()), "since": now, "command": sys.argv}
+        owner = {
+            "writer": writer,
+            "process": str(Process.current()),
+            "since": now,
+            "command": redacted_values(sys.argv),
+        }
         write_json(owner_file, owner)
         yield
         owner_file.unlink(missing_ok=True)

@@ -76,3 +76,13 @@ def test_an_owner_that_is_not_readable_is_no_obstacle(tmp_path: Path, content: s
     (tmp_path / "train.lock.json").write_text(content)
     with exclusive(tmp_path / "train.lock", "other", Path("outputs")):
         pass
+
+
+def test_what_a_holder_was_called_with_is_kept_without_passwords(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "tracking.uri=https://ann:hush-hush@mlflow.example/"])
+    with exclusive(tmp_path / "train.lock", "training", Path("outputs")):
+        kept = (tmp_path / "train.lock.json").read_text()
+    assert "train.py" in kept
+    assert "hush-hush" not in kept
