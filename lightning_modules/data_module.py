@@ -1,6 +1,6 @@
 """From windows of packed documents to batches, at any position of training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning as L  # noqa: N812
@@ -8,8 +8,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from lightning_modules.batch import Batch
+from lightning_modules.documents import Documents
+from lightning_modules.mixture import MixedWindows, Mixture
 from lightning_modules.model.document_borders import FEWEST, SHORTEST
-from lightning_modules.packing import PACKING, Documents, PackedDocuments
+from lightning_modules.packing import PackedDocuments
 from lightning_modules.parallel.configuration import ParallelConfig
 
 
@@ -24,7 +26,7 @@ class OptimizerSteps(Dataset[Batch]):
         windows_per_step: of all ranks and micro-batches.
     """
 
-    def __init__(self, windows: PackedDocuments, first_window: int, windows_per_step: int) -> None:
+    def __init__(self, windows: PackedDocuments | MixedWindows, first_window: int, windows_per_step: int) -> None:
         self.windows = windows
         self.first_window = first_window
         self.windows_per_step = windows_per_step
@@ -32,7 +34,7 @@ class OptimizerSteps(Dataset[Batch]):
         self._n_targets = torch.zeros(0)
 
     def __getitem__(self, index: int) -> Batch:
-        """Window `index`, as `PackedDocuments` counts them."""
+        """Window `index`, as the windows are counted."""
         step = (index - self.first_window) // self.windows_per_step
         window = self.windows[index]
         if step != self._step:
@@ -131,8 +133,8 @@ class SpeechTokens(L.LightningDataModule):
     step. It counts whole optimizer steps: batches loaded ahead, or of a step that was not completed, are not lost.
 
     Args:
-        train: training documents.
-        validation: validation documents.
+        train: training documents, of one corpus or several.
+        validation: validation documents, of one corpus or, by name, of several, which are validated one after another.
         sequence_length: input tokens of a window.
         lookahead: 1 + the depth of multi-token prediction.
         batch_size: windows a device and micro-batch.
@@ -142,8 +144,8 @@ class SpeechTokens(L.LightningDataModule):
 
     def __init__(
         self,
-        train: Documents,
-        validation: Documents,
+        train: Documents | Mixture,
+        validation: Documents | Mapping[str, Documents],
         sequence_length: int,
         lookahead: int,
         batch_size: int,
@@ -153,8 +155,13 @@ class SpeechTokens(L.LightningDataModule):
         super().__init__()
         self.batch_size = batch_size
         self.n_batches = n_batches
-        self.train_windows = PackedDocuments(train, sequence_length, lookahead, seed)
-        self.validation_windows = PackedDocuments(validation, sequence_length, lookahead, seed=None)
+        self.train_windows: PackedDocuments | MixedWindows
+        if isinstance(train, Mixture):
+            self.train_windows = MixedWindows(train, sequence_length, lookahead, seed)
+        else:
+            self.train_windows = PackedDocuments(train, sequence_length, lookahead, seed)
+        corpora = list(validation.values()) if isinstance(validation, Mapping) else [validation]
+        self.validation_windows = [PackedDocuments(one, sequence_length, lookahead, seed=None) for one in corpora]
         self._collate = Collate()
         self._loaded_position: int | None = None
         self._sampler: RankSlices | None = None
@@ -181,13 +188,19 @@ class SpeechTokens(L.LightningDataModule):
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """This rank's validation windows, in the documents' own order; every rank has equally many, some empty."""
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """This rank's validation windows of each corpus, in the documents' own order.
+
+        Every rank has equally many of each, some of them empty.
+        """
+        return [self._validation_loader(windows) for windows in self.validation_windows]
+
+    def _validation_loader(self, windows: PackedDocuments) -> DataLoader[Batch]:
         assert self.trainer is not None
         reader, n_readers = readers(self.trainer)
-        n_windows = -(-len(self.validation_windows) // n_readers) * n_readers
+        n_windows = -(-len(windows) // n_readers) * n_readers
         return DataLoader(
-            OnePass(self.validation_windows),
+            OnePass(windows),
             batch_size=self.batch_size,
             sampler=range(reader, n_windows, n_readers),
             collate_fn=self._collate,
@@ -207,7 +220,7 @@ class SpeechTokens(L.LightningDataModule):
         return {
             "windows": self._sampler.windows(done, reader=0).start,
             "sequence_length": self.train_windows.sequence_length,
-            "packing": PACKING,
+            "packing": self.train_windows.packing,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -222,10 +235,10 @@ class SpeechTokens(L.LightningDataModule):
                 f"The checkpoint counts windows of {state_dict['sequence_length']} tokens, and trainer.sequence_length "
                 f"is {length}; resume with the former, or begin a new training from its weights (trainer.start_from)."
             )
-        if state_dict.get("packing") != PACKING:
+        if state_dict.get("packing") != self.train_windows.packing:
             raise ValueError(
-                "The checkpoint counts windows that were packed in another way, by another version; finish that "
-                "training with it, or begin a new one from its weights (trainer.start_from)."
+                "The checkpoint counts windows that were packed in another way, by another version or of another "
+                "mixture; finish that training with it, or begin a new one from its weights (trainer.start_from)."
             )
         self._loaded_position = state_dict["windows"]
 

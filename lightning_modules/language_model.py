@@ -60,6 +60,8 @@ class LanguageModel(L.LightningModule):
         parameter_average: a running mean of the decoder's parameters by name; empty unless `ParameterAverage` keeps
             one. Checkpoints hold it beside the parameters.
         identity: which training this is, in plain values; checkpoints carry it along.
+        validation_corpora: names of the corpora whose validation losses are told apart, in the order of their loaders;
+            empty where there is one.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class LanguageModel(L.LightningModule):
         self.parameter_average: dict[str, Tensor] = {}
         self.working_weights: WorkingWeights | None = None
         self.identity: dict[str, str | int] = {}
+        self.validation_corpora: tuple[str, ...] = ()
         self._step_sums: Sums = {}
         self._summed_step = -1
         self._validation_sums: Sums = {}
@@ -257,9 +260,12 @@ class LanguageModel(L.LightningModule):
         if self._step_graph is not None:
             self._step_graph.lift_bound()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add up the losses over real targets, and count these."""
-        self._validation_sums = _added(self._validation_sums, _named_sums("val", self.predict(batch)))
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add up the losses over real targets, and count these: of all corpora, and of each where there are several."""
+        sums = _named_sums("val", self.predict(batch))
+        if self.validation_corpora:
+            sums[f"val/loss/{self.validation_corpora[dataloader_idx]}"] = sums["val/loss"]
+        self._validation_sums = _added(self._validation_sums, sums)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all ranks; Lightning's own would round down the ranks' mean number of targets."""
@@ -317,8 +323,8 @@ def _named_sums(prefix: str, output: DecoderLosses) -> Sums:
 
 
 def _added(sums: Sums, more: Sums) -> Sums:
-    """Both together, in FP64."""
-    added = {}
+    """Both together, in FP64; what only one of them has stays."""
+    added = dict(sums)
     for name, (total, count) in more.items():
         total = total.double()
         added[name] = (sums[name][0] + total, sums[name][1] + count) if name in sums else (total, count)

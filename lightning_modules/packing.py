@@ -1,28 +1,18 @@
 """Packing: whole documents into windows, each into the fullest that still has room for it."""
 
 from bisect import bisect_left, insort
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from lightning_modules.batch import Batch
+from lightning_modules.documents import Documents
 
 # What a saved position counts windows of; another way of packing needs another name.
 PACKING = "best-fit"
 # What a random stream is for.
 _DOCUMENTS, _WINDOWS, _WITHIN_WINDOW = 1, 2, 3
-
-
-class Documents(Protocol):
-    """Random access to documents of token ids."""
-
-    lengths: np.ndarray
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> np.ndarray: ...
 
 
 def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
@@ -110,6 +100,11 @@ class PackedDocuments(Dataset[Batch]):
         self._epoch = -1
         self._window_order = np.zeros(0, dtype=np.int64)
         self._rests_by_bin = np.zeros(0, dtype=np.int64)
+
+    @property
+    def packing(self) -> str:
+        """What a saved position counts windows of."""
+        return PACKING
 
     @property
     def longest_stretch(self) -> int:

@@ -5,6 +5,7 @@ An interrupted training goes on with the same command.
 
   python -m pipeline.train
   python -m pipeline.train model=tiny optimizer.lr=1e-3 trainer.max_steps=100
+  python -m pipeline.train 'feed.mixture={data/prepared: 0.7, data/prepared_b: 0.3}'
   python -m pipeline.train -m model=tiny,small optimizer.lr=1e-3,3e-4
   torchrun --nproc-per-node 8 -m pipeline.train strategy=expert_parallel strategy.ep=8 trainer=gpu precision=bf16
 """
@@ -19,8 +20,8 @@ from pipeline.plumbing.rank import rank_of_this_process
 
 @command(
     groups=(
-        "data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking", "experiment",
-        "cluster", "debug", "sweep",
+        "data", "codec", "model", "optimizer", "schedule", "trainer", "feed", "precision", "strategy", "tracking",
+        "experiment", "cluster", "debug", "sweep",
     ),
     writes=("outputs",),
 )  # fmt: skip

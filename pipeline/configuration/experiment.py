@@ -21,6 +21,7 @@ from pipeline.serving.configuration import SERVE_KEYS, read_serve
 from pipeline.streaming.configuration import STREAM_KEYS, read_stream
 from pipeline.sweeping.configuration import SWEEP_REPORT_KEYS, SweepConfig, read_sweep_report
 from pipeline.tracking.config import TrackingConfig
+from pipeline.training.configuration import FeedConfig
 
 # A path that the system takes is shorter.
 LONGEST_PATH = 4000
@@ -158,6 +159,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "optimizer": _settings(OptimizerConfig, "optimizer"),
     "schedule": _settings(ScheduleConfig, "schedule"),
     "trainer": _settings(TrainerConfig, "trainer"),
+    "feed": _settings(FeedConfig, "feed"),
     "precision": _check_precision,
     "strategy": lambda values: read_strategy(values["strategy"]),
     "tracking": _settings(TrackingConfig, "tracking"),
@@ -174,8 +176,8 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 # Those of them that are chosen by a file's name.
 GROUPS = (
-    "data", "codec", "preparation", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "tracking",
-    "conversion", "evaluate", "report", "comparison", "sweep", "gpu",
+    "data", "codec", "preparation", "model", "optimizer", "schedule", "trainer", "feed", "precision", "strategy",
+    "tracking", "conversion", "evaluate", "report", "comparison", "sweep", "gpu",
 )  # fmt: skip
 # What some commands add.
 OWN_KEYS: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {

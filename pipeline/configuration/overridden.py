@@ -13,7 +13,7 @@ from pipeline.configuration.composed import CONF
 from pipeline.plumbing.nested import leaves
 
 # Groups that shape a training, and choices that set any of them.
-SHAPING = ("model", "optimizer", "schedule", "trainer", "precision", "strategy", "data", "codec", "seed")
+SHAPING = ("model", "optimizer", "schedule", "trainer", "feed", "precision", "strategy", "data", "codec", "seed")
 BUNDLES = ("experiment", "cluster", "debug")
 # A value that has to be given.
 OPEN = "???"

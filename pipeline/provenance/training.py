@@ -17,7 +17,7 @@ CHECKPOINT = "checkpoint.ckpt"
 CONFIGURATION = "config.yaml"
 # The run's name in the store, which is random: no digest of outputs may depend on it, so it has a file of its own.
 RUN = "run.json"
-GROUPS = ("data", "codec", "model", "optimizer", "schedule", "trainer", "precision", "strategy", "seed")
+GROUPS = ("data", "codec", "model", "optimizer", "schedule", "trainer", "feed", "precision", "strategy", "seed")
 
 
 def identify_training(

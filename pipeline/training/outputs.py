@@ -18,7 +18,7 @@ from pipeline.provenance.identity import TrainingIdentity
 from pipeline.provenance.training import CHECKPOINT, begin_outputs, finish_outputs
 from pipeline.sweeping.configuration import OF_TRAINING
 from pipeline.sweeping.objective import figure
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.vocabulary import Vocabulary
 from pipeline.tracking.config import anchored
 from pipeline.tracking.history import HistoryLogger, last_values, write_history_tables
 from pipeline.tracking.model_entry import CHECKPOINT as MODEL_OF_STEP
@@ -121,9 +121,9 @@ def copy_checkpoint(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def say_result(outputs: Path, loss: float, tokens: TokenDataset, run: TrackedRun) -> None:
+def say_result(outputs: Path, loss: float, vocabulary: Vocabulary, run: TrackedRun) -> None:
     """Say how the training ended, where it left what, and how to go on."""
-    guessing = math.log(tokens.vocabulary.codebook_size)
+    guessing = math.log(vocabulary.codebook_size)
     log.info(
         "Best validation loss: %.3f nats a token, %s guessing (%.3f). Checkpoint: %s. %sNext: %s",
         loss,

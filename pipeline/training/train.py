@@ -16,6 +16,7 @@ from lightning_modules.callbacks.preemption import coming_back
 from lightning_modules.configuration import TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
+from lightning_modules.mixture import MixedWindows
 from lightning_modules.packing import PackedDocuments
 from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
 from lightning_modules.parallel.slurm import allotted_tasks
@@ -32,19 +33,15 @@ from pipeline.plumbing.lock import exclusive, in_turn
 from pipeline.plumbing.rank import Node
 from pipeline.plumbing.stage_runs import training_run
 from pipeline.preparation.prepare import prepare_combination
-from pipeline.provenance.prepared_data import (
-    PreparedIdentity,
-    prepared_settings,
-    read_prepared_identity,
-    require_prepared,
-)
+from pipeline.provenance.prepared_data import prepared_settings, read_prepared_identity, require_prepared
 from pipeline.provenance.training import identify_training
 from pipeline.sweeping.pruning import pruning
-from pipeline.tokens.shards import TokenDataset
 from pipeline.tracking.config import TrackingConfig, anchored
 from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger
 from pipeline.tracking.run import TrackedRun
 from pipeline.training.abandonment import EndWithFolder
+from pipeline.training.configuration import FeedConfig
+from pipeline.training.feed import Feed, feed_recipe, open_feed
 from pipeline.training.identity import training_identity
 from pipeline.training.interrupted import LOCK, RESUME
 from pipeline.training.model import begin_with, build_model
@@ -64,7 +61,7 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     """
     outputs, seed, prepared = folders.outputs, values["seed"], find_data(values)
     values = {**values, "paths": {**values["paths"], "prepared": str(prepared)}}
-    train_tokens, validation_tokens = (TokenDataset.open(prepared / split) for split in ("train", "validation"))
+    feed = open_feed(prepared, read_settings(FeedConfig, values["feed"], "feed"))
     trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
     strategy = read_strategy(values["strategy"])
     world_size, readers = (count(strategy, trainer_config.accelerator) for count in (n_ranks, n_readers))
@@ -73,15 +70,15 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     settled = {**values, "trainer": {**values["trainer"], **portions}}
     check_memory(settled, prepared, strategy, trainer_config.accelerator)
     L.seed_everything(seed, verbose=False)
-    model = build_model(values, train_tokens.vocabulary.size, trainer_config, strategy)
+    model = build_model(values, feed.vocabulary.size, trainer_config, strategy)
     data_identity = read_prepared_identity(prepared)
-    determinants = training_identity(settled, data_identity.digest, readers)
+    determinants = training_identity(settled, feed.content, readers)
     identity = identify_training(data_identity, determinants, trainer_config.sequence_length)
-    model.identity = identity.inside()
+    model.identity, model.validation_corpora = identity.inside(), feed.names
     ranks, resume = Ranks(), ResumeFolder(anchored(outputs, REPOSITORY) / RESUME, determinants, run_name(values))
     data = SpeechTokens(
-        train_tokens,
-        validation_tokens,
+        feed.train,
+        feed.validation,
         trainer_config.sequence_length,
         lookahead=1 + model.decoder.config.num_nextn_predict_layers,
         batch_size=trainer_config.batch_size,
@@ -89,7 +86,7 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
         seed=seed,
     )
     if ranks.is_first and not trainer_config.attend_across_documents:
-        say_reach(data.train_windows)
+        say_reach(data.train_windows, feed)
     if ranks.is_first and allotted_tasks() > world_size:
         log.warning(
             "SLURM allotted %d tasks, and this training uses %d: `srun`, in front of the command, starts it on all.",
@@ -115,16 +112,15 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
             if ranks.is_first:
                 begin(resume, point, run, trainer, outputs)
             run.log_parameters(dict(values) | {"n_parameters": sum(p.numel() for p in model.parameters())})
-            log_data(run, prepared, values, data_identity)
+            log_data(run, prepared, values["data"]["kind"], feed)
             run.set_tags(identity.tags())
             fit(trainer, model, data, point.checkpoint if point else None)
-            for tokens in (train_tokens, validation_tokens):
-                tokens.verify()
+            feed.verify()
             if not ranks.is_first:
                 return math.nan
             best = leave_outputs(values, outputs, identity, resume, run, trainer)
             resume.remove()
-            say_result(outputs, best, train_tokens, run)
+            say_result(outputs, best, feed.vocabulary, run)
             return best
 
 
@@ -139,12 +135,16 @@ def node_metrics(ranks: Ranks, run: TrackedRun, tracking: Mapping[str, Any]) -> 
     return other_nodes_metrics(ranks.store, node, ranks.rank, run)
 
 
-def say_reach(windows: PackedDocuments) -> None:
-    """Say where windows and documents do not fit each other."""
-    if (cuts := windows.describe_cuts()) is not None:
-        log.info("%s", cuts)
-    if (shortness := windows.describe_shortness()) is not None:
-        log.warning("%s", shortness)
+def say_reach(windows: PackedDocuments | MixedWindows, feed: Feed) -> None:
+    """Say where windows and documents do not fit each other, and what a mixture comes to."""
+    if (capped := feed.describe_capped()) is not None:
+        log.info("%s", capped)
+    for name, packed in windows.corpora.items() if isinstance(windows, MixedWindows) else [("", windows)]:
+        prefix = f"{name}: " if name else ""
+        if (cuts := packed.describe_cuts()) is not None:
+            log.info("%s%s", prefix, cuts)
+        if (shortness := packed.describe_shortness()) is not None:
+            log.warning("%s%s", prefix, shortness)
 
 
 def find_data(values: Mapping[str, Any]) -> Path:
@@ -214,10 +214,12 @@ def fit(trainer: L.Trainer, model: LanguageModel, data: SpeechTokens, last: Path
         raise
 
 
-def log_data(run: TrackedRun, prepared: Path, values: Mapping[str, Any], identity: PreparedIdentity) -> None:
+def log_data(run: TrackedRun, prepared: Path, kind: str, feed: Feed) -> None:
     """Note which data the run trains on."""
-    card = read_json(prepared / "data_card.json")
-    run.log_dataset(values["data"]["kind"], identity.digest, str(prepared), profile=json.dumps(card["splits"]))
+    for corpus in feed.corpora:
+        card = read_json(corpus.folder / "data_card.json")
+        name = corpus.name if feed.weights else kind
+        run.log_dataset(name, corpus.identity.digest, str(corpus.folder), profile=json.dumps(card["splits"]))
     run.log_artifact(prepared / "data_card.md")
 
 
@@ -226,4 +228,4 @@ def run_name(values: Mapping[str, Any]) -> str:
     model, codec = values["model"], values["codec"]
     size = f"{model['num_hidden_layers']}x{model['hidden_size']}"
     books = f" {codec.get('n_codebooks', 1)}x{codec['codebook_size']}" if "codebook_size" in codec else ""
-    return f"{size} · {codec['kind']}{books} · {values['data']['kind']}"
+    return f"{size} · {codec['kind']}{books} · {feed_recipe(values)}"

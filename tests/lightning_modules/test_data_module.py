@@ -162,14 +162,14 @@ def test_all_ranks_validate_equally_many_batches_and_every_token_once(world_size
     for rank in range(world_size):
         data = speech_tokens(batch_size, n_batches=1)
         data.trainer = fake_trainer(rank, world_size)
-        loaders.append(list(data.val_dataloader()))
+        loaders.append([batch for loader in data.val_dataloader() for batch in loader])
     shapes = [[batch.tokens.shape for batch in batches] for batches in loaders]
     assert all(rank_shapes == shapes[0] for rank_shapes in shapes)
     windows = [window for batches in loaders for batch in batches for window in zip(*batch[:4], strict=True)]
     inputs = torch.cat([tokens[:4][ids[:4] >= 0] for tokens, ids, *_ in windows])
     assert sorted(inputs.tolist()) == list(range(N_TOKENS))
     n_empty = sum(bool((ids == -1).all()) for _, ids, *_ in windows)
-    n_windows = len(speech_tokens(1, 1).validation_windows)
+    n_windows = len(speech_tokens(1, 1).validation_windows[0])
     assert n_empty == -(-n_windows // world_size) * world_size - n_windows
 
 

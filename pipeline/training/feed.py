@@ -1,0 +1,177 @@
+"""What a training reads: the tokens of one folder of prepared data, or of several in their shares."""
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.documents import CappedDocuments, Documents
+from lightning_modules.mixture import Mixture
+from pipeline.provenance.prepared_data import PreparedIdentity, read_prepared_identity
+from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.vocabulary import Vocabulary
+from pipeline.training.configuration import FeedConfig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One folder of prepared data.
+
+    Attributes:
+        name: in metrics.
+        folder: where it lies.
+        identity: what it is.
+        train: its tokens.
+        validation: its held-out tokens.
+    """
+
+    name: str
+    folder: Path
+    identity: PreparedIdentity
+    train: TokenDataset
+    validation: TokenDataset
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a training reads.
+
+    Attributes:
+        corpora: one, or several in the order of the mixture.
+        weights: of each, up to a common factor; empty where `paths.prepared` is read alone.
+        max_document_tokens: of longer training documents only the beginning is read; None: all.
+    """
+
+    corpora: Sequence[Corpus]
+    weights: Sequence[float]
+    max_document_tokens: int | None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the tokens of all corpora mean."""
+        return self.corpora[0].train.vocabulary
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the corpora are called whose validation is told apart; none where there is one."""
+        return tuple(corpus.name for corpus in self.corpora) if len(self.corpora) > 1 else ()
+
+    @property
+    def train(self) -> Documents | Mixture:
+        """What is trained on."""
+        documents = {corpus.name: self._capped(corpus.train) for corpus in self.corpora}
+        if not self.weights:
+            return documents[self.corpora[0].name]
+        return Mixture(documents, dict(zip(documents, self.weights, strict=True)))
+
+    @property
+    def validation(self) -> dict[str, Documents]:
+        """What is validated on, whole documents throughout."""
+        return {corpus.name: corpus.validation for corpus in self.corpora}
+
+    @property
+    def content(self) -> Any:
+        """What tells the tokens that are read from others, wherever their folders lie."""
+        digests = [corpus.identity.digest for corpus in self.corpora]
+        if not self.weights and self.max_document_tokens is None:
+            return digests[0]
+        shares = [weight / sum(self.weights) for weight in self.weights]
+        return {"corpora": digests, "shares": shares, "max_document_tokens": self.max_document_tokens}
+
+    def describe_capped(self) -> str | None:
+        """How many documents are read in part, in a sentence; None: none."""
+        if self.max_document_tokens is None:
+            return None
+        capped = [self._capped(corpus.train) for corpus in self.corpora]
+        n_capped = sum(documents.n_capped for documents in capped if isinstance(documents, CappedDocuments))
+        n_documents = sum(len(documents) for documents in capped)
+        return (
+            f"Of {n_capped:,} of {n_documents:,} documents only the first {self.max_document_tokens:,} tokens are "
+            "trained on (feed.max_document_tokens)."
+        )
+
+    def verify(self) -> None:
+        """Wait until everything has been compared with its checksums, as `TokenDataset.verify`."""
+        for corpus in self.corpora:
+            corpus.train.verify()
+            corpus.validation.verify()
+
+    def _capped(self, documents: TokenDataset) -> Documents:
+        return documents if self.max_document_tokens is None else CappedDocuments(documents, self.max_document_tokens)
+
+
+def open_feed(usual: Path, config: FeedConfig) -> Feed:
+    """Open what is configured.
+
+    Args:
+        usual: the folder of prepared data whose codec and test split later stages take.
+        config: the mixture, if there is one.
+
+    Raises:
+        FileNotFoundError, ValueError: data are missing or damaged, or speak through another codec than the usual ones;
+            the message names the folders.
+    """
+    if config.mixture is None:
+        return Feed([_open(usual, usual.name, read_prepared_identity(usual))], [], config.max_document_tokens)
+    folders = [Path(folder) for folder in config.mixture]
+    usual_identity = read_prepared_identity(usual)
+    corpora = []
+    for folder, name in zip(folders, corpus_names(list(config.mixture)), strict=True):
+        identity = read_prepared_identity(folder)
+        require_codec(folder, identity, usual, usual_identity)
+        corpora.append(_open(folder, name, identity))
+    return Feed(corpora, list(config.mixture.values()), config.max_document_tokens)
+
+
+def require_codec(folder: Path, identity: PreparedIdentity, usual: Path, usual_identity: PreparedIdentity) -> None:
+    """Refuse tokens that mean other sounds than those they are mixed with.
+
+    Raises:
+        ValueError: naming both folders, and what differs.
+    """
+    if identity.codec == usual_identity.codec:
+        return
+    ours, theirs = ({n: v for n, v in i.settings.items() if n.startswith("codec.")} for i in (usual_identity, identity))
+    differing = [n for n in sorted(ours.keys() | theirs.keys()) if ours.get(n) != theirs.get(n)]
+    if differing:
+        clauses = [f"{n} is {theirs.get(n, 'absent')} there and {ours.get(n, 'absent')} here" for n in differing]
+        raise ValueError(
+            f"feed.mixture: {folder} speaks through another codec than {usual}: {'; '.join(clauses)}. Prepare both "
+            "with one codec."
+        )
+    raise ValueError(
+        f"feed.mixture: the codecs of {folder} and {usual} have the same settings, but each was fitted on its own "
+        "corpus, so that their tokens mean other sounds. Prepare both with a codec that is not fitted (codec=mu_law, "
+        "encodec, mimi or dac)."
+    )
+
+
+def corpus_names(folders: Sequence[str]) -> list[str]:
+    """What folders are called in metrics: the shortest ends of their paths that tell them apart.
+
+    Raises:
+        ValueError: two are the same.
+    """
+    paths = [re.split(r"[/\\]+", os.path.normpath(folder).strip("/\\")) for folder in folders]
+    for length in range(1, max(map(len, paths)) + 1):
+        # What a tracking store takes as a metric's name.
+        names = [re.sub(r"[^\w. -]", "_", "-".join(path[-length:])) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"feed.mixture names a folder twice: {', '.join(folders)}; give each one share.")
+
+
+def _open(folder: Path, name: str, identity: PreparedIdentity) -> Corpus:
+    train, validation = (TokenDataset.open(folder / split) for split in ("train", "validation"))
+    return Corpus(name, folder, identity, train, validation)
+
+
+def feed_recipe(values: Mapping[str, Any]) -> str:
+    """What a training's name says of its data: the corpus, and how many more are mixed with it."""
+    mixture = values["feed"]["mixture"]
+    return f"mixture of {len(mixture)}" if mixture else str(values["data"]["kind"])
