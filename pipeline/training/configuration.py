@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,8 @@ class FeedConfig:
             usual one alone.
         max_document_tokens: of longer documents only so many first tokens are trained on; None: all.
     """
+
+    LARGEST: ClassVar[Mapping[str, float]] = {"max_document_tokens": 2**40}
 
     mixture: Mapping[str, float] | None
     max_document_tokens: int | None

@@ -110,7 +110,7 @@ def test_no_window_is_lost_or_repeated_when_the_portions_change(course: list[Por
         state, step = states[0], part.n_steps
     assert sorted(trained) == list(range(len(trained)))
     # Several epochs went by, and each whole one had every token once.
-    windows = speech_tokens(1, 1).train_windows
+    windows = PackedDocuments(DOCUMENTS, 4, 2, seed=7)
     n_epochs = len(trained) // len(windows)
     assert n_epochs >= 1
     seen = [windows[index] for index in sorted(trained)[: n_epochs * len(windows)]]
@@ -135,7 +135,7 @@ def test_a_position_is_taken_up_once() -> None:
 
 
 def test_every_window_knows_the_targets_of_its_whole_step() -> None:
-    windows = speech_tokens(1, 1, sequence_length=16).train_windows
+    windows = PackedDocuments(DOCUMENTS, 16, 2, seed=7)
     first, per_step = 5, 6
     steps = OptimizerSteps(windows, first, per_step)
     for step in range(2 * len(windows) // per_step):

@@ -21,7 +21,7 @@ from pipeline.tracking.run import NullRun
 TRAINING = TrainingIdentity(data="d" * 64, codec="c" * 64, settings="s" * 16, configuration="f" * 64)
 VALUES = {
     "data": {"kind": "espeak"}, "codec": {"kind": "mu_law"}, "model": {"hidden_size": 8}, "optimizer": {"lr": 0.1},
-    "schedule": {}, "trainer": {"max_steps": 3}, "precision": {}, "strategy": {}, "seed": 1,
+    "schedule": {}, "trainer": {"max_steps": 3}, "feed": {}, "precision": {}, "strategy": {}, "seed": 1,
     "tracking": {"uri": "http://bob:hush@localhost"},
 }  # fmt: skip
 
