@@ -27,6 +27,7 @@ from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.objective import ObjectiveConfig
+from lightning_modules.model.recompute_kinds import RECOMPUTE_KINDS
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer
@@ -92,12 +93,12 @@ def train(
         accelerator=arguments.accelerator, max_steps=steps, batch_size=BATCH, sequence_length=LENGTH,
         accumulate_grad_batches=1, gradient_clip_val=1.0, val_every_steps=steps, log_every_steps=1,
         checkpoint_every_steps=steps // 2, attend_across_documents=False, ema_decay=0.9,
-        recompute_activations=arguments.recompute, compile=arguments.compile,
+        recompute=arguments.recompute, compile=arguments.compile,
     )  # fmt: skip
     with torch.device("meta"):
         model = LanguageModel(
             DECODER, ObjectiveConfig(1.0, 0.3, 1e-3, 1e-4), OptimizerConfig(1e-3, (0.9, 0.95), 0.1, 1e-8),
-            ScheduleConfig(4, 0.5, 0.1), steps, seed=0, recompute_activations=arguments.recompute,
+            ScheduleConfig(4, 0.5, 0.1), steps, seed=0, recompute=arguments.recompute,
             compile_blocks=arguments.compile,
         )  # fmt: skip
     data = SpeechTokens(Documents(2000, 1), Documents(8, 2), LENGTH, 2, BATCH, steps, seed=3)
@@ -138,7 +139,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--recompute", choices=RECOMPUTE_KINDS, default="none")
     arguments = parser.parse_args()
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     # Ranks of one machine share this folder: it is named by what they, and no other launch, have in common.

@@ -41,6 +41,7 @@ from benchmarks.training.ours import FIRST_STEPS, Course, train_ours
 from benchmarks.training.profile import StepProfile
 from benchmarks.training.workload import Workload, compose_workload
 from lightning_modules.model.counting import build_on_meta, count_parameters
+from lightning_modules.model.recompute_kinds import RECOMPUTE_KINDS
 from lightning_modules.parallel.configuration import DISPATCH_KINDS
 from lightning_modules.precision.kinds import PRECISIONS
 
@@ -130,7 +131,7 @@ def overrides(arguments: argparse.Namespace, max_steps: int) -> list[str]:
         "trainer.batch_size": arguments.batch,
         "trainer.sequence_length": arguments.length,
         "trainer.attend_across_documents": arguments.documents is None,
-        "trainer.recompute_activations": arguments.recompute,
+        "trainer.recompute": arguments.recompute,
         "trainer.compile": arguments.device == "cuda" if arguments.compile is None else arguments.compile,
         "trainer.cuda_graph": arguments.graph,
         "trainer.checkpoint_every_steps": 10**6,
@@ -197,7 +198,7 @@ def _describe(arguments: argparse.Namespace, workload: Workload) -> dict[str, An
         "moments": workload.optimizer.moments,
         "compile": workload.trainer.compile,
         "graph": workload.trainer.cuda_graph and arguments.device == "cuda",
-        "recompute": workload.trainer.recompute_activations,
+        "recompute": workload.trainer.recompute,
         "batch": workload.trainer.batch_size,
         "length": workload.trainer.sequence_length,
         "documents": workload.document_length,
@@ -283,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--moments", choices=("fp32", "bf16"), help="of AdamW")
     add("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
     add("--graph", action=argparse.BooleanOptionalAction, help="launch as CUDA graphs; default: where the trainer does")
-    add("--recompute", action="store_true", help="cheap activations")
+    add("--recompute", choices=RECOMPUTE_KINDS, default="none", help="what is dropped and computed again")
     add("--ep", type=count, default=1, help="ranks that share experts, under torchrun")
     add("--cp", type=count, default=1, help="ranks that share rows, under torchrun; --batch and --length are theirs")
     add("--dispatch", choices=DISPATCH_KINDS, default="auto", help="of tokens to experts of other ranks")

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lightning_modules.model.recompute_kinds import RECOMPUTE_KINDS
+
 ACCELERATORS = ("cpu", "gpu")
 NONFINITE_ANSWERS = ("stop", "skip")
 SPIKE_ANSWERS = ("ignore", "stop", "skip")
@@ -93,12 +95,14 @@ class TrainerConfig:
     `global_batch`, windows of a step over all ranks, the latter follows from the number of ranks: the training stays
     the same on any (null: it is given).
 
-    `recompute_activations` drops norms, up-projections of attention and SwiGLU after the forward pass and computes them
-    again for the backward pass: less memory, and the same results. `compile` compiles every block (null: on a GPU,
-    where training is long enough to repay it); `cuda_graph` lets a GPU launch a micro-batch whole. Of the checkpoints
-    to go on from, the last `keep_last` stay. `ema_decay` keeps a running mean of the parameters (null: none), beside
-    them or, with `ema_offload`, in the CPU's memory. `start_from` is a training checkpoint whose weights are the first
-    ones (null: random ones). `anomalies` says what is done about a step whose loss or gradient is not to be trusted.
+    `recompute` says what is dropped after the forward pass and computed again for the backward pass, with the same
+    results: `none`; `activations`, which are norms, up-projections of attention and SwiGLU; `blocks`, all but each
+    block's input; `blocks_offloaded`, not even these, which wait in the host's memory. `compile` compiles every block
+    (null: on a GPU, where training is long enough to repay it); `cuda_graph` lets a GPU launch a micro-batch whole. Of
+    the checkpoints to go on from, the last `keep_last` stay. `ema_decay` keeps a running mean of the parameters (null:
+    none), beside them or, with `ema_offload`, in the CPU's memory. `start_from` is a training checkpoint whose weights
+    are the first ones (null: random ones). `anomalies` says what is done about a step whose loss or gradient is not to
+    be trusted.
     """
 
     LARGEST: ClassVar[Mapping[str, float]] = {
@@ -116,7 +120,7 @@ class TrainerConfig:
     log_every_steps: int
     checkpoint_every_steps: int
     attend_across_documents: bool
-    recompute_activations: bool = False
+    recompute: str = "none"
     compile: bool | None = False
     cuda_graph: bool = True
     global_batch: int | None = None
@@ -129,6 +133,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         if self.accelerator not in ACCELERATORS:
             raise ValueError(f"trainer.accelerator is '{self.accelerator}'; choose {' or '.join(ACCELERATORS)}.")
+        if self.recompute not in RECOMPUTE_KINDS:
+            raise ValueError(f"trainer.recompute is '{self.recompute}'; choose one of {', '.join(RECOMPUTE_KINDS)}.")
         for name in (
             "max_steps",
             "batch_size",

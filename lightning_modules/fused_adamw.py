@@ -90,6 +90,8 @@ class FusedAdamW(torch.optim.Optimizer):
         super().zero_grad(set_to_none)
         # In place: Lightning calls this on a copy of the optimizer.
         self._clipped.clear()
+        for kind in self._kinds.values():
+            kind.drop_gradients()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, whatever type its moments were saved in."""
@@ -154,6 +156,11 @@ class _Kind:
         """Look where the gradients lie."""
         self._table.forget(self._gradients)
         self._gradients = [local(parameter.grad) for parameter in self.parameters if parameter.grad is not None]
+
+    def drop_gradients(self) -> None:
+        """Hold none of them through the next step: they are as large as the weights."""
+        self._table.forget(self._gradients)
+        self._gradients = []
 
     def begin(self, n_steps: Tensor, moments: torch.dtype) -> None:
         """Let every parameter have its state, if it has none yet."""

@@ -45,7 +45,7 @@ class LanguageModel(L.LightningModule):
         max_steps: optimizer steps of the whole training, which the schedule is stretched over.
         seed: of the first weights.
         attend_across_documents: let tokens see the documents packed before theirs.
-        recompute_activations: drop activations that are cheap to compute again, which changes no result.
+        recompute: what is dropped and computed again for the backward pass, which changes no result.
         compile_blocks: compile every block with torch.compile when it first runs.
         record_steps: launch forward and backward passes as one CUDA graph, on GPUs.
 
@@ -73,7 +73,7 @@ class LanguageModel(L.LightningModule):
         max_steps: int,
         seed: int,
         attend_across_documents: bool = False,
-        recompute_activations: bool = False,
+        recompute: str = "none",
         compile_blocks: bool = False,
         record_steps: bool = False,
     ) -> None:
@@ -106,7 +106,7 @@ class LanguageModel(L.LightningModule):
         self._summed_step = -1
         self._validation_sums: Sums = {}
         self.decoder = Decoder(decoder)
-        self.decoder.recomputes_activations = recompute_activations
+        self.decoder.recompute = recompute
         self.compiles_blocks = compile_blocks
         self.records_steps = record_steps
         self._step_graph: StepGraph | None = None
@@ -138,7 +138,8 @@ class LanguageModel(L.LightningModule):
         """What launches steps as graphs; None where something in them waits for the host."""
         decoder, n_accumulated = self.running_decoder, self.trainer.accumulate_grad_batches
         scales_loss = isinstance(self.trainer.precision_plugin, LossScalingPrecision)
-        if not can_record(self.trainer.world_size, n_accumulated, scales_loss):
+        are_alike = n_accumulated == 1 or getattr(self.trainer.strategy, "reduces_every_micro_batch", False)
+        if not can_record(self.trainer.world_size, are_alike, scales_loss):
             return None
         bound = bound_rows(decoder, self.device)
         if bound is None and decoder.waits_for_host:

@@ -112,7 +112,7 @@ def train_ours(workload: Workload, course: Course, folder: Path) -> LanguageMode
             workload.trainer.max_steps,
             workload.seed,
             workload.trainer.attend_across_documents,
-            workload.trainer.recompute_activations,
+            workload.trainer.recompute,
             workload.trainer.compile,
             workload.trainer.cuda_graph,
         )

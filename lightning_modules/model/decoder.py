@@ -16,9 +16,10 @@ from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.experts import FeedForward, GroupedExperts, MixtureOfExperts
+from lightning_modules.model.host_room import HostRoom
 from lightning_modules.model.initialisation import draw_normal, local_part
 from lightning_modules.model.norm import RMSNorm
-from lightning_modules.model.recompute import recomputed
+from lightning_modules.model.recompute import run_block
 from lightning_modules.model.router import Router, Routing
 from lightning_modules.model.shared_inputs import shared_inputs
 from lightning_modules.model.shared_rows import SharedRows
@@ -114,7 +115,7 @@ class Decoder(nn.Module):
     also be built on the meta device or filled from a checkpoint.
 
     Attributes:
-        recomputes_activations: whether training drops what is cheap to compute again (see `recomputed`); off at first.
+        recompute: what training drops and computes again (see `run_block`), one of RECOMPUTE_KINDS; nothing at first.
         attends_by_document: whether attention runs over packed documents one by one instead of by a mask; off at first.
         shared_rows: how ranks share rows, each of which then computes with a part [2B, C] of them; None: they do not.
     """
@@ -122,9 +123,10 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.recomputes_activations = False
+        self.recompute = "none"
         self.attends_by_document = False
         self.shared_rows: SharedRows | None = None
+        self._host = HostRoom()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, config.is_dense(layer)) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -317,6 +319,4 @@ class Decoder(nn.Module):
 
     def _run(self, block: nn.Module, *inputs: Any) -> tuple[Tensor, Routing | None]:
         """Call a block or prediction module, and keep only what its backward pass has to."""
-        if self.recomputes_activations and torch.is_grad_enabled():
-            return recomputed(block, *inputs)
-        return block(*inputs)
+        return run_block(self.recompute if torch.is_grad_enabled() else "none", block, inputs, self._host)

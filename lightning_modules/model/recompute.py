@@ -1,4 +1,4 @@
-"""Activations that are cheaper to compute again than to keep (arXiv 2412.19437, section 3.2.3)."""
+"""Activations computed again instead of kept: those that are cheap (arXiv 2412.19437, section 3.2.3), or all."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -12,6 +12,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from lightning_modules.model.attention import LatentAttention
 from lightning_modules.model.attention_kept import ATTENTION_OPERATIONS, repeats_all
+from lightning_modules.model.host_room import HostRoom
 
 # What stays: matrix products, attention, choices, and what carried rows to their experts. By name, since not every
 # build of torch has all of these, and low precision registers its own (library `melisma_fp8`) only where it is used.
@@ -43,6 +44,45 @@ KEPT_OPERATIONS = {
 
 
 Result = TypeVar("Result")
+
+
+def run_block(kind: str, block: nn.Module, inputs: tuple[Any, ...], host: HostRoom) -> Any:
+    """Call `block` with `inputs`, and keep for its backward pass what `kind`, one of RECOMPUTE_KINDS, says.
+
+    Results and gradients are the same in each of them.
+
+    Args:
+        kind: what is kept.
+        block: a block or prediction module.
+        inputs: its arguments.
+        host: where `blocks_offloaded` has inputs wait.
+    """
+    match kind:
+        case "activations":
+            return recomputed(block, *inputs)
+        case "blocks":
+            return recomputed_block(block, *inputs)
+        case "blocks_offloaded":
+            with host.holding():
+                return recomputed_block(block, *inputs)
+    return block(*inputs)
+
+
+def recomputed_block(block: nn.Module, *inputs: Any) -> Any:
+    """Call `block` with `inputs`, keep these alone, and repeat all of it backwards.
+
+    Tokens travel to their experts once more, by the same choice: the same operations run on the same numbers. What the
+    forward pass returned stays, the routing too, so no token is counted twice. Compiled blocks repeat as well.
+    """
+    return checkpoint(_repeating_all, block, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def _repeating_all(block: nn.Module, *inputs: Any) -> Any:
+    token = repeats_all.set(True)
+    try:
+        return block(*inputs)
+    finally:
+        repeats_all.reset(token)
 
 
 def recomputed(block: nn.Module, *inputs: Any) -> Any:

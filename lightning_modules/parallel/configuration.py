@@ -23,6 +23,9 @@ class ParallelConfig:
             else all-to-all; the others are taken as named.
         reshard_after_forward: gather a block's parameters anew for its backward pass; false keeps those of all blocks
             for it: less traffic, more memory, which the planner does not count.
+        reduce_every_micro_batch: where micro-batches are accumulated, sum each one's gradients over ranks, so that what
+            is kept is sharded; false sums them over ranks once a step, and keeps them whole and in FP32 until then:
+            less traffic, more memory.
         rank_late_seconds: a rank that the others have waited for so long is named.
         rank_lost_seconds: one that they have waited for so long ends the training.
     """
@@ -40,6 +43,7 @@ class ParallelConfig:
     gpus_per_node: int | None = None
     dispatch: str = "auto"
     reshard_after_forward: bool = True
+    reduce_every_micro_batch: bool = False
     rank_late_seconds: float = 60.0
     rank_lost_seconds: float = 900.0
 
@@ -89,16 +93,15 @@ def gathers_tokens(dispatch: str, ep: int, n_chosen: int) -> bool:
     return dispatch == "all_gather" or (dispatch == "auto" and ep <= n_chosen)
 
 
-def can_record(n_ranks: int, n_accumulated: int, scales_loss: bool) -> bool:
+def can_record(n_ranks: int, are_alike: bool, scales_loss: bool) -> bool:
     """Whether steps can be one launch, as far as settings tell; the decoder may still have to wait for the host.
 
     Args:
-        n_ranks: of the training. Over several, micro-batches before the last sum up nothing: they would be recordings
-            of their own.
-        n_accumulated: micro-batches a step.
+        n_ranks: of the training.
+        are_alike: whether all micro-batches are summed over ranks; those that are not would be recordings of their own.
         scales_loss: by a number of the host's, as FP16 has it.
     """
-    return not scales_loss and (n_ranks == 1 or n_accumulated == 1)
+    return not scales_loss and (n_ranks == 1 or are_alike)
 
 
 def mesh_sizes(config: ParallelConfig, world_size: int) -> MeshSizes:

@@ -89,6 +89,11 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         """The LightningModule's decoder."""
         return cast(HasDecoder, self.lightning_module).decoder
 
+    @property
+    def reduces_every_micro_batch(self) -> bool:
+        """Whether each micro-batch's gradients are summed over ranks."""
+        return self.config.reduce_every_micro_batch
+
     def setup_environment(self) -> None:
         """Connect the processes, and arrange them as the mesh.
 
@@ -176,7 +181,8 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         self.precision_plugin.convert_module(working)
         assert self.lightning_module is not None
         accumulates = self.lightning_module.trainer.accumulate_grad_batches > 1
-        self._parallelise(working, working_policy(accumulates or self.config.dp_replicate > 1))
+        sums_again = accumulates and not self.reduces_every_micro_batch
+        self._parallelise(working, working_policy(sums_again or self.config.dp_replicate > 1))
 
     def _parallelise(self, decoder: Decoder, policy: MixedPrecisionPolicy) -> None:
         choose = partial(
@@ -191,10 +197,13 @@ class ExpertParallelStrategy(ModelParallelStrategy):
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """Accumulate a micro-batch's gradients where they are; the last one's backward pass reduces them all."""
+        """Accumulate a micro-batch's gradients where they are; the last one's backward pass reduces them all.
+
+        With `reduce_every_micro_batch` each one's are reduced at once, and what is accumulated is sharded.
+        """
         working = cast(HasDecoder, self.lightning_module).working_weights
         decoder = self.decoder if working is None else working.decoder
-        if not isinstance(decoder, FSDPModule):
+        if self.reduces_every_micro_batch or not isinstance(decoder, FSDPModule):
             yield
             return
         decoder.set_requires_gradient_sync(False)

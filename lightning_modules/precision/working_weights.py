@@ -37,7 +37,7 @@ class WorkingWeights:
         with torch.device("meta"):
             self.decoder = Decoder(masters.config)
         round_parameters(self.decoder)
-        self.decoder.recomputes_activations = masters.recomputes_activations
+        self.decoder.recompute = masters.recompute
         for block, master_block in zip(self.decoder.blocks(), masters.blocks(), strict=True):
             if master_block._compiled_call_impl is not None:
                 block.compile()
@@ -83,7 +83,8 @@ class WorkingWeights:
                 master.grad_dtype = gradient.dtype
                 master.grad = _like(master, gradient)
             elif master.grad is None:
-                master.grad = _like(master, gradient.float())
+                # A copy always: the next run of a recording overwrites what it has left.
+                master.grad = _like(master, gradient.to(torch.float32, copy=True))
             else:
                 local(master.grad).add_(local(gradient))
 

@@ -28,7 +28,7 @@ REMEDIES = {
 TORCH_WRITER = re.compile(r"inline_container\.cc.*(unexpected pos|write failed|writing)|PytorchStreamWriter failed")
 MEMORY = (
     "Memory ran out{amount}; lower trainer.batch_size, trainer.sequence_length or the model's size, "
-    "or set trainer.recompute_activations=true{graph}."
+    "or set trainer.recompute=activations, or blocks for still less{graph}."
 )
 
 

@@ -44,8 +44,8 @@ def refuse_what_cannot_fit(training: PlannedTraining, layout: Layout, available:
 def least_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
     """What a rank cannot do without.
 
-    That is weights, gradients and moments of its share, the input of every block, logits, and what comes out of
-    experts' first products, which is always kept, with recompute too. Multi-token prediction is left out.
+    That is weights, gradients and moments of its share, logits, the input of every block unless that is offloaded, and
+    what comes out of experts' first products, unless whole blocks are recomputed. Multi-token prediction is left out.
     """
     n_local, config = least_parameters(training.decoder, layout), training.decoder
     a_parameter = FP32_BYTES + training.gradient_bytes + 2 * MOMENT_BYTES[training.moments]
@@ -53,9 +53,9 @@ def least_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
     a_parameter += FP32_BYTES if training.averages_beside else 0
     # Where weights are 16 bits wide on a GPU, scores are of a few tokens at a time.
     n_scores = 0 if training.has_working_weights else config.vocab_size
-    a_position = config.hidden_size * config.num_hidden_layers + n_scores
-    n_mixtures = config.num_hidden_layers - config.first_k_dense_replace
-    n_activations = training.n_tokens // layout.cp * a_position
+    n_inputs = 1 if training.recompute == "blocks_offloaded" else config.num_hidden_layers
+    n_activations = training.n_tokens // layout.cp * (config.hidden_size * n_inputs + n_scores)
+    n_mixtures = 1 if training.recomputes_blocks else config.num_hidden_layers - config.first_k_dense_replace
     n_activations += n_mixtures * expert_rows(training, layout) * 2 * min(config.segment_sizes)
     return Counter(
         {

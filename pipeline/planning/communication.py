@@ -43,11 +43,11 @@ class StepTraffic:
     """What a rank receives in an optimizer step.
 
     Attributes:
-        dispatch: tokens on their way to experts, forwards.
-        combine: experts' outputs on their way back, forwards.
+        dispatch: tokens on their way to experts, forwards, and once more where whole blocks are recomputed.
+        combine: experts' outputs on their way back, likewise.
         all_to_all_backward: gradients of both.
         all_gather: parameters, before each block forwards and backwards.
-        reduce_scatter: gradients, to those who share a parameter.
+        reduce_scatter: gradients, to those who share a parameter; once, or once a micro-batch.
         all_reduce: gradients, between replicas.
         context: compressed keys and values of windows that ranks share, before attention forwards and backwards, and
             their gradients.
@@ -97,8 +97,10 @@ def step_traffic(training: PlannedTraining, layout: Layout, dispatch: str, has_f
     n_tokens = training.n_tokens * training.accumulate_grad_batches
     rows = n_tokens // layout.cp * copies * n_mixtures
     way = _pairwise(rows * width * number, layout.ep, 1, layout)
-    # Micro-batches and replicas are summed in FP32.
-    sums_again = training.accumulate_grad_batches > 1 or layout.dp_replicate > 1
+    # Whole gradients of micro-batches and those of replicas are summed in FP32.
+    sums_again = training.keeps_whole_gradients or layout.dp_replicate > 1
+    n_reductions = training.accumulate_grad_batches if training.reduce_every_micro_batch else 1
+    n_forwards = 2 if training.recomputes_blocks else 1
     of_gradients = FP32_BYTES if sums_again else training.gradient_bytes
     gathered, scattered, reduced = Traffic(), Traffic(), Traffic()
     for unit in parameter_units(training.decoder):
@@ -106,13 +108,14 @@ def step_traffic(training: PlannedTraining, layout: Layout, dispatch: str, has_f
         # What lies outside blocks is gathered once; a block's parameters once more for the backward pass.
         n_gathers = (2 if unit.block else 1) * training.accumulate_grad_batches
         gathered += _collective(unit.gathered_bytes(layout, number), n_ranks, stride, layout).times(n_gathers)
-        scattered += _pairwise(unit.gathered_bytes(layout, of_gradients), n_ranks, stride, layout)
+        sent = unit.gathered_bytes(layout, of_gradients) * n_reductions
+        scattered += _pairwise(sent, n_ranks, stride, layout)
         # A reduction and a gathering of the same bytes, between ranks that hold the same shard.
         local = unit.n_local(layout) * FP32_BYTES
-        reduced += _collective(local, layout.dp_replicate, layout.n_dense_shards, layout).times(2)
+        reduced += _collective(local, layout.dp_replicate, layout.n_dense_shards, layout).times(2 * n_reductions)
     return StepTraffic(
-        dispatch=way.times(FP8_BYTES / number if rounds else 1),
-        combine=way,
+        dispatch=way.times(n_forwards * (FP8_BYTES / number if rounds else 1)),
+        combine=way.times(n_forwards),
         all_to_all_backward=way.times(2),
         all_gather=gathered,
         reduce_scatter=scattered,

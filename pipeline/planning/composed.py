@@ -40,6 +40,7 @@ def read_training(values: Mapping[str, Any], prepared: Path) -> PlannedTraining:
     follows = model["vocab_size"] is None
     vocabulary = codec_vocabulary(values["codec"], read_json(index) if index.exists() else None).size if follows else 1
     decoder, objective = read_model(model, vocabulary)
+    strategy = read_strategy(values["strategy"]) or ParallelConfig()
     return PlannedTraining(
         decoder,
         objective,
@@ -50,8 +51,9 @@ def read_training(values: Mapping[str, Any], prepared: Path) -> PlannedTraining:
         sequence_length=trainer["sequence_length"],
         accumulate_grad_batches=trainer["accumulate_grad_batches"],
         attend_across_documents=trainer["attend_across_documents"],
-        recompute_activations=trainer["recompute_activations"],
+        recompute=trainer["recompute"],
         averages_beside=trainer["ema_decay"] is not None and not trainer["ema_offload"],
-        dispatch=(read_strategy(values["strategy"]) or ParallelConfig()).dispatch,
+        dispatch=strategy.dispatch,
+        reduce_every_micro_batch=strategy.reduce_every_micro_batch,
         records_steps=trainer["cuda_graph"],
     )

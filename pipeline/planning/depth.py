@@ -38,21 +38,21 @@ def whole_step(config: DecoderConfig, rehearsal: Rehearsal) -> Iterator[Stretch]
     forwards, and like the last backwards, and keep as much.
     """
     layers = range(config.num_hidden_layers)
-    extra = _extra(config, rehearsal, len(layers), rehearsal.n_layers)
     for segment in rehearsal.segments:
         phase, _, block = segment.name.partition(" ")
         if not block.startswith("layers."):
+            extra = _extra(config, rehearsal, len(layers), rehearsal.n_layers, phase)
             yield Stretch(phase, block, segment, extra)
             continue
         place = int(block.removeprefix("layers."))
         for layer in reversed(layers) if phase == "backward" else layers:
             if _place(config, rehearsal, layer, phase) == place:
-                yield Stretch(phase, f"layers.{layer}", segment, _extra(config, rehearsal, layer, place))
+                yield Stretch(phase, f"layers.{layer}", segment, _extra(config, rehearsal, layer, place, phase))
 
 
 def kept_activations(config: DecoderConfig, rehearsal: Rehearsal) -> int:
     """Bytes of activations that wait for the backward pass, of all blocks."""
-    extra = _extra(config, rehearsal, config.num_hidden_layers, rehearsal.n_layers)
+    extra = _extra(config, rehearsal, config.num_hidden_layers, rehearsal.n_layers, "backward")
     return rehearsal.segment("backward head").start["activations"] + extra
 
 
@@ -66,10 +66,11 @@ def _place(config: DecoderConfig, rehearsal: Rehearsal, layer: int, phase: str) 
     return offset + (n_rehearsed - 1 if is_last else 0)
 
 
-def _extra(config: DecoderConfig, rehearsal: Rehearsal, layer: int, place: int) -> int:
+def _extra(config: DecoderConfig, rehearsal: Rehearsal, layer: int, place: int, phase: str) -> int:
     """Bytes kept by the blocks before `layer`, beyond those kept by the rehearsed blocks before `place`."""
+    direction = "backward" if phase == "backward" else "forward"
     n_dense = min(layer, config.first_k_dense_replace) - min(place, rehearsal.n_dense)
     n_mixtures = max(layer - config.first_k_dense_replace, 0) - max(place - rehearsal.n_dense, 0)
     # Where all blocks of a kind were rehearsed there is none to ask for.
-    dense = n_dense * rehearsal.kept(0) if n_dense else 0
-    return dense + (n_mixtures * rehearsal.kept(rehearsal.n_dense) if n_mixtures else 0)
+    dense = n_dense * rehearsal.kept(0, direction) if n_dense else 0
+    return dense + (n_mixtures * rehearsal.kept(rehearsal.n_dense, direction) if n_mixtures else 0)

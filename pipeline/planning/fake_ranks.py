@@ -59,7 +59,7 @@ def sharded_decoder(training: PlannedTraining, layout: Layout) -> Decoder:
     plugin.convert_module(decoder)
     # Gathering lists of ranks is all the mesh does here, and the CPU needs no driver for that.
     mesh = build_mesh(layout.config(), "cpu", layout.world_size)
-    working = working_policy(training.accumulate_grad_batches > 1 or layout.dp_replicate > 1)
+    working = working_policy(training.keeps_whole_gradients or layout.dp_replicate > 1)
     policy = working if training.has_working_weights else plugin.fsdp_policy
     # Block by block, as a decoder is that memory has to be planned for.
     choose = partial(

@@ -44,14 +44,14 @@ class LiveMemory(TorchDispatchMode):
         kernels: for operations that fake tensors do not know, what allocates the same results.
 
     Attributes:
-        category: what is being allocated now is for.
+        category: what is being allocated now is for; None: it does not count.
         segments: what `begin` has opened so far.
     """
 
     def __init__(self, kernels: Mapping[Any, Callable[..., Tensor]] | None = None) -> None:
         super().__init__()
         self.kernels = kernels or {}
-        self.category = "activations"
+        self.category: str | None = "activations"
         self.segments: list[Segment] = []
         self._alive: Counter[str] = Counter()
         # By address. The category is None for a storage that does not count.
@@ -71,7 +71,7 @@ class LiveMemory(TorchDispatchMode):
         return self._alive + Counter({RESIZED: self._resized_bytes()})
 
     @contextmanager
-    def allocating(self, category: str) -> Iterator[None]:
+    def allocating(self, category: str | None) -> Iterator[None]:
         """Count what is allocated within as `category`."""
         before, self.category = self.category, category
         try:

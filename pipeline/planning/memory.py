@@ -38,12 +38,14 @@ class StepMemory:
         activations: bytes kept for the backward pass once the forward pass is done.
         fragmentation: bytes that the allocator holds beside those in use.
         context: bytes that it does not know of: CUDA's, NCCL's, those of kernels.
+        host: bytes of the host's pinned memory, where inputs of blocks wait.
     """
 
     fullest: Moment
     activations: int
     fragmentation: int
     context: int
+    host: int
 
     @property
     def total(self) -> int:
@@ -60,20 +62,30 @@ def step_memory(training: PlannedTraining, layout: Layout, gpu: GpuConfig, rehea
         activations=kept_activations(training.decoder, rehearsal),
         fragmentation=round(gpu.fragmentation * fullest.total),
         context=round(gpu.context_gib * GIB),
+        host=_offloaded_bytes(training, layout),
     )
+
+
+def _offloaded_bytes(training: PlannedTraining, layout: Layout) -> int:
+    """The inputs of all blocks; prediction modules have two."""
+    if training.recompute != "blocks_offloaded":
+        return 0
+    n_inputs = training.decoder.num_hidden_layers + 2 * training.decoder.num_nextn_predict_layers
+    return n_inputs * (training.n_tokens // layout.cp) * training.decoder.hidden_size * training.gathered_bytes
 
 
 def static_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> Counter[str]:
     """Bytes that stay: FP32 parameters, what computes in their place, the optimizer's moments, cuBLAS's workspaces.
 
-    Gradients are those of a whole step. Where micro-batches are accumulated they stay as well, in FP32: each rank sums
-    its own gradients of all it gathers, and reduces them once.
+    Gradients are those of a whole step. Where micro-batches are accumulated they stay as well, in FP32: as shards, or
+    each rank sums its own gradients of all it gathers, and reduces them once.
     """
     n_local = n_local_parameters(training.decoder, layout)
-    if training.accumulate_grad_batches > 1:
+    if training.keeps_whole_gradients:
         gradients = FP32_BYTES * sum(unit.n_gathered(layout) for unit in parameter_units(training.decoder))
     else:
-        gradients = local_bytes(training.decoder, layout, training.gradient_bytes).total()
+        number = FP32_BYTES if training.accumulates else training.gradient_bytes
+        gradients = local_bytes(training.decoder, layout, number).total()
     return Counter(
         parameters=n_local * FP32_BYTES,
         working_weights=_working_bytes(training, layout, gpu) if training.has_working_weights else 0,
@@ -105,7 +117,7 @@ def _moments(training: PlannedTraining, layout: Layout, gpu: GpuConfig, rehearsa
     static = static_bytes(training, layout, gpu)
     of_step = Counter(gradients=static["gradients"])
     # Those of the last step are let go before the next one begins.
-    kept = static if training.accumulate_grad_batches > 1 else static - of_step
+    kept = static if training.accumulates else static - of_step
     left = 0
     own_layout, rehearsed = (
         local_bytes(training.decoder, ranks, training.gradient_bytes) for ranks in (layout, rehearsal.layout)
@@ -124,7 +136,7 @@ def _moments(training: PlannedTraining, layout: Layout, gpu: GpuConfig, rehearsa
 
 def _leaves_gradients(training: PlannedTraining) -> bool:
     """Whether a backward pass leaves gradients beside those summed up so far: working weights have their own."""
-    return training.accumulate_grad_batches == 1 or training.has_working_weights
+    return not training.accumulates or training.has_working_weights
 
 
 def _optimizer_temporaries(training: PlannedTraining, layout: Layout) -> int:

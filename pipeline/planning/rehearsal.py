@@ -23,10 +23,12 @@ from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.model import attention as model_attention
+from lightning_modules.model import host_room
 from lightning_modules.model.attention import fits_borders
 from lightning_modules.model.attention_kept import attention_kept
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.document_borders import FEWEST, DocumentBorders
+from lightning_modules.model.host_room import HostRoom
 from lightning_modules.parallel import all_gather
 from lightning_modules.parallel.row_bound import bound_rows
 from lightning_modules.precision import scaled_products
@@ -81,10 +83,13 @@ class Rehearsal:
         """The segment of that name."""
         return next(segment for segment in self.segments if segment.name == name)
 
-    def kept(self, place: int) -> int:
-        """Bytes of activations that block `place` leaves for its backward pass; another of its kind comes after it."""
-        following = self.segment(f"forward layers.{place + 1}")
-        return following.start["activations"] - self.segment(f"forward layers.{place}").start["activations"]
+    def kept(self, place: int, phase: str) -> int:
+        """Bytes of activations that a block like `place` and the one after it leaves for its backward pass.
+
+        In the phase `backward` they are fewer than in `forward`: where tokens went is known until the losses are.
+        """
+        following = self.segment(f"{phase} layers.{place + 1}")
+        return following.start["activations"] - self.segment(f"{phase} layers.{place}").start["activations"]
 
 
 def rehearse(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> Rehearsal:
@@ -95,13 +100,15 @@ def rehearse(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> Rehea
         layout: the ranks, which stand behind a fake process group.
         gpu: what the ranks run on.
     """
-    n_dense = min(training.decoder.first_k_dense_replace, ENOUGH_BLOCKS)
-    n_mixtures = min(training.decoder.num_hidden_layers - training.decoder.first_k_dense_replace, ENOUGH_BLOCKS)
+    # Of inputs that wait on the host, the last block's has not left: two others tell what a block keeps.
+    enough = ENOUGH_BLOCKS + (training.recompute == "blocks_offloaded")
+    n_dense = min(training.decoder.first_k_dense_replace, enough)
+    n_mixtures = min(training.decoder.num_hidden_layers - training.decoder.first_k_dense_replace, enough)
     shallow = replace(training.decoder, num_hidden_layers=n_dense + n_mixtures, first_k_dense_replace=n_dense)
     live = LiveMemory(SHAPE_ONLY)
     with standing_for_rank_0(layout.world_size), ExitStack() as stack:
         decoder = sharded_decoder(replace(training, decoder=shallow), layout)
-        decoder.recomputes_activations = training.recompute_activations
+        decoder.recompute = training.recompute
         for substitution in _substitutions(training, layout, gpu, live):
             stack.enter_context(substitution)
         model = _language_model(training)
@@ -223,6 +230,7 @@ def _substitutions(training: PlannedTraining, layout: Layout, gpu: GpuConfig, li
     """Patches for what needs a GPU, other ranks or real numbers."""
     if gpu.attention != "cpu":
         yield from gpu_ways()
+        yield from _host_memory(live)
     # What it repeats in the backward pass is called from there, and not by a block.
     attend_once_more = partial(_attention_kept, attention=gpu.attention)
     yield mock.patch.object(model_attention, "attention_kept", attend_once_more)
@@ -239,7 +247,15 @@ def _substitutions(training: PlannedTraining, layout: Layout, gpu: GpuConfig, li
     yield mock.patch.object(scaled_products, "runs_on_scaled_products", return_value=gpu.has_fp8)
 
 
-def _allocating(live: LiveMemory, category: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _host_memory(live: LiveMemory) -> Iterator[Any]:
+    """Patches by which tensors leave for a host whose memory does not count; mocks would keep them alive."""
+    yield mock.patch.object(host_room, "moves", lambda tensor: True)
+    for name in ("begin_copy", "end_copy"):
+        yield mock.patch.object(host_room, name, lambda *_: None)
+    yield mock.patch.object(HostRoom, "take", _allocating(live, None, HostRoom.take))
+
+
+def _allocating(live: LiveMemory, category: str | None, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         with live.allocating(category):

@@ -1,5 +1,6 @@
 """A plan as plain numbers: one layout in full, all others in short, and which to take."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -32,7 +33,7 @@ def plan_report(
     gpu: GpuConfig,
     counts: ParameterCounts,
     sizes: ShardSizes,
-    memories: tuple[StepMemory, StepMemory],
+    memories: Mapping[str, StepMemory],
     traffic: StepTraffic,
     candidates: list[Candidate],
 ) -> dict[str, Any]:
@@ -44,23 +45,24 @@ def plan_report(
         gpu: what it runs on.
         counts: the decoder's parameters.
         sizes: those of the sharded decoder.
-        memories: of the layout asked for, without recompute and with it.
+        memories: of the layout asked for, by what is recomputed.
         traffic: of the layout asked for.
         candidates: all layouts, the best first.
     """
-    without, with_recompute = memories
-    asked = memories[training.recompute_activations]
+    asked = memories[training.recompute]
     best = candidates[0]
+    windows_per_step = training.batch_size * training.accumulate_grad_batches * layout.world_size // layout.cp
     return {
         "gpu": asdict(gpu),
-        "layout": _layout(layout) | {"recompute": training.recompute_activations},
+        "layout": _layout(layout) | _economies(training.recompute, training.reduce_every_micro_batch),
         "training": {
             "precision": training.precision,
             "moments": training.moments,
             "batch_size": training.batch_size,
             "sequence_length": training.sequence_length,
             "accumulate_grad_batches": training.accumulate_grad_batches,
-            "tokens_per_step": training.n_tokens * training.accumulate_grad_batches * layout.world_size // layout.cp,
+            "windows_per_step": windows_per_step,
+            "tokens_per_step": windows_per_step * training.sequence_length,
         },
         "parameters": {
             "total": counts.total,
@@ -72,14 +74,20 @@ def plan_report(
         },
         "memory": {
             **{f"{part}_gib": _gib(asked.fullest.parts[part]) for part in PARTS},
-            "activations_gib": _gib(without.activations),
-            "activations_recompute_gib": _gib(with_recompute.activations),
+            "activations_gib": _gib(asked.activations),
             "fragmentation_gib": _gib(asked.fragmentation),
             "context_gib": _gib(asked.context),
-            "total_gib": _gib(without.total),
-            "total_recompute_gib": _gib(with_recompute.total),
+            "total_gib": _gib(asked.total),
             "available_gib": gpu.memory_gib,
             "fullest": asked.fullest.phase,
+        },
+        "by_recompute": {
+            kind: {
+                "activations_gib": _gib(memory.activations),
+                "total_gib": _gib(memory.total),
+                "host_gib": _gib(memory.host),
+            }
+            for kind, memory in memories.items()
         },
         "fits": asked.total <= gpu.memory_bytes,
         "communication": traffic.as_dict(),
@@ -92,16 +100,16 @@ def plan_report(
 def _reason(best: Candidate, gpu: GpuConfig, n_candidates: int) -> str:
     if best.fits:
         return f"Of {n_candidates} layouts {RULE}."
-    missing = _gib(best.total) - gpu.memory_gib
+    missing = f"{'at least ' if best.memory is None else ''}{_gib(best.total) - gpu.memory_gib:.1f} GiB"
     return (
-        f"None of {n_candidates} layouts fits {gpu.name}, even with recompute: this one lacks least, "
-        f"{missing:.1f} GiB. Lower trainer.batch_size or trainer.sequence_length, or raise nodes."
+        f"None of {n_candidates} layouts fits {gpu.name}, whatever is recomputed: this one lacks least, "
+        f"{missing}. Lower trainer.batch_size or trainer.sequence_length, or raise nodes."
     )
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:
-    return _layout(candidate.layout) | {
-        "recompute": candidate.recompute,
+    of_layout = _layout(candidate.layout) | _economies(candidate.recompute, candidate.reduce_every_micro_batch)
+    return of_layout | {
         "total_gib": _gib(candidate.total),
         # Where what no step can do without is too much, the rest was not counted.
         "is_lower_bound": candidate.memory is None,
@@ -109,6 +117,10 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "inter_node_gib": _gib(candidate.traffic.total.inter_node),
         "intra_node_gib": _gib(candidate.traffic.total.intra_node),
     }
+
+
+def _economies(recompute: str, reduce_every_micro_batch: bool) -> dict[str, Any]:
+    return {"recompute": recompute, "reduce_every_micro_batch": reduce_every_micro_batch}
 
 
 def _layout(layout: Layout) -> dict[str, int]:

@@ -66,9 +66,10 @@ class PlannedTraining:
         accumulate_grad_batches: micro-batches a step.
         attend_across_documents: whether tokens see the documents packed before theirs: without a mask, attention
             has none to keep.
-        recompute_activations: whether cheap activations are dropped and computed again.
+        recompute: what is dropped and computed again, one of RECOMPUTE_KINDS.
         averages_beside: whether a running mean of the parameters lies beside them.
         dispatch: how tokens travel to their experts, `strategy.dispatch`.
+        reduce_every_micro_batch: whether accumulated gradients are sharded, `strategy.reduce_every_micro_batch`.
         records_steps: whether a GPU launches a micro-batch whole where it can, `trainer.cuda_graph`.
     """
 
@@ -81,9 +82,10 @@ class PlannedTraining:
     sequence_length: int = 4096
     accumulate_grad_batches: int = 1
     attend_across_documents: bool = False
-    recompute_activations: bool = False
+    recompute: str = "none"
     averages_beside: bool = False
     dispatch: str = "auto"
+    reduce_every_micro_batch: bool = False
     records_steps: bool = True
 
     def __post_init__(self) -> None:
@@ -111,8 +113,23 @@ class PlannedTraining:
 
     def is_recorded(self, layout: "Layout") -> bool:
         """Whether steps are one launch, unless the decoder waits for the host."""
-        can = can_record(layout.world_size, self.accumulate_grad_batches, scales_loss=self.precision == "fp16")
+        can = can_record(layout.world_size, not self.keeps_whole_gradients, scales_loss=self.precision == "fp16")
         return self.records_steps and self.accelerator == "gpu" and can
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a step has several micro-batches."""
+        return self.accumulate_grad_batches > 1
+
+    @property
+    def keeps_whole_gradients(self) -> bool:
+        """Whether each rank sums up its own gradients of all it gathers until the step's last micro-batch."""
+        return self.accumulates and not self.reduce_every_micro_batch
+
+    @property
+    def recomputes_blocks(self) -> bool:
+        """Whether a backward pass runs every block forwards once more."""
+        return self.recompute.startswith("blocks")
 
     @property
     def gathered_bytes(self) -> int:

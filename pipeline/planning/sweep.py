@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightning_modules.model.configuration import DecoderConfig
+from lightning_modules.model.recompute_kinds import RECOMPUTE_KINDS
 from pipeline.planning.communication import StepTraffic, step_traffic
 from pipeline.planning.memory import GIB, StepMemory, static_bytes, step_memory
 from pipeline.planning.rehearsals import Rehearsals, expert_sides
@@ -12,8 +13,8 @@ from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
 from pipeline.planning.shards import parameter_units
 
 RULE = (
-    "this one fits, with recompute only where none fits without, and of those that do it has a rank receive the fewest "
-    "bytes from other machines, then the fewest bytes in all, then takes the least memory"
+    "this one fits, recomputes no more than any has to, and of those that do it has a rank receive the fewest bytes "
+    "from other machines, then the fewest bytes in all, then takes the least memory"
 )
 
 
@@ -22,23 +23,29 @@ class Candidate:
     """One layout, and how it would be run.
 
     Attributes:
+        layout: the ranks.
+        recompute: what is computed again, one of RECOMPUTE_KINDS.
+        reduce_every_micro_batch: whether accumulated gradients are sharded.
+        traffic: what a rank receives.
         memory: None where parameters alone do not fit, and nothing more was looked at.
         total: bytes it takes of a GPU, at least.
+        fits: whether a GPU has them.
     """
 
     layout: Layout
-    recompute: bool
+    recompute: str
+    reduce_every_micro_batch: bool
     traffic: StepTraffic
     memory: StepMemory | None
     total: int
     fits: bool
 
     @property
-    def cost(self) -> tuple[bool, int, int, int]:
-        """What RULE sorts by."""
+    def cost(self) -> tuple[bool, bool, int, int, int]:
+        """What RULE sorts by; of those that do not fit, a bound says less than what was counted."""
         if not self.fits:
-            return True, self.total, 0, 0
-        return False, self.traffic.total.inter_node, self.traffic.total.total, self.total
+            return True, self.memory is None, self.total, 0, 0
+        return False, False, self.traffic.total.inter_node, self.traffic.total.total, self.total
 
 
 def possible_layouts(config: DecoderConfig, n_nodes: int, gpus_per_node: int, cp: int = 1) -> Iterator[Layout]:
@@ -55,20 +62,32 @@ def possible_layouts(config: DecoderConfig, n_nodes: int, gpus_per_node: int, cp
 def sweep(
     training: PlannedTraining, gpu: GpuConfig, layouts: list[Layout], rehearsals: Rehearsals, dispatch: str
 ) -> list[Candidate]:
-    """Every layout, the best first: all without recompute or, where none fits so, all with it."""
-    for recompute in (False, True):
-        candidates = []
-        for layout in layouts:
-            traffic = step_traffic(training, layout, dispatch, gpu.has_fp8)
-            least, memory = least_bytes(training, layout, gpu), None
-            if least <= gpu.memory_bytes:
-                memory = step_memory(training, layout, gpu, rehearsals.near(layout, recompute))
-            total = least if memory is None else memory.total
-            candidates.append(Candidate(layout, recompute, traffic, memory, total, total <= gpu.memory_bytes))
+    """Every layout, the best first: all that recompute as much as it takes for one to fit, or else all there is."""
+    for economical in economies(training):
+        candidates = [_candidate(one, layout, gpu, rehearsals, dispatch) for one in economical for layout in layouts]
         candidates.sort(key=lambda candidate: candidate.cost)
         if candidates[0].fits:
             break
     return candidates
+
+
+def economies(training: PlannedTraining) -> Iterator[list[PlannedTraining]]:
+    """The training with more and more recompute; where gradients are accumulated, whole ones beside sharded ones."""
+    reductions = (False, True) if training.accumulates else (False,)
+    for kind in RECOMPUTE_KINDS:
+        yield [replace(training, recompute=kind, reduce_every_micro_batch=reduces) for reduces in reductions]
+
+
+def _candidate(
+    training: PlannedTraining, layout: Layout, gpu: GpuConfig, rehearsals: Rehearsals, dispatch: str
+) -> Candidate:
+    traffic = step_traffic(training, layout, dispatch, gpu.has_fp8)
+    total, memory = least_bytes(training, layout, gpu), None
+    if total <= gpu.memory_bytes:
+        memory = step_memory(training, layout, gpu, rehearsals.of(training, layout))
+        total = memory.total
+    fits = total <= gpu.memory_bytes
+    return Candidate(layout, training.recompute, training.reduce_every_micro_batch, traffic, memory, total, fits)
 
 
 def least_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> int:

@@ -13,8 +13,7 @@ LABELS = {
     "average": "their running mean",
     "gradients": "gradients",
     "optimizer": "optimizer's moments",
-    "activations": "activations kept, without recompute",
-    "activations_recompute": "activations kept, with recompute",
+    "activations": "activations kept",
     "logits": "logits and losses",
     "gathered": "gathered parameters",
     "reduction": "gradients under reduction",
@@ -22,14 +21,14 @@ LABELS = {
     "workspaces": "cuBLAS workspaces",
     "fragmentation": "allocator's fragmentation",
     "context": "CUDA, NCCL, kernels",
-    "total": "total without recompute",
-    "total_recompute": "total with recompute",
+    "total": "total",
 }
 
 
 def terminal_text(report: Mapping[str, Any]) -> str:
     """All tables of a report, one below the other."""
-    return "\n\n".join([_head(report), _memory(report), _communication(report), _sweep(report), _verdict(report)])
+    tables = (_head, _memory, _recompute, _communication, _sweep, _verdict)
+    return "\n\n".join(table(report) for table in tables)
 
 
 def _head(report: Mapping[str, Any]) -> str:
@@ -42,7 +41,7 @@ def _head(report: Mapping[str, Any]) -> str:
             f"parameters: {parameters['total']:,}, and {parameters['mtp']:,} of multi-token prediction; "
             f"this rank keeps {parameters['local']:,}",
             f"{training['precision']}, {training['batch_size']} × {training['sequence_length']} tokens {readers} and "
-            f"micro-batch, {training['tokens_per_step']:,} a step",
+            f"micro-batch, {training['windows_per_step']:,} windows of {training['tokens_per_step']:,} tokens a step",
         ]
     )
 
@@ -54,17 +53,25 @@ def _shared(layout: Mapping[str, Any], text: str) -> str:
 
 def _memory(report: Mapping[str, Any]) -> str:
     memory = report["memory"]
-    split = PARTS.index("activations") + 1
-    parts = [*PARTS[:split], "activations_recompute", *PARTS[split:]]
-    order = [*parts, "fragmentation", "context", "total", "total_recompute"]
+    order = [*PARTS, "fragmentation", "context", "total"]
     rows = [(LABELS[name], f"{memory[f'{name}_gib']:.2f}") for name in order]
-    recompute = "with" if report["layout"]["recompute"] else "without"
+    layout = report["layout"]
+    reduces = ", gradients summed over ranks every micro-batch" if layout["reduce_every_micro_batch"] else ""
     return "\n".join(
         [
-            f"memory in GiB, at its fullest {recompute} recompute: {memory['fullest']}",
+            f"memory in GiB, with recompute {layout['recompute']}{reduces}, at its fullest: {memory['fullest']}",
             *_aligned(rows),
         ]
     )
+
+
+def _recompute(report: Mapping[str, Any]) -> str:
+    header = ("GiB of this layout, by recompute", "activations kept", "total", "in the host's memory")
+    rows = [
+        (kind, *(f"{memory[f'{name}_gib']:.2f}" for name in ("activations", "total", "host")))
+        for kind, memory in report["by_recompute"].items()
+    ]
+    return "\n".join(_aligned([header, *rows]))
 
 
 def _communication(report: Mapping[str, Any]) -> str:
@@ -81,13 +88,17 @@ def _communication(report: Mapping[str, Any]) -> str:
 
 
 def _sweep(report: Mapping[str, Any]) -> str:
-    header = ("layouts, best first: dp_replicate", "dp_shard", "ep", "recompute", "GiB", "fits", "GiB from other nodes")
+    header = (
+        "layouts, best first: dp_replicate",
+        *("dp_shard", "ep", "recompute", "gradients reduced", "GiB", "fits", "GiB from other nodes"),
+    )
     rows = [
         (
             str(row["dp_replicate"]),
             str(row["dp_shard"]),
             str(row["ep"]),
-            "yes" if row["recompute"] else "no",
+            row["recompute"],
+            "every micro-batch" if row["reduce_every_micro_batch"] else "once",
             f"{'over ' if row['is_lower_bound'] else ''}{row['total_gib']:.1f}",
             "yes" if row["fits"] else "no",
             f"{row['inter_node_gib']:.1f}",
@@ -107,8 +118,8 @@ def _verdict(report: Mapping[str, Any]) -> str:
         [
             f"This layout {fits} {report['gpu']['name']} ({memory['available_gib']:.1f} GiB).",
             f"Recommended: strategy.dp_replicate={best['dp_replicate']} strategy.dp_shard={best['dp_shard']} "
-            f"{_shared(best, 'strategy.cp={} ')}strategy.ep={best['ep']} "
-            f"trainer.recompute_activations={str(best['recompute']).lower()}",
+            f"{_shared(best, 'strategy.cp={} ')}strategy.ep={best['ep']} trainer.recompute={best['recompute']} "
+            f"strategy.reduce_every_micro_batch={str(best['reduce_every_micro_batch']).lower()}",
             report["reason"],
         ]
     )

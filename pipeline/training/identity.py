@@ -22,7 +22,7 @@ INCIDENTAL = (
     "checkpoint_every_steps",
     "keep_last",
     "ema_offload",
-    "recompute_activations",
+    "recompute",
     "compile",
     "cuda_graph",
     "anomalies",

@@ -37,7 +37,7 @@ def build_model(
             trainer.max_steps,
             values["seed"],
             trainer.attend_across_documents,
-            trainer.recompute_activations,
+            trainer.recompute,
             compiles(trainer, decoder, values["precision"]["kind"]),
             trainer.cuda_graph,
         )

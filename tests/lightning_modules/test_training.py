@@ -107,7 +107,7 @@ def train(
         ScheduleConfig(2, 0.5, 0.1),
         config.max_steps,
         seed=1,
-        recompute_activations=config.recompute_activations,
+        recompute=config.recompute,
     )
     data = SpeechTokens(
         ListDocuments(60, seed=1), ListDocuments(10, seed=2), config.sequence_length, 2, config.batch_size,
@@ -245,8 +245,8 @@ def test_the_parameter_average_follows_optimizer_steps(
 
 def test_recomputation_changes_no_bit_of_a_training(tiny_config: DecoderConfig, tmp_path: Path) -> None:
     plain, plain_log = train(tiny_config, trainer_config(max_steps=4), tmp_path / "plain")
-    lean, lean_log = train(tiny_config, trainer_config(max_steps=4, recompute_activations=True), tmp_path / "lean")
-    assert lean.decoder.recomputes_activations
+    lean, lean_log = train(tiny_config, trainer_config(max_steps=4, recompute="activations"), tmp_path / "lean")
+    assert lean.decoder.recompute == "activations"
     assert plain_log.values == lean_log.values
     for name, tensor in plain.state_dict().items():
         assert torch.equal(lean.state_dict()[name], tensor), name

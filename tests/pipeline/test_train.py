@@ -38,14 +38,14 @@ def test_a_model_is_built_as_configured(build: Callable[..., LanguageModel]) -> 
         "model.objective.mtp_weights=[0.2]",
         "model.num_expert_segments=4",
         "model.expert_segment_sizes=[8,8,8,8]",
-        "trainer.recompute_activations=true",
+        "trainer.recompute=activations",
     )
     config = model.decoder.config
     assert config.vocab_size == VOCABULARY
     assert config.rope_scaling == YarnConfig(40, 4096)
     assert config.segment_sizes == (8, 8, 8, 8)
     assert model.objective.mtp_weights == (0.2,)
-    assert model.decoder.recomputes_activations
+    assert model.decoder.recompute == "activations"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_modules.model.decoder import Decoder, DecoderOutput
+from lightning_modules.model.recompute_kinds import RECOMPUTE_KINDS
 
 aten = torch.ops.aten
 
@@ -46,14 +47,17 @@ class CountedOperations(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("kind", RECOMPUTE_KINDS[1:])
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize(
     "changes", [{}, {"q_lora_rank": None, "num_expert_segments": 2, "num_nextn_predict_layers": 2}]
 )
-def test_gradients_are_bit_equal_and_no_token_counts_twice(build_decoder, changes: dict, autocast: bool) -> None:
+def test_gradients_are_bit_equal_and_no_token_counts_twice(
+    build_decoder, changes: dict, autocast: bool, kind: str
+) -> None:
     decoder = build_decoder(**changes)
     lean = copy.deepcopy(decoder)
-    lean.recomputes_activations = True
+    lean.recompute = kind
     tokens = torch.randint(0, 40, (2, 30), generator=torch.Generator().manual_seed(0))
     document_ids = (torch.arange(30 - len(decoder.mtp)) // 11).expand(2, -1)
     outputs = []
@@ -72,21 +76,22 @@ def test_gradients_are_bit_equal_and_no_token_counts_twice(build_decoder, change
         assert torch.equal(parameter.grad, other.grad), name
 
 
-def test_fewer_activations_are_kept(build_decoder) -> None:
+@pytest.mark.parametrize(("kind", "share"), [("activations", 0.6), ("blocks", 0.2)])
+def test_fewer_activations_are_kept(build_decoder, kind: str, share: float) -> None:
     # Heads wide against the latent, as DeepSeek-V3's: there the up-projections weigh most.
     decoder = build_decoder(qk_nope_head_dim=64, v_head_dim=64, num_attention_heads=4, moe_intermediate_size=64)
     lean = copy.deepcopy(decoder)
-    lean.recomputes_activations = True
+    lean.recompute = kind
     tokens = torch.randint(0, 40, (4, 129))
     lean(tokens)  # what is allocated once
     (plain, _), (recomputed, _) = kept_bytes(decoder, tokens), kept_bytes(lean, tokens)
-    assert recomputed < 0.6 * plain
+    assert recomputed < share * plain
 
 
 def test_only_cheap_operations_run_again(build_decoder) -> None:
     decoder = build_decoder(num_nextn_predict_layers=0)
     lean = copy.deepcopy(decoder)
-    lean.recomputes_activations = True
+    lean.recompute = "activations"
     counts = []
     for model in (decoder, lean):
         with CountedOperations() as counted:

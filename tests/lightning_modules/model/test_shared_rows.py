@@ -68,11 +68,11 @@ def test_borders_and_masks_show_the_same(document_ids: Tensor, start: int) -> No
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_nextn_predict_layers": 2, "qk_rope_head_dim": 0}])
-@pytest.mark.parametrize(("packed", "recomputes"), [(True, False), (False, True)])
-def test_losses_are_those_of_whole_rows(build_decoder, document_ids: Tensor, changes: dict, packed, recomputes) -> None:
+@pytest.mark.parametrize(("packed", "recompute"), [(True, "none"), (False, "activations"), (False, "blocks")])
+def test_losses_are_those_of_whole_rows(build_decoder, document_ids: Tensor, changes: dict, packed, recompute) -> None:
     decoder: Decoder = build_decoder(**changes)
     shared = copy.deepcopy(decoder)
-    shared.shared_rows, shared.recomputes_activations = SharedWithNobody(0, 1), recomputes
+    shared.shared_rows, shared.recompute = SharedWithNobody(0, 1), recompute
     depth = len(decoder.mtp)
     tokens = torch.randint(0, 40, (2, 24 + depth), generator=torch.Generator().manual_seed(0))
     targets = [torch.randint(0, 40, (2, 24)).masked_fill(document_ids < 0, IGNORED_TARGET) for _ in range(1 + depth)]

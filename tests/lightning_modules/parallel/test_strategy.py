@@ -45,7 +45,7 @@ class Case:
     layout: ParallelConfig
     decoder: DecoderConfig = PLAIN
     max_steps: int = LONG
-    recompute: bool = False
+    recompute: str = "none"
     gathered_at_once: int = 0
     first_weights: Callable[[Decoder], None] | None = None
     optimizer: str = "adamw"
@@ -60,8 +60,13 @@ def send_all_to_the_first_rank(decoder: Decoder) -> None:
 
 CASES = {
     "ep2_fsdp2": Case(ParallelConfig(ep=2, dp_shard=2)),
-    "ep4": Case(ParallelConfig(ep=4), recompute=True, gathered_at_once=10**6),
-    "hsdp2_ep2": Case(ParallelConfig(dp_replicate=2, ep=2), gathered_at_once=10**6),
+    "ep4": Case(ParallelConfig(ep=4), recompute="activations", gathered_at_once=10**6),
+    "hsdp2_ep2": Case(
+        ParallelConfig(dp_replicate=2, ep=2, reduce_every_micro_batch=True),
+        recompute="blocks_offloaded",
+        gathered_at_once=10**6,
+    ),
+    "lean": Case(ParallelConfig(ep=2, dp_shard=2, reduce_every_micro_batch=True), recompute="blocks"),
     "fsdp4": Case(ParallelConfig(dp_shard=4)),
     "cp4": Case(ParallelConfig(cp=4), gathered_at_once=10**6),
     "cp2_ep2": Case(ParallelConfig(cp=2, ep=2), recompute=True),
@@ -136,7 +141,7 @@ def train(case: Case, layout: ParallelConfig | None, folder: Path, precision: st
             OptimizerConfig(1e-3, (0.9, 0.95), 0.1, 1e-8, kind=case.optimizer), ScheduleConfig(2, 0.5, 0.1),
             case.max_steps, seed=7,
             # One process takes the plain way: to recompute must not change the ranks' results.
-            recompute_activations=case.recompute and layout is not None,
+            recompute="none" if layout is None else case.recompute,
         )  # fmt: skip
     model.load_first_weights = case.first_weights
     if layout is None:

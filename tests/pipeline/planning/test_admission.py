@@ -52,6 +52,12 @@ def test_what_is_absurd_is_named(training, changes, what):
         refuse_what_cannot_fit(training, ALONE, 64 * GIB)
 
 
+def test_whole_blocks_recomputed_need_less(training):
+    kinds = ("none", "activations", "blocks", "blocks_offloaded")
+    need = [least_bytes(replace(training, recompute=kind), ALONE)["activations"] for kind in kinds]
+    assert need[0] == need[1] > need[2] > need[3]
+
+
 def recorded_rows(dispatcher: AllGatherDispatcher, training: PlannedTraining) -> int:
     """Rows that the dispatcher makes room for in the first recorded steps."""
     n_chosen = training.decoder.num_segments_per_tok
@@ -87,6 +93,7 @@ def test_there_is_room_where_steps_are_recorded(training):
         {"dispatch": "all_to_all"},
     ):
         assert expert_rows(replace(training, **changes), layout) == share
+    assert expert_rows(replace(training, accumulate_grad_batches=2, reduce_every_micro_batch=True), layout) > share
     assert expert_rows(training, ALONE) == share
     spare = sum(least_bytes(training, layout).values()) - sum(
         least_bytes(replace(training, records_steps=False), layout).values()

@@ -21,6 +21,16 @@ def test_tokens_travel_to_experts_and_back(training):
     assert traffic.all_to_all.total == 4 * traffic.dispatch.total
 
 
+def test_recomputed_blocks_dispatch_once_more(training):
+    layout = Layout(1, 1, 8, 4)
+    plain, again = (
+        step_traffic(replace(training, recompute=kind), layout, "auto", has_fp8=True)
+        for kind in ("activations", "blocks")
+    )
+    assert (again.dispatch, again.combine) == (plain.dispatch.times(2), plain.combine.times(2))
+    assert again.all_to_all_backward == plain.all_to_all_backward
+
+
 def test_few_ranks_gather_tokens(training):
     traffic = step_traffic(training, Layout(1, 1, 2, 2), "auto", has_fp8=True)
     assert traffic.dispatch.total == traffic.combine.total == 5 * 2 * 96 * 64 * 2
@@ -55,6 +65,9 @@ def test_parameters_are_gathered_twice_and_gradients_reduced_once(training):
     assert accumulated.all_gather.total == pytest.approx(3 * traffic.all_gather.total, rel=1e-3)
     # Once, but summed up in FP32.
     assert accumulated.reduce_scatter.total == pytest.approx(3 * sum(u.n_parameters for u in units), rel=1e-3)
+    every = replace(training, accumulate_grad_batches=3, reduce_every_micro_batch=True)
+    # Every time, but as they are.
+    assert step_traffic(every, layout, "auto", has_fp8=True).reduce_scatter == traffic.reduce_scatter.times(3)
 
 
 def test_replicas_exchange_gradients_alone(training):

@@ -54,7 +54,7 @@ def sharded_model(training: PlannedTraining) -> LanguageModel:
             ScheduleConfig(0, 1.0, 1.0),
             max_steps=1,
             seed=0,
-            recompute_activations=training.recompute_activations,
+            recompute=training.recompute,
         )
     plugin = build_precision(training.precision, sharded=True)
     mesh = build_mesh(ParallelConfig(), "cpu", 1)
@@ -65,7 +65,7 @@ def sharded_model(training: PlannedTraining) -> LanguageModel:
     if training.has_working_weights:
         prepare = partial(parallelise, mesh=mesh, policy=working_policy(sums_again=False))
         model.working_weights = WorkingWeights(model.decoder, prepare)
-        model.working_weights.decoder.recomputes_activations = training.recompute_activations
+        model.working_weights.decoder.recompute = training.recompute
     return model
 
 
@@ -96,9 +96,11 @@ def most_allocated(model: LanguageModel, training: PlannedTraining) -> int:
     return most
 
 
-@pytest.mark.parametrize(("precision", "recompute"), [("bf16", False), ("bf16", True), ("fp32", False)])
+@pytest.mark.parametrize(
+    ("precision", "recompute"), [("bf16", "none"), ("bf16", "activations"), ("bf16", "blocks"), ("fp32", "none")]
+)
 def test_a_rehearsed_step_allocates_what_a_real_one_does(monkeypatch, training, gpu, precision, recompute):
-    training = replace(training, precision=precision, recompute_activations=recompute)
+    training = replace(training, precision=precision, recompute=recompute)
     with mock.patch.object(rehearsal, "ENOUGH_BLOCKS", 100):
         rehearsed = rehearse(training, ONE, replace(gpu, attention="cpu"))
     monkeypatch.setattr(by_hand, "applies_to", lambda _: False)  # as on a GPU
@@ -163,16 +165,19 @@ def local_bytes(tensors: list[torch.Tensor]) -> int:
     return sum((t.to_local() if isinstance(t, DTensor) else t).nbytes for t in tensors)
 
 
-@pytest.mark.parametrize(("layout", "recompute"), [(ONE, False), (Layout(1, 2, 2, 4), True)], ids=str)
+@pytest.mark.parametrize(
+    ("layout", "recompute"),
+    [(ONE, "none"), (Layout(1, 2, 2, 4), "activations"), (Layout(1, 2, 2, 4), "blocks"), (ONE, "blocks_offloaded")],
+    ids=str,
+)
 def test_few_blocks_stand_for_many(training, gpu, layout, recompute):
-    training = replace(training, recompute_activations=recompute)
+    training = replace(training, recompute=recompute)
     shallow = step_memory(training, layout, gpu, rehearse(training, layout, gpu))
     with mock.patch.object(rehearsal, "ENOUGH_BLOCKS", 100):
         deep = step_memory(training, layout, gpu, rehearse(training, layout, gpu))
     assert shallow.fullest.phase == deep.fullest.phase
     assert shallow.fullest.total == pytest.approx(deep.fullest.total, rel=1e-3)
-    # Where tokens went is known until the backward pass begins; of blocks this narrow that is a share one sees.
-    assert shallow.activations == pytest.approx(deep.activations, rel=1e-2)
+    assert shallow.activations == pytest.approx(deep.activations, rel=1e-3)
 
 
 def test_ranks_that_share_windows_keep_their_part(training, gpu):
@@ -225,7 +230,7 @@ def test_recompute_and_fp8_keep_less(training, gpu):
         return step_memory(changed, ONE, gpu, rehearse(changed, ONE, gpu)).activations
 
     plain = kept()
-    assert kept(recompute_activations=True) < 0.8 * plain
+    assert kept(recompute="activations") < 0.8 * plain
     assert kept(precision="fp8_deepseek") < plain
     # A mask for each layer, as a bias of the queries' type.
     mask = training.batch_size * training.sequence_length**2 * 2

@@ -25,7 +25,7 @@ VALUES: dict[str, Any] = {
         "log_every_steps": 10,
         "val_every_steps": 5,
         "compile": False,
-        "recompute_activations": False,
+        "recompute": "none",
         "anomalies": {"nonfinite": "stop"},
     },
 }
@@ -44,7 +44,7 @@ def identity(world_size: int, strategy: dict[str, Any] | None = None, **trainer:
         (8, {"accumulate_grad_batches": 1, "accelerator": "gpu"}),
         (2, {"batch_size": 16, "accumulate_grad_batches": 1, "checkpoint_every_steps": 1, "keep_last": 9}),
         (4, {"anomalies": {"nonfinite": "skip"}}),
-        (4, {"log_every_steps": 1, "compile": True, "recompute_activations": True}),
+        (4, {"log_every_steps": 1, "compile": True, "recompute": "blocks"}),
     ],
 )
 def test_a_training_is_the_same_however_its_batch_is_shared_out(world_size: int, changes: dict[str, Any]) -> None:
