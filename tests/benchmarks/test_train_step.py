@@ -22,16 +22,16 @@ def test_the_command_prints_one_line_and_trains_as_transformers_does() -> None:
     finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     (line,) = finished.stdout.splitlines()
-    both_train_the_same(json.loads(line))
+    assert_both_train_the_same(json.loads(line))
 
 
 def test_packed_documents_train_as_transformers_does(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
     train_step.main([*SMALLEST, "--peer", "transformers", "--documents", "12"])
-    both_train_the_same(json.loads(capsys.readouterr().out))
+    assert_both_train_the_same(json.loads(capsys.readouterr().out))
 
 
-def both_train_the_same(result: dict[str, Any]) -> None:
+def assert_both_train_the_same(result: dict[str, Any]) -> None:
     assert result["ratio"] == pytest.approx(result["transformers"]["step_ms"] / result["step_ms"], abs=1e-3)
     assert result["tokens_per_second"] == pytest.approx(32_000 / result["step_ms"], rel=1e-3)
     assert result["losses"] == pytest.approx(result["transformers"]["losses"], abs=2e-4), "optimizers differ"

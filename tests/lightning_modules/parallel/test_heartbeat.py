@@ -5,7 +5,10 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,11 +107,11 @@ def exchange_until_ended(rank: int, port: int, printed: Path, fault: str) -> Non
     time.sleep(300)
 
 
-@pytest.mark.parametrize("fault", ["hangs", "leaves one out"])
-def test_a_rank_in_another_exchange_is_named_with_step_and_exchange_and_ended(tmp_path: Path, fault: str) -> None:
+def run_two_until_ended(rank_of_two: Callable[..., None], folder: Path, *arguments: Any) -> list[BaseProcess]:
+    """Let two ranks end each other; what rank r logs is in `folder`/r."""
     port = free_port()
     ranks = [
-        fork_server().Process(target=exchange_until_ended, args=(rank, port, tmp_path / str(rank), fault), daemon=True)
+        fork_server().Process(target=rank_of_two, args=(rank, port, folder / str(rank), *arguments), daemon=True)
         for rank in range(2)
     ]
     for process in ranks:
@@ -116,6 +119,12 @@ def test_a_rank_in_another_exchange_is_named_with_step_and_exchange_and_ended(tm
     for process in ranks:
         process.join(timeout=120)
         process.kill()
+    return ranks
+
+
+@pytest.mark.parametrize("fault", ["hangs", "leaves one out"])
+def test_a_rank_in_another_exchange_is_named_with_step_and_exchange_and_ended(tmp_path: Path, fault: str) -> None:
+    ranks = run_two_until_ended(exchange_until_ended, tmp_path, fault)
     printed = "".join((tmp_path / str(rank)).read_text() for rank in range(2))
     # One is killed, and the other leaves by itself. Who left an exchange out waits for the other as well.
     assert sorted(process.exitcode or 0 for process in ranks) == [-signal.SIGKILL, 1]
@@ -141,16 +150,7 @@ def beat_until_ended(rank: int, port: int, printed: Path) -> None:
 
 
 def test_a_first_rank_that_is_stopped_is_named_and_ended_by_the_others(tmp_path: Path) -> None:
-    port = free_port()
-    ranks = [
-        fork_server().Process(target=beat_until_ended, args=(rank, port, tmp_path / str(rank)), daemon=True)
-        for rank in range(2)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(timeout=120)
-        process.kill()
+    ranks = run_two_until_ended(beat_until_ended, tmp_path)
     assert [process.exitcode for process in ranks] == [-signal.SIGKILL, 1]
     printed = (tmp_path / "1").read_text()
     assert f"Rank 0 (process {ranks[0].pid} on " in printed
