@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.checkpoints.conversion import convert
 from pipeline.checkpoints.registry import open_checkpoint
+from pipeline.configuration.command_line import repeating_command
 from pipeline.configuration.composed import REPOSITORY, Folders, cache_folder
 from pipeline.configuration.settings import read_settings
 from pipeline.conversion.check import FAIL
@@ -23,7 +24,7 @@ from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import export_digest
 from pipeline.provenance.identity import Identity, TrainingIdentity, identify_checkpoint, identity_path, write_identity
 from pipeline.provenance.prepared_data import find_prepared
-from pipeline.provenance.training import CHECKPOINT
+from pipeline.provenance.training import left_checkpoint
 from pipeline.tracking.config import NO_MODEL, TrackingConfig, anchored
 from pipeline.tracking.model_entry import EXPORT, ModelEntry
 from pipeline.tracking.run import TrackedRun
@@ -44,10 +45,11 @@ def convert_checkpoint(values: Mapping[str, Any], folders: Folders) -> None:
     settings = read_conversion(values)
     sweep(folders.outputs)
     layout, seed = values["layout"], values["seed"]
-    path = Path(values["source"] or folders.training / "train" / CHECKPOINT)
+    named = values["source"]
+    path = Path(named) if named else left_checkpoint(folders.training, repeating_command())
     architecture = composed_architecture(values, Path(values["paths"]["prepared"]))
     source = open_checkpoint(path, settings.source_layout, open_options(settings, architecture, seed))
-    identity = identify_source(path, source.identity, follows_training=values["source"] is None)
+    identity = identify_source(path, source.identity, follows_training=not named)
     staging = Staging(Path(values["target"] or folders.outputs / "export"))
     with progress_bar("converting") as progress:
         conversion = convert(source, staging.path, layout, conversion_options(settings), progress)

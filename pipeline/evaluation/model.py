@@ -5,21 +5,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.checkpoints.choices import TRAINED
-from pipeline.configuration.command_line import command, preparing_command
+from pipeline.configuration.command_line import command, preparing_command, repeating_command
 from pipeline.configuration.composed import cache_folder
 from pipeline.evaluation.configuration import EXPORT
 from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import CODEC
 from pipeline.provenance.identity import TrainingIdentity, identity_path, read_identity, require_current
 from pipeline.provenance.prepared_data import find_prepared, read_prepared_identity
-from pipeline.provenance.training import CHECKPOINT, latest_training
+from pipeline.provenance.training import CHECKPOINT, latest_training, left_checkpoint
 
 log = logging.getLogger(__name__)
 
 
 def find_model(outputs: Path, weights: str) -> Path:
-    """Where the weights lie that `evaluate.weights` names: the export, or the checkpoint that a training has left."""
-    return outputs / "export" if weights == EXPORT else outputs / "train" / CHECKPOINT
+    """Where the weights lie that `evaluate.weights` names: the export, or the checkpoint that a training has left.
+
+    Raises:
+        FileNotFoundError: when there are none; names the command that makes them.
+    """
+    if weights != EXPORT:
+        return left_checkpoint(outputs, repeating_command())
+    export = outputs / "export"
+    if not export.exists():
+        raise FileNotFoundError(f"{export} does not exist; convert the checkpoint: {_converting_command()}")
+    return export
 
 
 def checkpoint_weights(weights: str) -> str:
@@ -39,7 +48,7 @@ def identify_model(model: Path, outputs: Path) -> TrainingIdentity | None:
     """
     latest = latest_training(outputs / "train")
     identity = latest if model == outputs / "train" / CHECKPOINT else read_identity(identity_path(model))
-    require_current(model, identity, latest, command("convert_checkpoint", ("paths",)))
+    require_current(model, identity, latest, _converting_command())
     if identity is None or identity.training is None:
         log.warning("%s does not say which training it is from; its figures are those of no training.", model)
         return None
@@ -77,3 +86,7 @@ def find_data(model: Path, training: TrainingIdentity | None, paths: Mapping[str
     if training:
         log.warning("%s are other data than those that %s was trained on.", usual, model)
     return usual
+
+
+def _converting_command() -> str:
+    return command("convert_checkpoint", ("paths",))

@@ -20,6 +20,22 @@ RUN = "run.json"
 GROUPS = ("data", "codec", "model", "optimizer", "schedule", "trainer", "feed", "precision", "strategy", "seed")
 
 
+def left_checkpoint(outputs: Path, remedy: str) -> Path:
+    """The checkpoint that a training has left.
+
+    Args:
+        outputs: of the training.
+        remedy: the command that trains.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    path = outputs / "train" / CHECKPOINT
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; train a model: {remedy}")
+    return path
+
+
 def identify_training(
     data: PreparedIdentity, determinants: Mapping[str, Any], sequence_length: int
 ) -> TrainingIdentity:

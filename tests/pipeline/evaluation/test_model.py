@@ -14,6 +14,7 @@ def outputs(tmp_path: Path) -> Path:
     """Outputs of a training, and an export of it."""
     for folder in ("train", "export/codec"):
         (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "train" / "checkpoint.ckpt").touch()
     write_identity(tmp_path / "train" / "identity.json", Identity(TRAINING))
     write_identity(identity_path(tmp_path / "export"), Identity(TRAINING, follows_training=True))
     return tmp_path
@@ -25,6 +26,18 @@ def test_weights_lie_in_the_export_or_in_the_checkpoint_itself(outputs: Path) ->
         model = find_model(outputs, weights)
         assert model == outputs / "train" / "checkpoint.ckpt"
         assert identify_model(model, outputs) == TRAINING
+
+
+@pytest.mark.parametrize(
+    ("weights", "remedy"),
+    [
+        ("export", r"export does not exist; convert the checkpoint: python -m pipeline\.convert_checkpoint"),
+        ("ema", r"checkpoint\.ckpt does not exist; train a model: python -m pipeline\.train"),
+    ],
+)
+def test_weights_that_are_not_there_are_told_with_what_makes_them(tmp_path: Path, weights: str, remedy: str) -> None:
+    with pytest.raises(FileNotFoundError, match=remedy):
+        find_model(tmp_path, weights)
 
 
 def test_an_export_of_an_earlier_training_is_refused_and_its_checkpoint_is_not(outputs: Path) -> None:
