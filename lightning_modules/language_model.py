@@ -12,12 +12,12 @@ from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.fused_adamw import FusedAdamW
 from lightning_modules.logged_steps import is_logged
-from lightning_modules.model.attention import fits_borders
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder, DecoderLosses
 from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.model.router import expert_loads, joined, sequence_balance_loss, switch_balance_loss
+from lightning_modules.model.within_borders import fits_borders
 from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.clipping import clip_gradients
 from lightning_modules.parallel.configuration import can_record

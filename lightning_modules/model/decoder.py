@@ -5,13 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.model.attention import (
-    AttentionInputs,
-    LatentAttention,
-    cached_inputs,
-    causal_inputs,
-    packed_inputs,
-)
+from lightning_modules.model.attention import LatentAttention
+from lightning_modules.model.attention_inputs import AttentionInputs, cached_inputs, causal_inputs, packed_inputs
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.document_borders import DocumentBorders
@@ -116,7 +111,7 @@ class Decoder(nn.Module):
 
     Attributes:
         recompute: what training drops and computes again (see `run_block`), one of RECOMPUTE_KINDS; nothing at first.
-        attends_by_document: whether attention runs over packed documents one by one instead of by a mask; off at first.
+        attends_by_document: whether attention runs over packed documents one by one instead of by spans; off at first.
         shared_rows: how ranks share rows, each of which then computes with a part [2B, C] of them; None: they do not.
     """
 

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from lightning_modules.model.attention import AttentionInputs, document_beginnings
+from lightning_modules.model.attention_inputs import AttentionInputs, document_beginnings
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.rotary import rotary_cos_sin
-from lightning_modules.model.shared_rows import Run, SharedRows, Sharing, run_within_borders, run_within_mask
+from lightning_modules.model.shared_rows import Run, SharedRows, Sharing, run_within_borders, run_within_spans
 
 
 def shared_inputs(
@@ -24,7 +24,7 @@ def shared_inputs(
         rows: how they are shared.
         document_ids: [B, T] of whole rows; equal numbers side by side are one document.
         positions: [B, T] of each token in its document; None counts from where the document begins in its row.
-        borders: of the same documents, on a GPU, in 16 bits; None: masks of this rank's tokens by all.
+        borders: of the same documents, on a GPU, in 16 bits; None: spans of this rank's tokens.
     """
     n_rows, n_tokens = document_ids.shape
     first = document_beginnings(document_ids)
@@ -35,7 +35,7 @@ def shared_inputs(
 
     def run(start: int) -> Run:
         if borders is None:
-            return run_within_mask(first, start, length)
+            return run_within_spans(first, start, length)
         return run_within_borders(borders, n_rows, n_tokens, start, length)
 
     sharing = Sharing(rows, (run(starts[0]), run(starts[1])))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.model.document_borders import DocumentBorders
+from lightning_modules.model.key_spans import KeySpans
 
 
 class SharedRows(ABC):
@@ -60,13 +61,13 @@ class Run(NamedTuple):
 
     Attributes:
         stop: where it ends in its row; it sees nothing from there on.
-        mask: [B or 1, 1, C, stop] which of its queries see which keys; None: as the borders say.
+        spans: the keys that its queries see; None: as the borders say.
         borders: of documents in the run, all rows' runs one after the other; those of others have no length.
         key_borders: of the same documents up to `stop`.
     """
 
     stop: int
-    mask: Tensor | None = None
+    spans: KeySpans | None = None
     borders: DocumentBorders | None = None
     key_borders: DocumentBorders | None = None
 
@@ -88,12 +89,11 @@ def run_within_borders(borders: DocumentBorders, n_rows: int, n_tokens: int, sta
     )
 
 
-def run_within_mask(first: Tensor, start: int, length: int) -> Run:
+def run_within_spans(first: Tensor, start: int, length: int) -> Run:
     """The run [start, start + length) of every row, whose tokens' documents begin at `first` [B or 1, T]."""
     stop = start + length
-    index = torch.arange(stop, device=first.device)
-    same_document = first[:, start:stop, None] == first[:, None, :stop]
-    return Run(stop, mask=(same_document & (index[start:, None] >= index))[:, None])
+    places = torch.arange(start, stop, device=first.device)
+    return Run(stop, spans=KeySpans.of(places[None], stop, first[:, start:stop]))
 
 
 class Sharing(NamedTuple):

@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.model.attention import AttentionInputs, LatentAttention
+from lightning_modules.model.attention import LatentAttention
+from lightning_modules.model.attention_inputs import AttentionInputs
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder
@@ -32,7 +33,7 @@ def rotated_query_dims(config: DecoderConfig) -> int:
     hidden = torch.randn(1, 8, config.hidden_size, generator=torch.Generator().manual_seed(1))
     for distance in (1, DISTANCE):
         positions = distance * torch.arange(8)[None]
-        attention(hidden, AttentionInputs(*rotary_cos_sin(positions, config), mask=None))
+        attention(hidden, AttentionInputs(*rotary_cos_sin(positions, config)))
     change = (contexts[0] - contexts[1]).abs().unflatten(-1, (width, -1)).amax(dim=(0, 1, 3))
     return int((change > 1e-5 * contexts[0].abs().max()).sum())
 

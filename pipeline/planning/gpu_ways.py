@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.model import dispatch, experts, recompute, token_loss
+from lightning_modules.model import dispatch, experts, fused_attention, recompute, token_loss
 from lightning_modules.model.exact_product import exact_linear
 from lightning_modules.model.router import Router
 from lightning_modules.model.sharded import whole
@@ -25,6 +25,7 @@ def gpu_ways() -> Iterator[Any]:
     """Patches by which the decoder goes these ways on tensors of any device."""
     kept = {name.replace(f"{KERNELS}::", f"{SHAPES}::") for name in recompute.KEPT_OPERATIONS}
     yield mock.patch.object(recompute, "KEPT_OPERATIONS", recompute.KEPT_OPERATIONS | kept)
+    yield mock.patch.object(fused_attention, "takes_one_width", _never)
     for module in (dispatch, selection):
         yield mock.patch.object(module, "_spread", spread_rows)
         yield mock.patch.object(module, "_sum", _sum)
@@ -85,6 +86,10 @@ class _WeightedSwiGLU(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         gate_up, gates = ctx.saved_tensors
         return torch.empty_like(gate_up), torch.empty_like(gates)
+
+
+def _never(_: Tensor) -> bool:
+    return False
 
 
 def _in_place(*_: Tensor) -> None:

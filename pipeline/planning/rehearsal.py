@@ -22,13 +22,11 @@ from torch.distributed.tensor import DTensor
 from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.language_model import LanguageModel
-from lightning_modules.model import attention as model_attention
-from lightning_modules.model import host_room
-from lightning_modules.model.attention import fits_borders
-from lightning_modules.model.attention_kept import attention_kept
+from lightning_modules.model import attention_over_ranks, host_room, key_spans
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.document_borders import FEWEST, DocumentBorders
 from lightning_modules.model.host_room import HostRoom
+from lightning_modules.model.within_borders import fits_borders
 from lightning_modules.parallel import all_gather
 from lightning_modules.parallel.row_bound import bound_rows
 from lightning_modules.precision import scaled_products
@@ -216,14 +214,16 @@ def _with_kernels(forward: Callable[..., Any], live: LiveMemory, attention: str)
     return call
 
 
-def _attention_kept(attend: Callable[..., Tensor], *inputs: Tensor, attention: str) -> Tensor:
-    """`attention_kept` on the named kernel, forwards and once more backwards."""
+def _repeating_on_kernel(
+    repeating: Callable[..., Tensor], kernel: str, attend: Callable[..., Tensor], *inputs: Tensor, **options: bool
+) -> Tensor:
+    """`repeating` of attention, on the named kernel forwards and once more backwards."""
 
     def call(*tensors: Tensor) -> Tensor:
-        with GpuKernels(attention):
+        with GpuKernels(kernel):
             return attend(*tensors)
 
-    return attention_kept(call, *inputs)
+    return repeating(call, *inputs, **options)
 
 
 def _substitutions(training: PlannedTraining, layout: Layout, gpu: GpuConfig, live: LiveMemory) -> Iterator[Any]:
@@ -232,8 +232,9 @@ def _substitutions(training: PlannedTraining, layout: Layout, gpu: GpuConfig, li
         yield from gpu_ways()
         yield from _host_memory(live)
     # What it repeats in the backward pass is called from there, and not by a block.
-    attend_once_more = partial(_attention_kept, attention=gpu.attention)
-    yield mock.patch.object(model_attention, "attention_kept", attend_once_more)
+    for module, name in ((attention_over_ranks, "attention_kept"), (key_spans, "checkpoint")):
+        on_kernel = partial(_repeating_on_kernel, getattr(module, name), gpu.attention)
+        yield mock.patch.object(module, name, on_kernel)
     rows = training.n_tokens // layout.cp * training.decoder.num_segments_per_tok
     yield mock.patch.object(FakeTensor, "tolist", lambda sizes: _balanced(rows, sizes))
     # Of all ranks' choices an equal share is as many as one rank's tokens make.

@@ -14,12 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.model.attention import (
-    LatentAttention,
-    absorbing_is_cheaper,
-    attend_within_borders,
-    fits_borders,
-)
+from lightning_modules.model.attention import LatentAttention
+from lightning_modules.model.attention_inputs import absorbing_is_cheaper
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Block, Decoder
 from lightning_modules.model.decoding import gpu_step
@@ -36,6 +32,7 @@ from lightning_modules.model.kernels.position import rotate_in_place, share_key
 from lightning_modules.model.kernels.row_norm import normalise
 from lightning_modules.model.kernels.sorted_rows import add_rows, sort_by_expert, spread
 from lightning_modules.model.kernels.swiglu import activate
+from lightning_modules.model.within_borders import attend_within_borders, fits_borders
 
 
 class GpuReader:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.model.attention import cached_inputs
+from lightning_modules.model.attention_inputs import cached_inputs
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.prefill import extend_in_chunks, rows_of

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lightning_modules.model.attention import cached_inputs
+from lightning_modules.model.attention_inputs import cached_inputs
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding import cpu_step

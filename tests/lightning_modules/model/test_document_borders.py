@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_modules.model.attention import LatentAttention, cached_inputs, packed_inputs
+from lightning_modules.model.attention import LatentAttention
+from lightning_modules.model.attention_inputs import cached_inputs, packed_inputs
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.document_borders import DocumentBorders
@@ -57,7 +58,7 @@ def test_many_new_tokens_attend_over_the_cache_as_the_mask_does(
             cache.advance(max(held))
             cache.truncate(torch.tensor(held))
         inputs = cached_inputs(config, cache, 90, absorb=False)
-        assert (inputs.mask is None) == (dtype == torch.bfloat16 or not max(held))
+        assert (inputs.spans is None) == (dtype == torch.bfloat16 or not max(held))
         found.append(module(hidden.to(dtype), inputs, cache))
     assert (found[0].float() - found[1]).norm() <= 0.02 * found[1].norm()
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.model import attention, rotary
+from lightning_modules.model import attention, attention_inputs, rotary
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.decoder import Decoder, PredictionModule
@@ -102,5 +102,5 @@ def test_a_missing_position_offset_in_decoding_is_seen(decoder: Decoder, monkeyp
     def from_zero(positions: Tensor, config: DecoderConfig) -> tuple[Tensor, Tensor]:
         return original(positions - positions[..., :1], config)
 
-    monkeypatch.setattr(attention, "rotary_cos_sin", from_zero)
+    monkeypatch.setattr(attention_inputs, "rotary_cos_sin", from_zero)
     assert decoding_error(decoder) > SEEN

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.model.attention import document_beginnings
+from lightning_modules.model.attention_inputs import document_beginnings
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.document_borders import DocumentBorders
-from lightning_modules.model.shared_rows import SharedRows, run_within_borders, run_within_mask
+from lightning_modules.model.shared_rows import SharedRows, run_within_borders, run_within_spans
 from lightning_modules.model.token_loss import IGNORED_TARGET
 from tests.lightning_modules.model.test_recompute import kept_bytes
 
@@ -51,8 +51,8 @@ def test_parts_of_all_ranks_make_the_rows(n_ranks: int) -> None:
 def test_borders_and_masks_show_the_same(document_ids: Tensor, start: int) -> None:
     borders = DocumentBorders.of(document_ids)
     run = run_within_borders(borders, 2, 24, start, 6)
-    mask = run_within_mask(document_beginnings(document_ids), start, 6).mask
-    assert mask is not None
+    spans = run_within_spans(document_beginnings(document_ids), start, 6).spans
+    assert spans is not None
     assert run.borders is not None
     assert run.key_borders is not None
     shown = torch.zeros(2 * 6, 2 * run.stop, dtype=torch.bool)
@@ -63,7 +63,7 @@ def test_borders_and_masks_show_the_same(document_ids: Tensor, start: int) -> No
         for query in range(begin, end):
             # The last query sees the last key.
             shown[query, first_key : last_key - (end - 1 - query)] = True
-    wanted = torch.block_diag(*mask[:, 0].int()).bool()
+    wanted = torch.block_diag(*spans.seen(0, 6)[:, 0].int()).bool()
     assert torch.equal(shown, wanted)
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_modules.model.attention import LatentAttention, causal_inputs
+from lightning_modules.model.attention import LatentAttention
+from lightning_modules.model.attention_inputs import causal_inputs
 from lightning_modules.model.cache import LatentCache
 
 CHANGES = {"qk_nope_head_dim": 8, "qk_rope_head_dim": 0, "v_head_dim": 8, "q_lora_rank": None}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lightning_modules.model.attention import cached_inputs
+from lightning_modules.model.attention_inputs import cached_inputs
 from lightning_modules.model.cache import LatentCache
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.decoding.cpu_step import CpuStep

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_modules.model.attention import LatentAttention, causal_inputs, packed_inputs
+from lightning_modules.model.attention import LatentAttention
+from lightning_modules.model.attention_inputs import causal_inputs, packed_inputs
 from lightning_modules.model.document_borders import DocumentBorders
 from lightning_modules.model.rotary import rotate
 from tests.conftest import TINY
