@@ -82,8 +82,7 @@ def check_corpus(path: Path) -> None:
     values = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(values, dict)
     corpus = values.get("paths", {}).get("corpus")
-    # What DVC keeps itself it brings back itself, and what lies elsewhere it watches there.
-    if corpus is None or scheme_of(corpus) or Path(corpus).exists() or Path(f"{corpus}.dvc").exists():
+    if is_watchable(corpus):
         return
     if glob.has_magic(corpus) or "{" in corpus:
         remedy = "a pattern is nothing to watch: set paths.corpus to the folder of its files, or to one that lists them"
@@ -92,6 +91,29 @@ def check_corpus(path: Path) -> None:
         data = read_data(values["data"])
         remedy = getattr(corpus_settings(data.kind, data.options), "remedy", remedy)
     raise FileNotFoundError(f"paths.corpus is {corpus}, where there is nothing that DVC could watch; {remedy}.")
+
+
+def check_prepared_elsewhere(path: Path) -> None:
+    """Refuse prepared data that are to be mixed, or whose codec is to be taken, and are not there.
+
+    Raises:
+        FileNotFoundError: naming the key and the remedy.
+    """
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(values, dict)
+    for group, setting, name in (("codec", "taken_from", "codec"), ("feed", "mixture", "mixture")):
+        watched = values.get("paths", {}).get(name)
+        if values.get(group, {}).get(setting) and not is_watchable(watched):
+            raise FileNotFoundError(
+                f"{group}.{setting} leads to {watched}, which does not exist; prepare these data first, or correct the "
+                "path."
+            )
+
+
+def is_watchable(location: str | None) -> bool:
+    """Whether DVC finds something there, or has nothing to look for."""
+    # What DVC keeps itself it brings back itself, and what lies elsewhere it watches there.
+    return location is None or bool(scheme_of(location)) or Path(location).exists() or Path(f"{location}.dvc").exists()
 
 
 def stale_values(path: Path) -> list[str]:
@@ -129,6 +151,7 @@ def run(ending: Ending) -> int:
     if PARAMS.exists():
         check_written(PARAMS)
         check_corpus(PARAMS)
+        check_prepared_elsewhere(PARAMS)
     # An experiment's params.yaml differs on purpose: DVC has just composed it with the experiment's own values.
     stale = [] if "DVC_EXP_NAME" in os.environ else stale_values(PARAMS)
     if not stale:

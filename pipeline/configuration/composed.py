@@ -12,18 +12,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
+from pipeline.configuration import resolvers  # noqa: F401 - known wherever a configuration is composed
 from pipeline.tracking.config import anchored
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
-
-
-def _missing(name: str) -> None:
-    raise MissingMandatoryValue(f"Missing mandatory value: {name}")
-
-
-# A value that has to be given although one of the layers below has a default: OmegaConf merges ??? as "no opinion".
-OmegaConf.register_new_resolver("mandatory", _missing, replace=True)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -31,15 +31,17 @@ PRINTED = ("table", "json")
 
 @dataclass(frozen=True)
 class PathsConfig:
-    """Where the stages read and write, and what DVC watches as the corpus."""
+    """Where the stages read and write, and what DVC watches as the corpus, as its codec and as a mixture."""
 
     prepared: str
     cache: str
     outputs: str
     corpus: str
+    codec: str
+    mixture: str
 
     def __post_init__(self) -> None:
-        for name in ("prepared", "cache", "outputs", "corpus"):
+        for name in ("prepared", "cache", "outputs", "corpus", "codec", "mixture"):
             path = getattr(self, name)
             if not path.strip():
                 raise ValueError(f"paths.{name} is empty; give a folder.")

@@ -13,6 +13,7 @@ from pipeline.plumbing.files import sweep
 from pipeline.preparation.configuration import ALL, SHARED, PreparationConfig, read_data, read_preparation
 from pipeline.preparation.engines.registry import build_engine
 from pipeline.preparation.steps import Preparation
+from pipeline.preparation.taken_codec import taken_codec
 from pipeline.provenance.prepared_data import combination_folder, fits, prepared_settings, settings_name
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ def prepare_combination(values: Mapping[str, Any], usual: Path, cache: Path) -> 
 
 def _preparation(values: Mapping[str, Any], prepared: Path, cache: Path, config: PreparationConfig) -> Preparation:
     workers = read_data(values["data"]).processing.workers
-    return Preparation(values, prepared, cache, build_engine(config, workers, cache))
+    codec = taken_codec(values["codec"])
+    return Preparation(values, prepared, cache, build_engine(config, workers, cache), codec)
 
 
 @contextmanager

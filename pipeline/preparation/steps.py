@@ -32,7 +32,10 @@ from pipeline.preparation.plan import Plan
 from pipeline.preparation.plan_making import make_plan
 from pipeline.preparation.reference import Measuring
 from pipeline.preparation.sharded import ShardedWork
+from pipeline.preparation.taken_codec import copy_codec
 from pipeline.preparation.watching import warn_of_unwatched
+from pipeline.provenance.digests import digest_of
+from pipeline.provenance.exports import CODEC
 from pipeline.provenance.prepared_data import prepared_settings, settings_name
 
 log = logging.getLogger(__name__)
@@ -51,12 +54,14 @@ class Preparation:
         prepared: the folder to prepare.
         cache: where the steps leave what they have done.
         engine: what their shards are spread by.
+        codec: the folder of the codec that is taken; None where one is fitted.
     """
 
     values: Mapping[str, Any]
     prepared: Path
     cache: Path
     engine: Engine
+    codec: Path | None = None
 
     def do(self, step: str) -> dict[str, Any] | None:
         """Do a step, or all of them; returns the data card when there is nothing left to do."""
@@ -103,7 +108,7 @@ class Preparation:
         self.engine.run(self.inspecting)
 
     def plan(self) -> None:
-        """Decide what becomes of each recording, and fit the codec."""
+        """Decide what becomes of each recording, and fit the codec or take it."""
         self._require_complete(self.inspecting)
         draft = self.inspected / PLAN_FILE
         make_plan(self.inspecting.findings(), self.data, draft, self.prepared)
@@ -111,11 +116,15 @@ class Preparation:
             digest = plan.fact("digest")
         # What an interrupted run has encoded is found again by what it was encoded from: names and speakers decide on
         # the split and the order, so a corpus renamed in between is another one.
-        folder = self.cache / f"prepared-{fingerprint(self.settings, digest)[:16]}"
+        taken = [] if self.codec is None else [digest_of(self.codec)]
+        folder = self.cache / f"prepared-{fingerprint(self.settings, digest, *taken)[:16]}"
         folder.mkdir(exist_ok=True)
         os.replace(draft, folder / PLAN_FILE)
         write_json(self._pointer, {"folder": folder.name})
-        self.engine.run(Fitting(self.material, self.values["codec"], self.data.seed))
+        if self.codec is None:
+            self.engine.run(Fitting(self.material, self.values["codec"], self.data.seed))
+        else:
+            copy_codec(self.codec, folder / CODEC)
 
     def encode_long(self) -> None:
         """Encode the recordings that are cut into utterances, each in one go."""

@@ -18,10 +18,14 @@ FORMAT_VERSION = 1
 GROUPS = ("data", "codec")
 # Settings that change no byte of what is prepared: how the work is portioned, and what is refused.
 INCIDENTAL = ("data.workers", "data.download", "data.screening.max_rejected_fraction", "codec.batch_seconds")
+TAKEN_FROM = "codec.taken_from"
 # Settings that change nothing as long as they have these values: data from before there were any are the same.
-NEUTRAL = {"codec.device": "cpu", "codec.fit_hours": None}
+NEUTRAL = {"codec.device": "cpu", "codec.fit_hours": None, TAKEN_FROM: None}
 # Paths, which may be written in more than one way.
-PATHS = ("data.root", "data.path", "data.validation_path", "data.test_path", "data.supervisions", "data.audio_root")
+PATHS = (
+    "data.root", "data.path", "data.validation_path", "data.test_path", "data.supervisions", "data.audio_root",
+    TAKEN_FROM,
+)  # fmt: skip
 ABSENT = "absent"
 # The folder in the cache that holds the data of sweeps, a folder for each combination of settings.
 COMBINATIONS = "combinations"
@@ -148,6 +152,9 @@ def require_prepared(folder: Path, settings: Mapping[str, Any], remedy: str) -> 
     identity = read_prepared_identity(folder, remedy)
     if found := differences(identity.settings, settings):
         raise ValueError(f"{folder} holds other data than asked for: {'; '.join(found)}. Prepare them: {remedy}")
+    source = settings.get(TAKEN_FROM)
+    if source is not None and Path(source, CODEC).is_dir() and digest_of(Path(source, CODEC)) != identity.codec:
+        raise ValueError(f"{folder} speaks through another codec than {source} does now. Prepare it again: {remedy}")
     return identity
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning_modules.documents import CappedDocuments, Documents
 from lightning_modules.mixture import Mixture
+from pipeline.audio.codecs.configuration import USE
 from pipeline.provenance.prepared_data import PreparedIdentity, read_prepared_identity
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
@@ -136,19 +137,24 @@ def require_codec(folder: Path, identity: PreparedIdentity, usual: Path, usual_i
     """
     if identity.codec == usual_identity.codec:
         return
-    ours, theirs = ({n: v for n, v in i.settings.items() if n.startswith("codec.")} for i in (usual_identity, identity))
+    ours, theirs = (_settings_of_codec(one) for one in (usual_identity, identity))
     differing = [n for n in sorted(ours.keys() | theirs.keys()) if ours.get(n) != theirs.get(n)]
     if differing:
         clauses = [f"{n} is {theirs.get(n, 'absent')} there and {ours.get(n, 'absent')} here" for n in differing]
         raise ValueError(
-            f"feed.mixture: {folder} speaks through another codec than {usual}: {'; '.join(clauses)}. Prepare both "
-            "with one codec."
+            f"feed.mixture: {folder} speaks through another codec than {usual}: {'; '.join(clauses)}. Prepare it "
+            f"again with the other's settings and codec.taken_from={usual}."
         )
     raise ValueError(
         f"feed.mixture: the codecs of {folder} and {usual} have the same settings, but each was fitted on its own "
-        "corpus, so that their tokens mean other sounds. Prepare both with a codec that is not fitted (codec=mu_law, "
-        "encodec, mimi or dac)."
+        f"corpus, so that their tokens mean other sounds. Prepare {folder} again with codec.taken_from={usual}."
     )
+
+
+def _settings_of_codec(identity: PreparedIdentity) -> dict[str, Any]:
+    """Of the codec itself, not of how it was used."""
+    used = {f"codec.{name}" for name in USE}
+    return {name: value for name, value in identity.settings.items() if name.startswith("codec.") and name not in used}
 
 
 def corpus_names(folders: Sequence[str]) -> list[str]:

@@ -180,6 +180,30 @@ def test_without_a_corpus_on_a_disk_its_code_is_watched(params: Path) -> None:
         assert (CONF.parent / compose_hydra("config", ["data=folder"]).paths.corpus).is_dir()
 
 
+@pytest.mark.parametrize(
+    ("override", "key", "watched"),
+    [
+        ("codec.taken_from=data/gone", "codec.taken_from", "data/gone/codec"),
+        ("feed.mixture={data/prepared: 1, data/gone: 1}", "feed.mixture", "data/gone"),
+    ],
+)
+def test_prepared_data_that_are_not_there_are_named(
+    params: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    override: str,
+    key: str,
+    watched: str,
+) -> None:
+    with initialize_config_dir(str(CONF), version_base=None):
+        params.write_text(
+            OmegaConf.to_yaml(compose_hydra("config", [override, f"paths.corpus={params}"]), resolve=True)
+        )
+    monkeypatch.setenv("DVC_EXP_NAME", "mixed")
+    assert run_main(monkeypatch, "--check") == 2
+    assert f"{key} leads to {watched}, which does not exist; prepare these data first" in capsys.readouterr().err
+
+
 def test_an_experiment_may_differ(params: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit(params, "\nseed: 1", "\nseed: 5")
     monkeypatch.setenv("DVC_EXP_NAME", "faster")

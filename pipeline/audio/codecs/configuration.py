@@ -130,11 +130,13 @@ class CodecUse:
         device: encodes, `cpu` or `cuda`.
         batch_seconds: of audio that a GPU encodes at once, about; a CPU encodes one utterance after another.
         fit_hours: of the train split that a codec is fitted on, about; None: all of it.
+        taken_from: the folder of prepared data, or of an export, whose codec is taken; None: one is fitted.
     """
 
     device: str = "cpu"
     batch_seconds: float = 600.0
     fit_hours: float | None = None
+    taken_from: str | None = None
 
     def __post_init__(self) -> None:
         if self.device not in CODEC_DEVICES:
@@ -142,6 +144,12 @@ class CodecUse:
         require_number(self, "batch_seconds", 1.0, 1e6)
         if self.fit_hours is not None:
             require_number(self, "fit_hours", 1e-6, 1e9)
+        if self.taken_from is None:
+            return
+        if not self.taken_from.strip() or not self.taken_from.isprintable():
+            raise ValueError(f"codec.taken_from is {self.taken_from!r}; name a folder of prepared data, or null.")
+        if self.fit_hours is not None:
+            raise ValueError("codec.fit_hours says how to fit a codec that codec.taken_from takes as it is; set one.")
 
 
 CODEC_DEVICES = ("cpu", "cuda")

@@ -1,0 +1,44 @@
+"""A codec that another corpus was prepared with, so that the tokens of both mean the same sounds."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.audio.codecs.configuration import codec_settings, codec_use
+from pipeline.audio.codecs.storage import SETTINGS_FILE, TENSORS_FILE, load_codec
+from pipeline.provenance.exports import CODEC
+
+
+def taken_codec(options: Mapping[str, Any]) -> Path | None:
+    """The folder of the codec that `codec.taken_from` names; None where a codec is fitted.
+
+    Args:
+        options: the `codec` group.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, it is damaged, or its settings are others than the group's.
+    """
+    source = codec_use(options).taken_from
+    if source is None:
+        return None
+    folder = Path(source) / CODEC
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"codec.taken_from: {folder} does not exist; name a folder of prepared data, or an export."
+        )
+    fields, _ = load_codec(folder).state()
+    theirs = {"kind": fields["kind"], **fields["config"]}
+    ours = {"kind": options["kind"], **asdict(codec_settings(options))}
+    if differing := [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name)]:
+        clauses = [f"codec.{n} is {theirs.get(n, 'absent')} there and {ours.get(n, 'absent')} here" for n in differing]
+        raise ValueError(f"codec.taken_from: {source} has another codec: {'; '.join(clauses)}. Set the same here.")
+    return folder
+
+
+def copy_codec(source: Path, target: Path) -> None:
+    """Copy a codec byte for byte: it is known by its digest. What tells that it is there comes last."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (TENSORS_FILE, SETTINGS_FILE):
+        shutil.copyfile(source / name, target / name)
