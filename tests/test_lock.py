@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 LOCK = Path(__file__).parents[1] / "requirements.lock"
+# What is installed on top of it, for a cluster and for judges.
+BEYOND = [LOCK.with_name(f"requirements-{name}.lock") for name in ("cluster", "judges")]
 # What a package index that cannot be reached makes uv say.
 UNREACHABLE = ("error sending request", "dns error", "Failed to fetch", "Could not connect", "timed out")
 # Published as source only; what they hold is Python.
@@ -49,6 +51,8 @@ def test_it_can_be_installed_on(system: str, python: str, tmp_path: Path) -> Non
         "--python-platform", system, "--target", tmp_path, "--no-deps", "--require-hashes",
         "--only-binary", ":all:", "--no-binary", FROM_SOURCE, "-r", LOCK,
     ]  # fmt: skip
+    if "linux" in system:
+        command += [argument for lock in BEYOND for argument in ("-r", lock)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if any(words in ended.stderr for words in UNREACHABLE):
         pytest.skip("the package index cannot be reached")

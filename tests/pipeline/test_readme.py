@@ -51,7 +51,7 @@ def test_the_readme_s_commands_work(copy: RepositoryCopy, recordings: Path, comm
     if command.startswith("make"):
         # The environment of these tests stands for the one that make would build.
         (copy.root / ".venv").mkdir(exist_ok=True)
-        for name in ("installed", "installed-cuda"):
+        for name in ("dependencies", "dependencies-cuda", "installed", "installed-cuda"):
             (copy.root / ".venv" / name).touch()
     overrides = "data.screening.max_rejected_fraction=0.2"
     if "data=folder" in command:
