@@ -93,6 +93,10 @@ class Watch:
         """Whether a rank is in this batch, as far as it has been heard of."""
         return rank in self._beats and self._beats[rank].progress == progress
 
+    def host_of(self, rank: int) -> str:
+        """The machine that a rank has said it is on."""
+        return self._beats[rank].host
+
     def observe_places(self, places: Mapping[int, Place]) -> None:
         """Take in which exchanges ranks are in that have not moved for a while."""
         self._places = dict(places)
@@ -173,6 +177,11 @@ class Heartbeat:
         self._watch.observe(self._read(), time.monotonic())
         for thread in self._threads:
             thread.start()
+
+    def host_of(self, rank: int) -> str:
+        """The machine of a rank that this one looks after."""
+        with self._lock:
+            return self._watch.host_of(rank)
 
     def advance(self, step: int) -> None:
         """Note that training has begun another batch, after so many optimizer steps."""

@@ -168,6 +168,11 @@ class ExpertParallelStrategy(ModelParallelStrategy):
             self._heartbeat.advance(cast(L.LightningModule, self.lightning_module).global_step)
         return super().batch_to_device(batch, device, dataloader_idx)
 
+    def host_of(self, rank: int) -> str:
+        """The machine of a rank that this one looks after, as the first does after all."""
+        assert self._heartbeat is not None
+        return self._heartbeat.host_of(rank)
+
     def reduce(self, tensor: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
         """A tensor's sum or mean over all ranks. Lightning's own has every GPU wait for all others first."""
         if not isinstance(tensor, torch.Tensor) or self.world_size == 1:

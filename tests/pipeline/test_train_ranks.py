@@ -118,3 +118,14 @@ def test_a_rank_that_is_configured_otherwise_is_refused_by_name(workplace: Path)
     assert None not in codes
     assert "Rank 1 is configured otherwise than rank 0: optimizer.lr is 0.5 there and 0.002 here." in printed
     assert not (workplace / "outputs" / "train").exists()
+
+
+def test_a_slow_rank_is_named(workplace: Path) -> None:
+    codes, printed = launch(workplace, [*TWO_RANKS, "trainer.max_steps=5"], interruption="slow 0.5")
+    assert codes == [0, 0], printed
+    assert re.search(r"Rank 1 \(\S+\) works \d+\.\d x as long as the median rank, .*: the others wait\.", printed)
+    *_, last = read_csv(workplace / "outputs" / "train" / "throughput.csv")
+    first, second = (float(last[f"throughput/work_seconds_per_step/rank_{rank}"]) for rank in range(2))
+    assert second > 0.4
+    assert float(last["throughput/slowest_rank_to_median"]) == pytest.approx(second / first)
+    assert second / first > 1.25

@@ -4,6 +4,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def run(overrides: Sequence[str], environment: Mapping[str, str], output: Path, 
         environment: variables to set, as a launcher does.
         output: a file that what it prints is appended to.
         interruption: "save <step>": die in the middle of the save of that step; "<signal> <step>": get a signal in the
-            middle of the step; empty: nothing happens.
+            middle of the step; "slow <seconds>": take so much longer over every step; empty: nothing happens.
     """
     os.environ |= environment
     torch.set_num_threads(1)
@@ -30,8 +31,13 @@ def run(overrides: Sequence[str], environment: Mapping[str, str], output: Path, 
     os.dup2(file, sys.stdout.fileno())
     os.dup2(file, sys.stderr.fileno())
     if interruption:
-        what, step = interruption.split()
-        kill_in_save(int(step)) if what == "save" else send_in_step(signal.Signals[what], int(step))
+        what, value = interruption.split()
+        if what == "save":
+            kill_in_save(int(value))
+        elif what == "slow":
+            slow_down(float(value))
+        else:
+            send_in_step(signal.Signals[what], int(value))
     sys.argv[1:] = overrides
     runpy.run_module("pipeline.train", run_name="__main__", alter_sys=True)
 
@@ -47,6 +53,17 @@ def send_in_step(number: signal.Signals, step: int) -> None:
         return result
 
     LanguageModel.training_step = interrupted  # type: ignore[method-assign]
+
+
+def slow_down(seconds: float) -> None:
+    """Pause in every micro-batch."""
+    training_step = LanguageModel.training_step
+
+    def slowed(self: LanguageModel, *arguments: Any) -> Any:
+        time.sleep(seconds)
+        return training_step(self, *arguments)
+
+    LanguageModel.training_step = slowed  # type: ignore[method-assign]
 
 
 def kill_in_save(step: int) -> None:
