@@ -1,20 +1,19 @@
 """The model's speech before judges that were trained elsewhere."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.evaluation.clip import CODEC, GENERATED
-from pipeline.evaluation.configuration import JudgingConfig
 from pipeline.evaluation.findings import Findings
-from pipeline.evaluation.specimens import JUNK, OTHER_SPEAKER, Exhibit, exhibits
+from pipeline.evaluation.hearing import call_in_panel, hear
+from pipeline.evaluation.specimens import JUNK, Exhibit, exhibits
 from pipeline.evaluation.subject import Subject
-from pipeline.judges.judge import SAMPLE_RATE, Judge, Judgement, Measure
-from pipeline.judges.registry import NOT_ASKED_FOR, Options, Panel, call_in, call_in_installed
+from pipeline.judges.judge import SAMPLE_RATE, Judgement, Measure
+from pipeline.judges.registry import NOT_ASKED_FOR, Panel
 from pipeline.judges.separation import TELLS, separation
 from pipeline.statistics.bootstrap import bootstrap
 from pipeline.statistics.interval import Interval
@@ -32,8 +31,7 @@ def judging(subject: Subject) -> Findings:
     if absent := [name for name, reason in panel.skipped.items() if reason != NOT_ASKED_FOR]:
         log.info("Judges who are not asked: %s (%s)", ", ".join(absent), panel.skipped[absent[0]])
     n = settings.judged_clips if panel.judges else 0
-    given = exhibits(subject.clips, subject.origins, rate, n, subject.settings.seed)
-    judged = list(ask(panel.judges, given))
+    panel, judged = hear(panel, exhibits(subject.clips, subject.origins, rate, n, subject.settings.seed))
     judgements = [row for name, exhibit, judgement in judged for row in judgement_rows(name, exhibit, judgement)]
     bodies = body_rows(judgements, {name: judge.measures for name, judge in panel.judges.items()})
     for sentence in doubts(bodies):
@@ -45,26 +43,8 @@ def judging(subject: Subject) -> Findings:
     )
 
 
-def call_in_panel(settings: JudgingConfig, device: str) -> Panel:
-    """The judges that are asked for."""
-    options = Options(device, settings.recogniser)
-    return call_in_installed(options) if settings.judges == "auto" else call_in(settings.named, options)
-
-
-def ask(judges: Mapping[str, Judge], given: Sequence[Exhibit]) -> Iterator[tuple[str, Exhibit, Judgement]]:
-    """Let every judge judge every exhibit that is for it."""
-    asked = [(name, judge, exhibit) for name, judge in judges.items() for exhibit in given if is_for(judge, exhibit)]
-    for name, judge, exhibit in tqdm(asked, desc="judging", unit="sound", disable=not asked):
-        yield name, exhibit, judge.judge(exhibit.specimen)
-
-
-def is_for(judge: Judge, exhibit: Exhibit) -> bool:
-    """Who compares needs a prompt; another voice is something for those alone."""
-    return exhibit.specimen.prompt is not None if judge.compares else exhibit.kind != OTHER_SPEAKER
-
-
 def judgement_rows(name: str, exhibit: Exhibit, judgement: Judgement) -> list[dict[str, Any]]:
-    """One row a figure, for judgements.csv."""
+    """One row a figure, for judgements.csv; what is no number is none."""
     return [
         {
             "judge": name,
@@ -75,6 +55,7 @@ def judgement_rows(name: str, exhibit: Exhibit, judgement: Judgement) -> list[di
             "value": value,
         }
         for measure, value in judgement.figures.items()
+        if np.isfinite(value)
     ]
 
 

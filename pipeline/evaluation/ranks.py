@@ -53,12 +53,17 @@ def share(work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[It
         work: a result for each of the items it is given, of which there may be none.
         items: the same ones on every rank.
     """
-    own = list(work(own_share(items)))
-    if not dist.is_initialized():
-        return own
-    parts: list[list[Result]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(parts, own)
+    parts = gather(list(work(own_share(items))))
     return [parts[number % len(parts)][number // len(parts)] for number in range(len(items))]
+
+
+def gather(own: Result) -> list[Result]:
+    """What each rank has, in their order."""
+    if not dist.is_initialized():
+        return [own]
+    parts = [own] * dist.get_world_size()
+    dist.all_gather_object(parts, own)
+    return parts
 
 
 def sum_over_ranks(tensor: Tensor) -> None:

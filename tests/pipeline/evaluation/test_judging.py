@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.clip import Clip
-from pipeline.evaluation.judging import ask, body_rows, describe, doubts, heard_rows, judge_metrics, judgement_rows
+from pipeline.evaluation.hearing import hear
+from pipeline.evaluation.judging import body_rows, describe, doubts, heard_rows, judge_metrics, judgement_rows
 from pipeline.evaluation.specimens import Exhibit, exhibits
 from pipeline.judges.judge import Judgement, Measure, Specimen
 from pipeline.judges.registry import Panel
@@ -89,7 +90,8 @@ def test_shuffled_speech_is_the_same_moments_in_another_order(given: list[Exhibi
 
 def test_another_speaker_is_heard_by_those_alone_who_compare(given: list[Exhibit]) -> None:
     asked = {
-        name: [e.kind for _, e, _ in ask({name: Meter(name == "compares")}, given)] for name in ("alone", "compares")
+        name: [exhibit.kind for _, exhibit, _ in hear(Panel({name: Meter(name == "compares")}), given)[1]]
+        for name in ("alone", "compares")
     }
     assert "other_speaker" not in asked["alone"]
     assert "unprompted" not in asked["compares"]
@@ -100,7 +102,7 @@ def test_another_speaker_is_heard_by_those_alone_who_compare(given: list[Exhibit
 
 
 def test_a_judge_that_tells_speech_from_junk_is_told_from_one_that_does_not(given: list[Exhibit]) -> None:
-    judged = list(ask({"meter": Meter()}, given))
+    judged = hear(Panel({"meter": Meter()}), given)[1]
     judgements = [row for name, exhibit, judgement in judged for row in judgement_rows(name, exhibit, judgement)]
     rows = {row["signal"]: row for row in body_rows(judgements, {"meter": Meter.measures})}
     assert rows["tone"]["separation"] == 1
@@ -118,9 +120,32 @@ def test_a_judge_that_tells_speech_from_junk_is_told_from_one_that_does_not(give
 
 
 def test_what_was_heard_stands_beside_what_was_said(given: list[Exhibit]) -> None:
-    rows = heard_rows(list(ask({"meter": Meter()}, given)))
+    rows = heard_rows(hear(Panel({"meter": Meter()}), given)[1])
     assert [row["said"] for row in rows if row["signal"] == "codec"] == ["one", "two"]
     assert {row["said"] for row in rows if row["signal"] in ("tone", "continuation")} == {""}
+
+
+class Frail(Meter):
+    """Has not thought of silence."""
+
+    def judge(self, specimen: Specimen) -> Judgement:
+        if not specimen.audio.any():
+            raise ZeroDivisionError("nothing\nto hear")
+        return super().judge(specimen)
+
+
+def test_a_judge_that_breaks_down_is_left_out_and_the_others_go_on(
+    given: list[Exhibit], caplog: pytest.LogCaptureFixture
+) -> None:
+    panel, judged = hear(Panel({"frail": Frail(), "meter": Meter()}, {"other": "not installed"}), given)
+    reason = "it failed on the sound silence 0 (ZeroDivisionError: nothing to hear)."
+    assert panel.skipped == {"other": "not installed", "frail": reason}
+    assert set(panel.judges) == {name for name, _, _ in judged} == {"meter"}
+    assert f"The judge frail is left out: {reason}" in caplog.text
+
+
+def test_what_is_no_number_is_no_figure(given: list[Exhibit]) -> None:
+    assert judgement_rows("meter", given[0], Judgement({"level": float("nan"), "other": 1.0}))[0]["value"] == 1.0
 
 
 def test_who_judged_is_written_down_with_the_rate_that_was_heard() -> None:

@@ -1,6 +1,7 @@
 """Two processes that evaluate together find what one finds."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,13 +11,59 @@ import torch
 
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from pipeline.checkpoints.loading import load_decoder
+from pipeline.evaluation.configuration import JudgingConfig
+from pipeline.evaluation.hearing import call_in_panel, hear
 from pipeline.evaluation.ranks import joined_ranks, own_share, share, sum_over_ranks
 from pipeline.evaluation.scoring import score_documents, token_nats
+from pipeline.evaluation.specimens import Exhibit
 from pipeline.evaluation.synthesis import generate_codes
+from pipeline.judges.judge import Judgement, Measure, Specimen
+from pipeline.judges.registry import Options, Panel
 from pipeline.tokens.shards import TokenDataset
 from tests.ranks import run_on_ranks
 
 FRAMES = [9, 1, 30, 4, 17, 6, 12]
+
+
+class Counter:
+    """A judge that counts samples, and the sounds that it was given."""
+
+    measures: Mapping[str, Measure] = {"length": Measure("Length", "higher", "samples")}
+    origin = "nobody"
+    compares = False
+
+    def __init__(self) -> None:
+        self.n_given = 0
+
+    def judge(self, specimen: Specimen) -> Judgement:
+        self.n_given += 1
+        return Judgement({"length": float(len(specimen.audio))})
+
+
+def judge_together(rank: int, folder: Path) -> None:
+    with joined_ranks(), pytest.MonkeyPatch.context() as patch:
+        one_came, here = Panel({}, {"counter": "not installed"}), Panel({"counter": Counter()})
+        patch.setattr("pipeline.evaluation.hearing.call_in_installed", lambda _: [here, one_came][rank])
+        agreed = call_in_panel(JudgingConfig("auto", 2, None), Options().device)
+
+        counter = Counter()
+        given = [Exhibit("codec", n, None, Specimen(np.zeros(n, dtype=np.float32))) for n in range(5)]
+        _, judged = hear(Panel({"counter": counter}), given)
+        found = {
+            "agreed": [list(agreed.judges), dict(agreed.skipped)],
+            "judged": [[exhibit.number, judgement.figures["length"]] for _, exhibit, judgement in judged],
+            "n_given": counter.n_given,
+        }
+        (folder / f"judged_{rank}.json").write_text(json.dumps(found))
+
+
+def test_two_ranks_share_the_sounds_among_judges_whom_both_have(tmp_path: Path) -> None:
+    run_on_ranks(judge_together, 2, tmp_path)
+    found = [json.loads((tmp_path / f"judged_{rank}.json").read_text()) for rank in range(2)]
+    assert [each["n_given"] for each in found] == [3, 2]
+    for each in found:
+        assert each["agreed"] == [[], {"counter": "not installed"}]
+        assert each["judged"] == [[n, n] for n in range(5)]
 
 
 def evaluate_together(rank: int, folder: Path) -> None:
