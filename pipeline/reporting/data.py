@@ -81,6 +81,7 @@ class ReportData:
     judged: Judged = Judged()
     data_card: Mapping[str, Any] = field(default_factory=dict)
     conversion: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str = ""
     run: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -99,6 +100,7 @@ def collect(
     lineage: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
     compliance: Mapping[str, Any] | None = None,
+    checkpoint: str = "",
     run: Mapping[str, Any] | None = None,
     foreign: Mapping[str, str] | None = None,
 ) -> ReportData:
@@ -115,6 +117,7 @@ def collect(
         lineage: what the run was made from (git commit, DVC hashes), shown as given.
         environment: the machine and the versions, shown as given.
         compliance: the model beside the paper and the card, as `python -m pipeline.compliance output=json` prints it.
+        checkpoint: the digest of the one that was evaluated; empty where nobody knows.
         run: what leads to the tracked run of the training that was evaluated.
         foreign: {part: sentence} of what is from another training, as `disagreements` finds it.
 
@@ -143,6 +146,7 @@ def collect(
         clips=load_clips(paths.evaluate, n_examples),
         data_card=_optional_mapping(paths.prepared / "data_card.json"),
         conversion=_optional_mapping(companion(paths.export, "conversion_report.json")),
+        checkpoint=checkpoint,
         run=run or {},
         lineage=lineage or {},
         environment=environment or {},

@@ -17,6 +17,7 @@ from pipeline.reporting.formatting import as_number, compact, plain, unbroken
 from pipeline.reporting.markdown import MARKDOWN, render_markdown
 from pipeline.reporting.sections import CIRCUMSTANCES, CIRCUMSTANCES_PAGE, SECTIONS, Section
 from pipeline.reporting.sections.comparison import comparison
+from pipeline.reporting.sections.provenance import N_SHOWN
 from pipeline.reporting.sections.section import render_template
 
 PAGE = "index.html"
@@ -38,7 +39,8 @@ def render_circumstances(report: ReportData) -> str:
     """Render what two equal results differ in: time, machine, commit, tracked run and speed."""
     created = report.created.strftime("%d %B %Y, %H:%M %Z").strip()
     sections = [section(report) for section in CIRCUMSTANCES]
-    return render_page(f"{report.title}: circumstances", [("Rendered", created)], sections)
+    facts = [("Checkpoint", report.checkpoint[:N_SHOWN])] if report.checkpoint else []
+    return render_page(f"{report.title}: circumstances", [*facts, ("Rendered", created)], sections)
 
 
 def write_report(report: ReportData, folder: Path | str) -> Path:

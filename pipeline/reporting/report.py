@@ -10,6 +10,7 @@ import yaml
 
 from pipeline.architecture.examination import examine
 from pipeline.comparison.comparing import compare_found, find_models
+from pipeline.configuration.command_line import repeating_command
 from pipeline.configuration.composed import REPOSITORY, Folders, cache_folder
 from pipeline.plumbing.files import sweep
 from pipeline.plumbing.redaction import redacted_values
@@ -21,6 +22,7 @@ from pipeline.reporting.agreement import disagreements
 from pipeline.reporting.data import ReportPaths, collect
 from pipeline.reporting.page import write_report
 from pipeline.reporting.sections.headline import report_verdict
+from pipeline.tracking.config import anchored
 from pipeline.tracking.lineage import environment, source_tags
 from pipeline.tracking.notes import VERDICT
 
@@ -52,6 +54,7 @@ def report(values: Mapping[str, Any], folders: Folders) -> None:
         lineage=redacted_values(source_tags(REPOSITORY)) | dvc_hashes(Path(DVC_LOCK)),
         environment=environment(),
         compliance=examine(shown, paths.prepared),
+        checkpoint=training.checkpoint if training else "",
         run=run_of(paths.train, training),
         foreign=foreign,
     )
@@ -61,13 +64,19 @@ def report(values: Mapping[str, Any], folders: Folders) -> None:
         )
     page = write_report(content, folders.outputs / "report")
     verdict = report_verdict(content)
-    log.info("%s: %s Open %s in a browser.", verdict.stamp, verdict.judgements[0].sentence, page.resolve().as_uri())
+    log.info("%s: %s %s", verdict.stamp, verdict.judgements[0].sentence, where_to_look(page.resolve()))
     with child_run(values, folders, "report", training) as run:
         run.log_artifacts(page.parent, "report")
         sentences = " ".join(judgement.sentence for judgement in verdict.judgements)
         # First, for MLflow folds what follows.
         link = f"[The report, with players]({run.link(f'report/{page.name}')})"
         run.describe(VERDICT, f"**{verdict.stamp}.** {link}. {sentences}")
+
+
+def where_to_look(page: Path) -> str:
+    """How to see the page. That of a queued experiment vanishes with the copy of the repository that it was made in."""
+    home = anchored(page, REPOSITORY)
+    return f"Open {home.as_uri()} in a browser{'' if home == page else f', after {repeating_command()}'}."
 
 
 def find_data(paths: Mapping[str, str], evaluation: Identity | None) -> Path:

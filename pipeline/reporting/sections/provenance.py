@@ -13,6 +13,8 @@ from pipeline.reporting.sections.section import Section, absent, render_template
 MAX_LISTED = 100
 # Beside the report, which is equal wherever its inputs are: what only this rendering has.
 CIRCUMSTANCES_PAGE = "circumstances.html"
+# Characters of a checkpoint's digest that tell it from others.
+N_SHOWN = 12
 # What the reference measures of a split are taken from.
 REAL_SPEECH = {"real": "as recorded", "codec": "through the codec"}
 SPLIT_COLUMNS = ("utterances", "speakers", "seconds", "tokens")
@@ -88,7 +90,8 @@ def configuration(report: ReportData) -> Section:
 
 def lineage(report: ReportData) -> Section:
     """Lead to the page beside this one, which says what an equal training would not repeat."""
-    return Section("Lineage", render_template("lineage.html.jinja", {"circumstances": CIRCUMSTANCES_PAGE}))
+    context = {"circumstances": CIRCUMSTANCES_PAGE, "checkpoint": report.checkpoint[:N_SHOWN]}
+    return Section("Lineage", render_template("lineage.html.jinja", context))
 
 
 def circumstances(report: ReportData) -> Section:

@@ -14,6 +14,7 @@ from pipeline.plumbing.files import read_json, write_json
 from pipeline.reporting.data import ReportData, collect
 from pipeline.reporting.figures.style import CSS_VARIABLES
 from pipeline.reporting.page import render, render_circumstances, write_report
+from pipeline.reporting.report import where_to_look
 from pipeline.reporting.sections import SECTIONS
 
 VOID = {"meta", "link", "br", "img", "input", "hr", "source"}
@@ -251,6 +252,24 @@ def test_what_an_equal_training_would_not_repeat_stands_on_a_page_beside(report,
     )
     assert render(elsewhere) == html
     assert 'href="circumstances.html"' in html
+
+
+def test_both_pages_say_of_which_checkpoint_they_are(report, html):
+    known = replace(report, checkpoint="0123456789abcdef")
+    for page in (render(known), render_circumstances(known)):
+        assert "0123456789ab" in seen(page)
+    assert "of the checkpoint" not in seen(html)
+
+
+def test_the_page_of_a_queued_experiment_is_looked_at_after_it_was_applied(tmp_path, monkeypatch):
+    repository, copy = tmp_path / "repository", tmp_path / "copy"
+    monkeypatch.setattr("pipeline.reporting.report.REPOSITORY", copy)
+    page = copy / "outputs" / "report" / "index.html"
+    assert where_to_look(page) == f"Open {page.as_uri()} in a browser."
+    monkeypatch.setenv("DVC_ROOT", str(repository))
+    monkeypatch.setenv("DVC_EXP_NAME", "slow")
+    applied = repository / "outputs" / "report" / "index.html"
+    assert where_to_look(page) == f"Open {applied.as_uri()} in a browser, after dvc exp apply slow."
 
 
 def test_a_conversion_shows_its_verdict_its_checks_and_its_rounding(text):
