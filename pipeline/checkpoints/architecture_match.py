@@ -96,7 +96,7 @@ def complete(
     if options.weights == AVERAGED and not averaged:
         raise ValueError(
             f"{path} holds no running mean of its weights: only checkpoints of trainings with trainer.ema_decay do; "
-            "set weights=trained."
+            "take the trained ones (evaluate.weights=trained, conversion.weights=trained)."
         )
     if "mtp" in options.drop:
         config = replace(config, num_nextn_predict_layers=0)

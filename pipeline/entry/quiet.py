@@ -1,7 +1,10 @@
 """What libraries say that tells a user nothing, gathered in one place. Their warnings of what goes wrong stay."""
 
 import logging
+import os
 import warnings
+
+from pipeline.plumbing.rank import rank_of_this_process
 
 # Lightning tells of every device that is not there, of every checkpoint that it loads, and of products.
 TALKATIVE = (
@@ -34,3 +37,6 @@ def quieten() -> None:
             warnings.filterwarnings("ignore", category=category, module=rf"{package}(\.|$)")
     for message in BESIDE_THE_POINT:
         warnings.filterwarnings("ignore", message)
+    if rank_of_this_process() > 0:
+        # All ranks would draw the same bars into one terminal. Tqdm asks once, when it is imported.
+        os.environ["TQDM_DISABLE"] = "1"

@@ -30,7 +30,6 @@ def joined_ranks() -> Iterator[bool]:
     dist.init_process_group("gloo", timeout=PATIENCE)
     if _rank() > 0:
         # All would say the same.
-        os.environ["TQDM_DISABLE"] = "1"
         logging.disable(logging.INFO)
     try:
         yield _rank() == 0

@@ -72,7 +72,7 @@ def test_a_mean_that_is_not_whole_is_refused(save, layout: str) -> None:
 
 def test_where_there_is_none_it_is_said(save, tmp_path: Path) -> None:
     path, _ = save("lightning", lambda average: average.clear())
-    message = r"holds no running mean of its weights: .* trainer\.ema_decay do; set weights=trained"
+    message = r"holds no running mean of its weights: .* trainer\.ema_decay do; take the trained ones"
     with pytest.raises(ValueError, match=message):
         open_checkpoint(path, options=AVERAGED)
     convert(open_checkpoint(path), tmp_path / "export", "huggingface", ConversionOptions())
