@@ -5,7 +5,8 @@
 #   ./servers.sh up [NAME...]      start them (postgres, s3, mlflow), and wait until they answer
 #   ./servers.sh down [NAME...]    end them
 #   ./servers.sh status            which of them run
-#   ./servers.sh run COMMAND...    a command that has the settings, as in `run mlflow gc`
+#   ./servers.sh member NAME       an account, or new passwords, for someone; prints what goes into their environment
+#   ./servers.sh run COMMAND...    a command that has the settings, as in `run psql`
 #
 # SETTINGS names another file than .env.
 set -euo pipefail
@@ -72,6 +73,16 @@ down() {
     say "$1 is down."
 }
 
+# A key of their own to the DVC remote's bucket, which can be taken away alone.
+member() {
+    python "$here/run/member.py" "$1"
+    secret=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')
+    CEPH_CONF=$SERVERS_FOLDER/s3/ceph.conf radosgw-admin key create --uid "$DVC_ACCESS_KEY_ID" \
+        --access-key "$1" --secret-key "$secret" > /dev/null
+    echo "export AWS_ACCESS_KEY_ID=$1"
+    echo "export AWS_SECRET_ACCESS_KEY=$secret"
+}
+
 command=${1:-}
 shift || true
 case $command in
@@ -79,6 +90,7 @@ case $command in
     up) read_settings; [ $# != 0 ] || set -- postgres s3 mlflow; for name; do up "$name"; done ;;
     down) read_settings; [ $# != 0 ] || set -- mlflow s3 postgres; for name; do down "$name"; done ;;
     status) read_settings; for name in postgres s3 mlflow; do runs "$name" && echo "$name runs" || echo "$name is down"; done ;;
+    member) read_settings; member "${1:?a name}" ;;
     run) read_settings; exec "$@" ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" ;;
 esac

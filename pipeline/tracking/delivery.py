@@ -45,10 +45,14 @@ def deliver(store: Store, records: Sequence[Record]) -> None:
         _request(store, records)
     except MlflowException as error:
         # A proxy in front of a server that is down answers too, but not in MLflow's words.
-        remote = store.uri.startswith(("http", "databricks"))
-        if error.error_code in FINAL_ERRORS and (isinstance(error, RestException) or not remote):
+        if error.error_code in FINAL_ERRORS and (isinstance(error, RestException) or not store.is_remote):
             raise RejectedError(str(error)) from error
         raise
+
+
+def may_pass(store: Store, error: Exception) -> bool:
+    """Whether an error of a delivery is one of the way there: a server's, or of one behind it, and not this code's."""
+    return store.is_remote and isinstance(error, MlflowException | OSError)
 
 
 def _request(store: Store, records: Sequence[Record]) -> None:

@@ -97,6 +97,17 @@ class Journal:
                 self._front = self._back = len(self._file.readline())
                 self._file.truncate(self._back)
 
+    def postpone(self, n: int) -> None:
+        """Let the first `n` records go to the back: what follows them may be taken meanwhile."""
+        with self._lock:
+            self._file.seek(self._front)
+            lines = b"".join(self._file.readline() for _ in range(n))
+            self._file.seek(self._back)
+            self._file.write(lines)
+            self._file.flush()
+            self._front += len(lines)
+            self._back += len(lines)
+
     def close(self) -> None:
         """Close the file, and delete it when nothing is left in it."""
         with self._lock:

@@ -8,12 +8,12 @@ from pathlib import Path
 from mlflow.entities import Run
 
 from pipeline.tracking.config import TrackingConfig, anchored
-from pipeline.tracking.journal import Journal, owner
+from pipeline.tracking.journal import Journal, Record, owner
 from pipeline.tracking.limits import valid_tags
 from pipeline.tracking.lineage import lineage_tags
 from pipeline.tracking.names import SEPARATOR, child_title, numbered
 from pipeline.tracking.repeating import Repeating
-from pipeline.tracking.run import RecordedRun
+from pipeline.tracking.run import OF_FILES, RecordedRun
 from pipeline.tracking.store import HEARTBEAT, PARENT_TAG, STAGE_TAG, Store, asking, connect, sign_of_life
 from pipeline.tracking.sweep_summary import is_sweep
 from pipeline.tracking.system_metrics import SystemMetrics
@@ -21,7 +21,8 @@ from pipeline.tracking.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
 
-JOURNAL = "tracking_journal.jsonl"
+# What leads to files waits apart from all else: where the store keeps them may be away while the store itself is not.
+JOURNAL, FILES_JOURNAL = "tracking_journal.jsonl", "tracking_files.jsonl"
 TRAINING = "train"
 
 
@@ -67,17 +68,24 @@ def open_run(config: TrackingConfig, repository_root: Path, outputs: Path, reque
 
 def _record(config: TrackingConfig, store: Store, run: Run, parent: Run | None, folder: Path) -> RecordedRun:
     run_id = run.info.run_id
-    writer = BackgroundWriter(_open_journal(folder, store.name, run_id), store)
+    records, files = (
+        BackgroundWriter(_open_journal(folder / name, store.name, run_id), store) for name in (JOURNAL, FILES_JOURNAL)
+    )
     beside: list[SystemMetrics | Repeating] = []
+
+    def submit(record: Record) -> None:
+        (files if record.kind in OF_FILES else records).submit(record)
 
     def close() -> None:
         for work in beside:
             work.stop()
-        writer.close()
+        files.finish()
+        records.close()
+        files.close()
 
     recorded = RecordedRun(
         {"run_id": run_id, "experiment": config.experiment, "tracking_uri": store.name},
-        writer.submit,
+        submit,
         close,
         parent_run_id=parent.info.run_id if parent else None,
         sweep=parent is not None and is_sweep(parent),
@@ -119,12 +127,11 @@ def _known(store: Store, run_id: str | None, otherwise: str) -> Run | None:
     return run
 
 
-def _open_journal(folder: Path, store: str, run_id: str) -> Journal:
-    """The journal of this run, which goes on with what a run of the same store left undelivered.
+def _open_journal(path: Path, store: str, run_id: str) -> Journal:
+    """A journal of this run, which goes on with what a run of the same store left undelivered.
 
     Records for another store are set aside; where another run writes, this one gets a file of its own.
     """
-    path = folder / JOURNAL
     own = path.with_name(f"{path.stem}.{run_id[:8]}{path.suffix}")
     if not path.exists():
         return Journal(path, store)

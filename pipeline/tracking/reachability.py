@@ -25,7 +25,7 @@ HTTP_DEFAULTS = {
 }
 # Seconds that a server has to give its first answer, however slowly it sends it.
 PATIENCE = 9.0
-DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "pymysql": "pymysql", "pyodbc": "pyodbc"}
+DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "pymysql": "pymysql", "pyodbc": "pyodbc"}
 LOGIN = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 ANSWERS = {
     "401": f"it asks who you are (401); {LOGIN}",
@@ -90,17 +90,15 @@ def _ask_server(uri: str) -> bool:
     try:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except MlflowException as error:
-        found = re.search(r"(?:error code|too many) (\d{3})", str(error))
-        if found is None:
-            raise ConnectionError(_cause(error)) from error
-        reason = ANSWERS.get(found[1], f"it answers with the error {found[1]}; its own log says why")
-        raise ConnectionError(reason) from error
+        raise ConnectionError(cause(error)) from error
     return True
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """What kept a request from its answer, in few words."""
     message = str(error)
+    if (found := re.search(r"(?:error code |too many |^)(\d{3})\b", message)) is not None:
+        return ANSWERS.get(found[1], f"it answers with the error {found[1]}; its own log says why")
     for sign, reason in (
         ("Connection refused", "nothing listens there (connection refused); start the server"),
         ("timed out", "it gave no answer in time; look whether the server hangs"),
@@ -128,7 +126,7 @@ def _ask_database(uri: str) -> bool:
         with engine.connect() as connection:
             check_revision(_revision(connection))
     except DBAPIError as error:
-        raise ConnectionError(_cause(error.orig or error)) from error
+        raise ConnectionError(cause(error.orig or error)) from error
     return True
 
 

@@ -55,6 +55,11 @@ class Store:
         """The URI as it may be shown."""
         return redacted(self.uri)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether a server is asked, and no database."""
+        return self.uri.startswith(("http", "databricks"))
+
     def run(self, run_id: str) -> Run | None:
         """The run, or None where the store has none of this id, or only a deleted one."""
         run = self._any_run(run_id)
@@ -130,6 +135,14 @@ class Store:
     def touch(self, run_id: str) -> None:
         """Write what is known already, to see whether the store takes it: the machine that the run is on."""
         self.client.set_tag(run_id, HOST_TAG, Process.current().host)
+
+    def takes_others(self, run_id: str) -> bool:
+        """Whether the store takes something else of a run: a database that was deleted, or is full, still reads."""
+        try:
+            self.touch(run_id)
+        except Exception:  # noqa: BLE001 - any failure is the answer
+            return False
+        return True
 
     def close_stale_runs(self, experiment_id: str) -> list[str]:
         """Mark runs KILLED that say RUNNING although their process is gone; return their ids.

@@ -5,8 +5,9 @@ import threading
 import time
 
 from pipeline.plumbing.redaction import redacted
-from pipeline.tracking.delivery import RejectedError, batch, deliver
+from pipeline.tracking.delivery import RejectedError, batch, deliver, may_pass
 from pipeline.tracking.journal import Journal, Record
+from pipeline.tracking.reachability import cause
 from pipeline.tracking.store import Store
 
 log = logging.getLogger(__name__)
@@ -15,7 +16,7 @@ log = logging.getLogger(__name__)
 GATHER = 0.5
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
-# Attempts after which a record is given up, if the store answers other questions.
+# Attempts after which others go first, if the store takes those, or the record is given up, if the error is this code's.
 ATTEMPTS = 3
 # While closing: how long a store that is away is asked again, and how long one that says nothing at all is waited for.
 LAST_ATTEMPTS = 5.0
@@ -56,11 +57,16 @@ class BackgroundWriter:
         self._disk_full = False
         self._arrived.set()
 
-    def close(self) -> int:
-        """Deliver what is left, in bounded time, and return how many records stay in the journal."""
+    def finish(self) -> None:
+        """Begin to deliver what is left; `close` waits for it."""
         self._deadline = time.monotonic() + LAST_ATTEMPTS
         self._closing.set()
         self._arrived.set()
+
+    def close(self) -> int:
+        """Deliver what is left, in bounded time, and return how many records stay in the journal."""
+        if not self._closing.is_set():
+            self.finish()
         pending, last_progress = self.journal.pending, time.monotonic()
         while self._thread.is_alive() and time.monotonic() < last_progress + PATIENCE:
             self._thread.join(GATHER)
@@ -130,28 +136,21 @@ class BackgroundWriter:
 
     def _failed(self, records: list[Record], error: Exception) -> bool:
         self._attempts += 1
-        if self._attempts >= ATTEMPTS and self._store_takes_others(records[0].run_id):
-            log.warning("The tracking store failed on %s: %s", _summary(records), redacted(str(error)))
+        if self._attempts >= ATTEMPTS and self.store.takes_others(records[0].run_id):
             self._attempts = 0
-            return True
+            if not may_pass(self.store, error):
+                log.warning("The tracking store failed on %s: %s", _summary(records), redacted(str(error)))
+                return True
+            self.journal.postpone(len(records))
         if self._away_since is None:
             self._away_since = time.monotonic()
-            reason = redacted(str(error).strip().split("\n")[0])
             log.warning(
                 "The tracking store %s is away (%s). The run goes on; its records are kept in %s.",
                 self.store.name,
-                reason,
+                redacted(cause(error)).removesuffix("."),
                 self.journal.path,
             )
         return False
-
-    def _store_takes_others(self, run_id: str) -> bool:
-        """Whether the store takes something else of this run: a database that was deleted, or is full, still reads."""
-        try:
-            self.store.touch(run_id)
-        except Exception:  # noqa: BLE001 - any failure is the answer
-            return False
-        return True
 
 
 def _summary(records: list[Record]) -> str:

@@ -39,7 +39,7 @@ class MlflowServer:
         self._process = subprocess.Popen(
             self._command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        for _ in range(300):
+        for _ in range(900):
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
                     return
@@ -93,16 +93,18 @@ def test_a_server_that_stops_and_dies_loses_nothing(root, server, caplog, capsys
         run.log_metrics({"train/loss": 2.0}, 2)
         run.log_parameters({"lr": 0.1})
         run.log_artifact(root / "a.wav", "audio")
-    journal = outputs / "tracking_journal.jsonl"
-    assert caplog.text.count("is away") == 2
-    assert f"4 records kept in {journal}" in caplog.text
-    assert main([str(journal)]) == 1
+    journal, files = outputs / "tracking_journal.jsonl", outputs / "tracking_files.jsonl"
+    assert caplog.text.count("is away") == 3
+    assert f"3 records kept in {journal}" in caplog.text
+    assert f"1 records kept in {files}" in caplog.text
+    assert main([str(outputs)]) == 1
     assert "tracking.uri" in capsys.readouterr().err
 
     server.start()
-    assert main([str(journal)]) == 0
-    assert "4 records delivered" in capsys.readouterr().out
-    assert not journal.exists()
+    assert main([str(outputs)]) == 0
+    assert "3 records delivered" in capsys.readouterr().out
+    assert main([str(outputs)]) == 0
+    assert "Nothing was kept" in capsys.readouterr().out
     client = MlflowClient(server.uri)
     stored = client.get_run(run.run_id)
     assert stored.info.status == "FINISHED"
