@@ -30,8 +30,8 @@ endif
 # processes compiles PyTorch, Lightning and MLflow anew: 18 seconds instead of 7.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install dependencies repro test test-pythons test-long test-ray test-slurm drill lint ui judges cluster wheelhouse \
-	clean lock
+.PHONY: install dependencies repro test test-pythons test-long test-ray test-slurm test-servers drill lint ui judges \
+	cluster wheelhouse clean lock
 
 install: $(INSTALLED)
 
@@ -65,6 +65,10 @@ test-ray: $(INSTALLED)
 # Against SLURM itself, two nodes on this machine; skipped where Debian's slurm-wlm and munge are not installed.
 test-slurm: $(INSTALLED)
 	OMP_NUM_THREADS=1 python -m pytest -m slurm
+
+# Against real servers of a team on this machine; needs what `make cluster` installs, and Debian's PostgreSQL and Ceph.
+test-servers: $(INSTALLED)
+	OMP_NUM_THREADS=1 python -m pytest -m servers
 
 # Breaks everything that can break, and prints what was lost: `make drill`, `make drill DRILL="--quick --seed 7"`,
 # `make drill DRILL="--only stores --soak 3600"`.

@@ -99,7 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.tracking.replay", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "places", type=Path, nargs="*", default=[Path("outputs")], help="journals, or folders of them (default: outputs)"
+        "places",
+        type=Path,
+        nargs="*",
+        default=[Path("outputs")],
+        help="journals, or folders of them (default: outputs)",
     )
     parser.add_argument("--uri", help="the tracking URI to deliver to (default: the one in the journal)")
     options = parser.parse_args(arguments)

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 GATHER = 0.5
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
-# Attempts after which others go first, if the store takes those, or the record is given up, if the error is this code's.
+# Attempts after which others go first, if the store takes those; if the error is this code's, the record is given up.
 ATTEMPTS = 3
 # While closing: how long a store that is away is asked again, and how long one that says nothing at all is waited for.
 LAST_ATTEMPTS = 5.0

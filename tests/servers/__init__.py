@@ -1,0 +1,1 @@
+"""Real servers of a team, as `deploy/` starts them: `make test-servers`."""
