@@ -53,9 +53,11 @@ up() {
     if runs "$1"; then say "$1 runs already."; return; fi
     # A group of its own, so that all of its processes can be ended, and nobody else's.
     setsid "$here/run/$1" > "$SERVERS_FOLDER/log/$1.log" 2>&1 < /dev/null &
-    echo $! > "$SERVERS_FOLDER/$1.pid"
+    pid=$!
+    echo "$pid" > "$SERVERS_FOLDER/$1.pid"
     for _ in $(seq 300); do
-        runs "$1" || break
+        # Its group is there a moment later than itself.
+        kill -0 "$pid" 2> /dev/null || break
         if answers "$1"; then say "$1 is up."; return; fi
         sleep 0.3
     done

@@ -23,6 +23,22 @@ def test_records_come_out_in_order(journal):
     assert journal.front() == [record(i) for i in (2, 3, 4, 5)]
 
 
+def test_what_is_postponed_comes_last_and_stays_in_the_file(journal):
+    for i in range(4):
+        journal.append(record(i))
+    journal.postpone(2)
+    assert journal.pending == 4
+    assert journal.front() == [record(i) for i in (2, 3, 0, 1)]
+    journal.append(record(4))
+    journal.delivered(3)
+    assert journal.front() == [record(1), record(4)]
+    # Nothing is lost where the process dies: what was delivered may be told again.
+    assert Journal(journal.path, "sqlite:///x.db").front()[-2:] == [record(1), record(4)]
+    journal.delivered(2)
+    journal.close()
+    assert not journal.path.exists()
+
+
 def test_the_file_shrinks_when_everything_is_delivered_and_goes_at_the_end(journal):
     empty = journal.path.stat().st_size
     for i in range(100):
