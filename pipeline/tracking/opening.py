@@ -82,6 +82,8 @@ def _record(config: TrackingConfig, store: Store, run: Run, parent: Run | None, 
         files.finish()
         records.close()
         files.close()
+        if store.is_remote:
+            log.info("The run's page: %s/%s", store.name.rstrip("/"), recorded.link("").removesuffix("/artifacts/"))
 
     recorded = RecordedRun(
         {"run_id": run_id, "experiment": config.experiment, "tracking_uri": store.name},

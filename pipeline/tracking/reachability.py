@@ -17,11 +17,13 @@ from pipeline.tracking.config import sqlite_path
 from pipeline.tracking.database import REVISION_TABLE, check_revision, prepare_database
 
 # MLflow waits two minutes for an answer and asks seven more times. Here a store that does not answer is away: a start
-# is refused within seconds, and a run under way keeps its journal. Whoever sets these variables has the last word.
+# is refused within seconds, and a run under way keeps its journal. And it prints where a server shows the run, with the
+# URI's password. Whoever sets these variables has the last word.
 HTTP_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 # Seconds that a server has to give its first answer, however slowly it sends it.
 PATIENCE = 9.0

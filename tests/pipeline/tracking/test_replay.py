@@ -138,6 +138,16 @@ def test_a_server_that_stops_and_dies_loses_nothing(root, server, caplog, capsys
     assert [f.path for f in client.list_artifacts(run.run_id, "audio")] == ["audio/a.wav"]
 
 
+@pytest.mark.usefixtures("patient")
+def test_a_run_that_a_server_took_leads_to_its_page_without_the_password(root, server, caplog, capsys):
+    caplog.set_level("INFO")
+    config = TrackingConfig(uri=server.uri.replace("://", "://bob:hunter2plus@"), experiment="test")
+    with start_run(config, root, root / "outputs", "run", "train") as run:
+        run.log_metrics({"train/loss": 0.0}, 0)
+    assert f"{server.uri}/#/experiments/1/runs/{run.run_id}" in caplog.text
+    assert "hunter2plus" not in caplog.text + capsys.readouterr().out
+
+
 def test_other_files_are_no_journal(tmp_path, capsys):
     (tmp_path / "history.jsonl").write_text('{"step": 0}\n')
     assert main([str(tmp_path / "history.jsonl")]) == 1

@@ -1,17 +1,32 @@
 """PostgreSQL, S3 and MLflow on this machine, started by `deploy/servers.sh` with settings of their own."""
 
+import importlib.util
 import os
-import socket
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ranks import free_port
+
 REPOSITORY = Path(__file__).parents[2]
 SERVERS = REPOSITORY / "deploy" / "servers.sh"
+# What it starts, and what Debian calls it; then what MLflow and DVC need for it.
+PROGRAMS = {"postgres": "postgresql", "radosgw": "radosgw", "ceph-mon": "ceph-mon", "ceph-osd": "ceph-osd"}
+MODULES = ("boto3", "dvc_s3", "flask_wtf", "psycopg2", "s3fs")
+SEARCHED = os.pathsep.join([os.environ.get("PATH", os.defpath), *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
 # What the suite's own environment has no business handing on.
 FOREIGN = ("MLFLOW_TRACKING_URI", "MAKEFLAGS", "MAKELEVEL", "DISPLAY", "WAYLAND_DISPLAY")
+
+
+def lacking() -> str:
+    """How to install what the servers need and this machine lacks; empty where nothing is."""
+    packages = [package for program, package in PROGRAMS.items() if shutil.which(program, path=SEARCHED) is None]
+    ways = [f"apt-get install --no-install-recommends {' '.join(packages)}"] if packages else []
+    if any(importlib.util.find_spec(module) is None for module in MODULES):
+        ways.append("make cluster")
+    return " and ".join(ways)
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,7 @@ class Team:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
         self.servers("settings")
-        ports = dict(zip(("mlflow", "postgres", "s3", "monitor"), free_ports(4), strict=True))
+        ports = {name: free_port() for name in ("mlflow", "postgres", "s3", "monitor")}
         settings = self.settings()
         settings |= {
             "MLFLOW_PORT": str(ports["mlflow"]),
@@ -167,14 +182,3 @@ class Clone:
     def run(self, *command: str, status: int | None = 0) -> str:
         """Run a command; return what it printed."""
         return self.finish(self.start(*command), status)
-
-
-def free_ports(n: int) -> Iterator[int]:
-    """Ports on which nobody listens."""
-    probes = [socket.socket() for _ in range(n)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return iter(ports)

@@ -1,17 +1,71 @@
-"""Two users train at once, and what they made arrives; credentials do not."""
+"""Two users of a team's servers train at once, and what they made arrives; credentials do not: `make test-servers`.
 
+Skipped where the servers are not installed.
+"""
+
+import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 from mlflow.tracking import MlflowClient
 
-from tests.servers.team import Clone, Member, Team
+from tests.drills.team import Clone, Member, Team, lacking
+from tests.repository_copy import RepositoryCopy
 
-pytestmark = pytest.mark.servers
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(bool(lacking()), reason=f"A team's servers are not on this machine: {lacking()}"),
+]
 
 REPORT = Path("outputs/report")
+
+
+@pytest.fixture(scope="module")
+def team() -> Iterator[Team]:
+    """Real servers, which end with the tests."""
+    # Not pytest's own folder: that is closed to the user that PostgreSQL runs as.
+    folder = Path(tempfile.mkdtemp(prefix="melisma-team-"))
+    folder.chmod(0o755)
+    team = Team(folder)
+    try:
+        team.servers("up")
+        yield team
+    finally:
+        team.servers("down")
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def alice(team: Team) -> Member:
+    return team.member("alice")
+
+
+@pytest.fixture(scope="module")
+def bob(team: Team) -> Member:
+    return team.member("bob")
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bare repository that both clone, with `debug=smoke` as its default."""
+    copy = RepositoryCopy(tmp_path_factory.mktemp("first"))
+    bare = tmp_path_factory.mktemp("origin") / "melisma.git"
+    copy.run("git", "clone", "-q", "--bare", str(copy.root), str(bare))
+    return bare
+
+
+@pytest.fixture(scope="module")
+def alices(origin: Path, alice: Member, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return Clone(tmp_path_factory.mktemp("alice") / "melisma", origin, alice)
+
+
+@pytest.fixture(scope="module")
+def bobs(origin: Path, bob: Member, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return Clone(tmp_path_factory.mktemp("bob") / "melisma", origin, bob)
 
 
 def use_remote(clone: Clone, team: Team) -> None:

@@ -1,1 +1,0 @@
-"""Real servers of a team, as `deploy/` starts them: `make test-servers`."""
