@@ -26,6 +26,8 @@ REMEDIES = {
     errno.EMFILE: "raise the number of open files with `ulimit -n`",
 }
 TORCH_WRITER = re.compile(r"inline_container\.cc.*(unexpected pos|write failed|writing)|PytorchStreamWriter failed")
+# What Gloo and NCCL say when a process at the other end is gone.
+LOST_RANK = re.compile(r"gloo/transport.*?\] (?P<said>.*(?:reset|closed) by peer.*|.*Broken pipe.*)|ncclRemoteError")
 MEMORY = (
     "Memory ran out{amount}; lower trainer.batch_size, trainer.sequence_length or the model's size, "
     "or set trainer.recompute=activations, or blocks for still less{graph}."
@@ -45,7 +47,7 @@ def sentence_of(error: BaseException) -> str | None:
         return MEMORY.format(amount=f" when {amount[1]} more were asked for" if amount else "", graph=graph)
     if isinstance(error, OSError):
         return _of_operating_system(error)
-    if (said := _of_writing_tensors(error)) is not None:
+    if (said := _of_writing_tensors(error) or _of_lost_rank(error)) is not None:
         return said
     if isinstance(error, BUGS) or not _was_raised_by_us(error):
         return None
@@ -68,6 +70,16 @@ def _of_writing_tensors(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and TORCH_WRITER.search(str(error)):
         return f"A checkpoint could not be written whole: the disk takes no more; {REMEDIES[errno.ENOSPC]}."
     return None
+
+
+def _of_lost_rank(error: BaseException) -> str | None:
+    """What torch raises on the ranks that are left."""
+    if not isinstance(error, RuntimeError) or (found := LOST_RANK.search(str(error))) is None:
+        return None
+    return (
+        f"Another rank has ended ({found['said'] or found[0]}); what it printed says why. The same command goes on "
+        "from the last checkpoint, as torchrun does by itself."
+    )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -89,3 +89,22 @@ def test_memory_that_a_recording_ran_out_of_is_told_like_any_other() -> None:
     said = str(sentence_of(error_of(record)))
     assert "when 2.00 GiB more were asked for" in said
     assert "trainer.cuda_graph=false" in said
+
+
+GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] "
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (f"{GLOO}Read error [127.0.0.1]:12685: Connection reset by peer", "Connection reset by peer"),
+        (f"{GLOO}Connection closed by peer [10.0.0.7]:4711", "Connection closed by peer [10.0.0.7]:4711"),
+        ("NCCL error in: NCCLUtils.cpp:94, ncclRemoteError: A call failed possibly due to a network error", "ncclRemo"),
+    ],
+)
+def test_a_rank_that_is_gone_is_no_fault_of_those_that_are_left(said: str, told: str) -> None:
+    sentence = sentence_of(RuntimeError(said))
+    assert sentence is not None
+    assert sentence.startswith("Another rank has ended (")
+    assert told in sentence
+    assert sentence_of(RuntimeError(f"{GLOO}Timed out waiting 1800000ms for recv operation to complete")) is None
