@@ -13,6 +13,11 @@ class LossProgressBar(TQDMProgressBar):
     A metric logged for Lightning's own bar is read from the GPU at every step, drawn or not.
     """
 
+    @property
+    def total_train_batches(self) -> int | float:
+        """The micro-batches of the whole training, in which the bar counts; Lightning takes the steps that are left."""
+        return self.trainer.num_training_batches
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin where a training goes on: Lightning learns the length of an epoch at its beginning alone."""
         super().on_train_start(trainer, pl_module)
