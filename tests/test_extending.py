@@ -31,9 +31,12 @@ MOST_LINES = 20
 @pytest.fixture(scope="module")
 def defined() -> dict[str, Any]:
     """Everything that the page's blocks define."""
-    names: dict[str, Any] = {"__name__": "extending"}
+    names: dict[str, Any] = {}
     for block in BLOCKS:
-        exec(block, names)
+        # A module of its own, with nothing but what it imports itself.
+        module: dict[str, Any] = {"__name__": "extending"}
+        exec(block, module)
+        names |= module
     return names
 
 

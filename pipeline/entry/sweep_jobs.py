@@ -82,11 +82,12 @@ def summary(jobs: list[Job], sign: int = 1) -> str:
         f"{len(jobs) - len(failed)} of {len(jobs)} jobs finished" + (f", {len(failed)} failed:" if failed else ".")
     ]
     lines += [f"  {job}: {job.failure}" for job in failed]
-    best, *_ = grouped(jobs, sign)
+    groups = grouped(jobs, sign)
+    best = groups[0]
     if len(best.jobs) > 1:
         mean = best.objective
         lines.append(
-            f"Best of {len({job.configuration for job in jobs})} configurations: {best.title}, {mean.value:.4f} "
+            f"Best of {sum(bool(group.jobs) for group in groups)} configurations: {best.title}, {mean.value:.4f} "
             f"({mean.low:.4f} to {mean.high:.4f}, {len(best.jobs)} seeds)."
         )
     if best.jobs:

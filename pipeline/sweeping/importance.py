@@ -11,6 +11,8 @@ from pipeline.sweeping.settings import Setting
 
 # Fewer configurations are too few for a forest to learn from.
 FOREST = 20
+# Two have always changed places together, or the other way round.
+RANKS = 3
 N_TREES = 200
 N_REPEATS = 20
 
@@ -21,7 +23,7 @@ class Importance:
 
     Attributes:
         method: in a sentence.
-        shares: from 0 to 1 by setting, the largest first.
+        shares: from 0 to 1 by setting, the largest first; empty where it cannot be known.
     """
 
     method: str
@@ -35,6 +37,8 @@ def importance(settings: Sequence[Setting], objective: np.ndarray) -> Importance
         settings: in which configurations differ.
         objective: the mean of each configuration [N].
     """
+    if len(objective) < RANKS:
+        return Importance(f"{len(objective)} configurations do not show which settings matter.", {})
     if len(objective) >= FOREST:
         shares = _of_forest(settings, objective)
         method = (
@@ -77,7 +81,7 @@ def _columns(setting: Setting) -> np.ndarray:
 
 def _rank_share(setting: Setting, objective: np.ndarray) -> float:
     ranks = rankdata(objective)
-    if len(ranks) < 3 or np.ptp(ranks) == 0:
+    if np.ptp(ranks) == 0:
         return 0.0
     if setting.numbers is not None:
         return float(np.corrcoef(rankdata(setting.places), ranks)[0, 1] ** 2)

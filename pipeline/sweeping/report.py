@@ -100,15 +100,20 @@ def _lead(results: SweepResults, measured: Sequence[Group]) -> str:
 
 
 def _row(results: SweepResults, group: Group) -> dict[str, str]:
-    mean, n_others = group.objective, len(group.others)
-    has_interval = len(group.jobs) > 1
+    mean, has_interval = group.objective, len(group.jobs) > 1
     return {
         "title": group.title,
         "value": number(mean.value, DIGITS) if group.jobs else "–",
         "bounds": bounds(mean.low, mean.high, lambda value: number(value, DIGITS)) if has_interval else "–",
-        "trainings": f"{len(group.jobs)}" + (f" and {n_others} without a result" if n_others else ""),
+        "trainings": _trainings(len(group.jobs), len(group.others)),
         "job": str(best_job(group, results.record.sign).number) if group.jobs else "–",
     }
+
+
+def _trainings(n_with: int, n_without: int) -> str:
+    if not n_without:
+        return str(n_with)
+    return f"{n_with} and {n_without} without a result" if n_with else f"{n_without} without a result"
 
 
 def _settings(results: SweepResults, measured: Sequence[Group], goodness: np.ndarray) -> Section:
@@ -121,15 +126,17 @@ def _settings(results: SweepResults, measured: Sequence[Group], goodness: np.nda
     ends = [(0.0, number(low, DIGITS)), (1.0, number(high, DIGITS))]
     axes.append(Axis(results.record.objective, (objective - low) / ((high - low) or 1.0), ends))
     found = importance(settings, objective)
-    figures = [
-        {"title": "Importance", "figure": importance_bars(found.shares), "caption": found.method},
-    ]
+    if found.shares:
+        bars = {"title": "Importance", "figure": importance_bars(found.shares), "caption": found.method}
+        shown = render_template("figures.html.jinja", {"figures": [bars]})
+    else:
+        shown = Markup('<p class="absent">{}</p>').format(found.method)
     lines = Markup('<figure class="wide"><h3>Configurations</h3>{}<figcaption>{}</figcaption></figure>').format(
         parallel_coordinates(axes, goodness),
         "A line is a configuration, from its settings to its objective at the right. The thick one is the best; of the "
         "others, the paler the better.",
     )
-    return Section("Settings", lines + render_template("figures.html.jinja", {"figures": figures}))
+    return Section("Settings", lines + shown)
 
 
 def _axis(setting: Setting) -> Axis:

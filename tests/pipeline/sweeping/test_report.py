@@ -37,6 +37,8 @@ def test_the_page_names_the_best_configuration_and_the_command_that_trains_it(sw
     assert "optimizer.lr=0.001 has the best val/loss: 3.050" in page
     assert "python -m pipeline.train model=tiny optimizer.lr=0.001 seed=1" in page
     assert "it said &lt;no&gt;" in page
+    assert "1 without a result" in page
+    assert "2 configurations do not show which settings matter." in page
     assert "http:" not in page.replace("http://www.w3.org", "")
     worst = grouped(results.jobs, -1)[0]
     results.record.goal = "maximize"
