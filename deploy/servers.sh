@@ -6,6 +6,7 @@
 #   ./servers.sh down [NAME...]    end them
 #   ./servers.sh status            which of them run
 #   ./servers.sh member NAME       an account, or new passwords, for someone; prints what goes into their environment
+#   ./servers.sh clean             what was deleted in MLflow goes for good, with its files and models
 #   ./servers.sh run COMMAND...    a command that has the settings, as in `run psql`
 #
 # SETTINGS names another file than .env.
@@ -85,6 +86,14 @@ member() {
     echo "export AWS_SECRET_ACCESS_KEY=$secret"
 }
 
+# MLflow's trash, as docs/tracking.md has it: first the models of deleted runs, which it leaves by itself.
+clean() {
+    export MLFLOW_TRACKING_URI="http://$MLFLOW_HOST:$MLFLOW_PORT"
+    export MLFLOW_TRACKING_USERNAME="$MLFLOW_AUTH_ADMIN_USERNAME" MLFLOW_TRACKING_PASSWORD="$MLFLOW_AUTH_ADMIN_PASSWORD"
+    (cd "$here/.." && python -m pipeline.tracking.leftovers --delete)
+    mlflow gc --backend-store-uri postgresql+psycopg2:/// --artifacts-destination "s3://$ARTIFACTS_BUCKET"
+}
+
 command=${1:-}
 shift || true
 case $command in
@@ -93,6 +102,7 @@ case $command in
     down) read_settings; [ $# != 0 ] || set -- mlflow s3 postgres; for name; do down "$name"; done ;;
     status) read_settings; for name in postgres s3 mlflow; do runs "$name" && echo "$name runs" || echo "$name is down"; done ;;
     member) read_settings; member "${1:?a name}" ;;
+    clean) read_settings; clean ;;
     run) read_settings; exec "$@" ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" ;;
 esac

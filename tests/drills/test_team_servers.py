@@ -198,3 +198,25 @@ def test_credentials_land_nowhere(team: Team, alices: Clone, bobs: Clone, alice:
         written[f"git of {clone.root}"] = objects.stdout
     assert len(written) > 100
     assert [name for name, content in written.items() if any(secret in content for secret in secrets)] == []
+
+
+@pytest.mark.usefixtures("trained")
+def test_what_was_deleted_leaves_the_servers_and_the_rest_stays(
+    team: Team, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in team.administrator().items():
+        monkeypatch.setenv(name, value)
+    experiment = client.get_experiment_by_name("melisma").experiment_id
+    (bobs,) = client.search_runs([experiment], "params.seed = '2'")
+    own = [model for model in client.search_logged_models([experiment]) if model.source_run_id == bobs.info.run_id]
+    names = [bobs.info.run_id, *(model.model_id for model in own)]
+    before = set(team.objects("ARTIFACTS"))
+    leave = {key for key in before if any(name in key for name in names)}
+    assert leave
+    client.delete_run(bobs.info.run_id)
+    assert f"Run with ID {bobs.info.run_id} has been permanently deleted" in team.servers("clean")
+    assert set(team.objects("ARTIFACTS")) == before - leave
+    assert bobs.info.run_id not in team.database()
+    assert not {model.model_id for model in own} & {
+        model.model_id for model in client.search_logged_models([experiment])
+    }
