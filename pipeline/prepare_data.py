@@ -13,6 +13,8 @@ from typing import Any
 
 from pipeline.configuration.composed import Folders, cache_folder
 from pipeline.entry.command import command
+from pipeline.plumbing.locations import scheme_of
+from pipeline.plumbing.redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,11 @@ def main(values: dict[str, Any], folders: Folders) -> None:
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.preparation.prepare import prepare
 
+    if scheme_of(values["paths"]["prepared"]):
+        raise ValueError(
+            f"paths.prepared is {redacted(values['paths']['prepared'])}, where trainings can read and nothing is "
+            "prepared; prepare into a folder, and copy it there."
+        )
     prepared = Path(values["paths"]["prepared"])
     if (card := prepare(values, prepared, cache_folder(values["paths"]))) is not None:
         report(card, prepared)

@@ -16,6 +16,8 @@ from pipeline.configuration.strategy import read_strategy
 from pipeline.conversion.configuration import read_conversion
 from pipeline.evaluation.configuration import read_evaluation
 from pipeline.planning.settings import GpuConfig
+from pipeline.plumbing.locations import scheme_of
+from pipeline.plumbing.redaction import redacted, uri_user
 from pipeline.preparation.configuration import read_data, read_preparation
 from pipeline.serving.configuration import SERVE_KEYS, read_serve
 from pipeline.streaming.configuration import STREAM_KEYS, read_stream
@@ -31,11 +33,14 @@ PRINTED = ("table", "json")
 
 @dataclass(frozen=True)
 class PathsConfig:
-    """Where the stages read and write, and what DVC watches as the corpus, as its codec and as a mixture."""
+    """Where the stages read and write, how much of what lies elsewhere is kept, and what DVC watches."""
+
+    LARGEST: ClassVar[Mapping[str, float]] = {"cache_gb": 1e9}
 
     prepared: str
     cache: str
     outputs: str
+    cache_gb: float
     corpus: str
     codec: str
     mixture: str
@@ -47,8 +52,14 @@ class PathsConfig:
                 raise ValueError(f"paths.{name} is empty; give a folder.")
             if not path.isprintable() or len(path) > LONGEST_PATH:
                 raise ValueError(f"paths.{name} is {path[:60]!r}; give the path of a folder.")
+            if uri_user(path):
+                raise ValueError(f"paths.{name} is {redacted(path)} with a password; credentials belong elsewhere.")
+        if self.cache_gb <= 0:
+            raise ValueError(f"paths.cache_gb is {self.cache_gb}; set it above 0.")
         refuse_surroundings("paths.prepared", self.prepared)
         for name in ("cache", "outputs"):
+            if scheme_of(getattr(self, name)):
+                raise ValueError(f"paths.{name} is {redacted(getattr(self, name))}; it takes a folder on a disk.")
             if Path(getattr(self, name)).resolve().is_relative_to(Path(self.prepared).resolve()):
                 raise ValueError(
                     f"paths.{name} lies in paths.prepared, which is replaced as a whole; move it out of there."

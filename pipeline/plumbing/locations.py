@@ -1,5 +1,6 @@
 """Files by path or by URL: on a disk, or wherever fsspec reaches (s3://, gs://, https://, memory://, …)."""
 
+import errno
 import glob
 import io
 import os
@@ -21,11 +22,17 @@ _CREDENTIALS = (
     "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for another server than "
     "Amazon's), or FSSPEC_S3_ANON=true for a public bucket"
 )
+# What is written here may find no room.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError")
 
 
 class UnreachableError(ConnectionError):
     """No file of a kind can be reached, so that it is not this one's fault: no network, no credentials, no package."""
+
+
+class LackingError(UnreachableError):
+    """Credentials or a package are lacking: trying again does not help."""
 
 
 def scheme_of(location: str) -> str:
@@ -190,16 +197,18 @@ def plainly(location: str) -> Iterator[None]:
         remedy = f"; {_CREDENTIALS}" if scheme in _S3 else ""
         # fsspec says of a server that does not answer that its file is not there.
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            raise cause from None
         if isinstance(cause, FileNotFoundError):
             raise FileNotFoundError(f"{shown} does not exist.") from None
         if isinstance(cause, PermissionError):
             raise PermissionError(f"{shown} may not be read with these credentials{remedy}.") from None
         if type(cause).__name__ in _NO_CREDENTIALS:
-            raise UnreachableError(f"{shown} is not read without credentials{remedy}.") from None
+            raise LackingError(f"{shown} is not read without credentials{remedy}.") from None
         said = redacted(" ".join(str(cause).split())).rstrip(".")
         if isinstance(cause, ImportError):
             install = f"install what reads {scheme}:// with `make cluster`" if scheme in _S3 else said
-            raise UnreachableError(f"{shown} cannot be read: {install}.") from None
+            raise LackingError(f"{shown} cannot be read: {install}.") from None
         raise UnreachableError(f"{shown} cannot be reached ({type(cause).__name__}: {said}).") from None
 
 

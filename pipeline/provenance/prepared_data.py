@@ -29,6 +29,8 @@ PATHS = (
 ABSENT = "absent"
 # The folder in the cache that holds the data of sweeps, a folder for each combination of settings.
 COMBINATIONS = "combinations"
+# That of copies of data which lie behind a URL.
+COPIES = "remote"
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,11 @@ def combination_folder(cache: Path, name: str) -> Path:
     return cache / COMBINATIONS / name
 
 
+def copy_folder(cache: Path, digest: str) -> Path:
+    """Where the copy of data of this digest lies that a training has fetched from a URL."""
+    return cache / COPIES / digest[:16]
+
+
 def find_prepared(digest: str, name: str, usual: Path, cache: Path) -> Path | None:
     """The folder that holds certain data; None where there is none.
 
@@ -179,9 +186,9 @@ def find_prepared(digest: str, name: str, usual: Path, cache: Path) -> Path | No
         digest: of the data.
         name: of their settings.
         usual: a folder that is looked into first.
-        cache: where those of sweeps lie.
+        cache: where those of sweeps lie, and copies of those behind a URL.
     """
-    for folder in (usual, combination_folder(cache, name)):
+    for folder in (usual, combination_folder(cache, name), copy_folder(cache, digest)):
         if (folder / IDENTITY).exists() and read_prepared_identity(folder).digest == digest:
             return folder
     return None

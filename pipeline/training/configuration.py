@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pipeline.plumbing.redaction import redacted, uri_user
+
 
 @dataclass(frozen=True)
 class FeedConfig:
@@ -37,6 +39,10 @@ def _check_mixture(mixture: object) -> None:
     for folder, weight in mixture.items():
         if not isinstance(folder, str) or not folder.strip() or not folder.isprintable():
             raise ValueError(f"mixture names {folder!r}; it takes folders of prepared data.")
+        if uri_user(folder):
+            raise ValueError(
+                f"mixture names {redacted(folder)} with a password; credentials belong in the environment."
+            )
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not is_number or not math.isfinite(weight) or weight <= 0:
             raise ValueError(f"mixture gives {folder} the share {weight!r}; give it a number above 0, or leave it out.")

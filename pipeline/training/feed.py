@@ -12,6 +12,7 @@ from lightning_modules.documents import CappedDocuments, Documents
 from lightning_modules.mixture import Mixture
 from pipeline.audio.codecs.configuration import USE
 from pipeline.provenance.prepared_data import PreparedIdentity, read_prepared_identity
+from pipeline.provenance.remote_data import LocalCopy, local_copy
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
 from pipeline.training.configuration import FeedConfig
@@ -25,14 +26,16 @@ class Corpus:
 
     Attributes:
         name: in metrics.
-        folder: where it lies.
+        location: where it lies, a folder or a URL.
+        copy: it, on this machine.
         identity: what it is.
         train: its tokens.
         validation: its held-out tokens.
     """
 
     name: str
-    folder: Path
+    location: str
+    copy: LocalCopy
     identity: PreparedIdentity
     train: TokenDataset
     validation: TokenDataset
@@ -106,30 +109,33 @@ class Feed:
         return documents if self.max_document_tokens is None else CappedDocuments(documents, self.max_document_tokens)
 
 
-def open_feed(usual: Path, config: FeedConfig) -> Feed:
+def open_feed(usual: Path, config: FeedConfig, cache: Path, cache_gb: float) -> Feed:
     """Open what is configured.
 
     Args:
         usual: the folder of prepared data whose codec and test split later stages take.
         config: the mixture, if there is one.
+        cache: where data are copied to that lie behind a URL.
+        cache_gb: what all such copies may take.
 
     Raises:
-        FileNotFoundError, ValueError: data are missing or damaged, or speak through another codec than the usual ones;
-            the message names the folders.
+        OSError, ValueError: data are missing, damaged or out of reach, or speak through another codec than the usual
+            ones; the message names the folders.
     """
-    if config.mixture is None:
-        return Feed([_open(usual, usual.name, read_prepared_identity(usual))], [], config.max_document_tokens)
-    folders = [Path(folder) for folder in config.mixture]
     usual_identity = read_prepared_identity(usual)
+    if config.mixture is None:
+        corpus = _open(usual.name, str(usual), LocalCopy(usual), usual_identity)
+        return Feed([corpus], [], config.max_document_tokens)
     corpora = []
-    for folder, name in zip(folders, corpus_names(list(config.mixture)), strict=True):
-        identity = read_prepared_identity(folder)
-        require_codec(folder, identity, usual, usual_identity)
-        corpora.append(_open(folder, name, identity))
+    for location, name in zip(config.mixture, corpus_names(list(config.mixture)), strict=True):
+        copy = local_copy(location, cache, cache_gb)
+        identity = read_prepared_identity(copy.folder)
+        require_codec(location, identity, usual, usual_identity)
+        corpora.append(_open(name, location, copy, identity))
     return Feed(corpora, list(config.mixture.values()), config.max_document_tokens)
 
 
-def require_codec(folder: Path, identity: PreparedIdentity, usual: Path, usual_identity: PreparedIdentity) -> None:
+def require_codec(folder: str, identity: PreparedIdentity, usual: Path, usual_identity: PreparedIdentity) -> None:
     """Refuse tokens that mean other sounds than those they are mixed with.
 
     Raises:
@@ -172,9 +178,9 @@ def corpus_names(folders: Sequence[str]) -> list[str]:
     raise ValueError(f"feed.mixture names a folder twice: {', '.join(folders)}; give each one share.")
 
 
-def _open(folder: Path, name: str, identity: PreparedIdentity) -> Corpus:
-    train, validation = (TokenDataset.open(folder / split) for split in ("train", "validation"))
-    return Corpus(name, folder, identity, train, validation)
+def _open(name: str, location: str, copy: LocalCopy, identity: PreparedIdentity) -> Corpus:
+    train, validation = (TokenDataset.open(copy.folder / split) for split in ("train", "validation"))
+    return Corpus(name, location, copy, identity, train, validation)
 
 
 def feed_recipe(values: Mapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ from pipeline.plumbing.rank import Node
 from pipeline.plumbing.stage_runs import training_run
 from pipeline.preparation.prepare import prepare_combination
 from pipeline.provenance.prepared_data import prepared_settings, read_prepared_identity, require_prepared
+from pipeline.provenance.remote_data import LocalCopy, local_copy
 from pipeline.provenance.training import identify_training
 from pipeline.sweeping.pruning import pruning
 from pipeline.tracking.config import TrackingConfig, anchored
@@ -59,9 +60,11 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
         values: the composed configuration.
         folders: where to write.
     """
-    outputs, seed, prepared = folders.outputs, values["seed"], find_data(values)
-    values = {**values, "paths": {**values["paths"], "prepared": str(prepared)}}
-    feed = open_feed(prepared, read_settings(FeedConfig, values["feed"], "feed"))
+    outputs, seed, usual, paths = folders.outputs, values["seed"], find_data(values), values["paths"]
+    prepared = usual.folder
+    values = {**values, "paths": {**paths, "prepared": str(prepared)}}
+    feed_config = read_settings(FeedConfig, values["feed"], "feed")
+    feed = open_feed(prepared, feed_config, cache_folder(paths), paths["cache_gb"])
     trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
     strategy = read_strategy(values["strategy"])
     world_size, readers = (count(strategy, trainer_config.accelerator) for count in (n_ranks, n_readers))
@@ -147,16 +150,17 @@ def say_reach(windows: PackedDocuments | MixedWindows, feed: Feed) -> None:
             log.warning("%s%s", prefix, shortness)
 
 
-def find_data(values: Mapping[str, Any]) -> Path:
+def find_data(values: Mapping[str, Any]) -> LocalCopy:
     """The prepared data that the configuration asks for; a job of a multirun prepares them where there are none.
 
     Raises:
-        FileNotFoundError, ValueError: there are none, or others; the message names the command that prepares them.
+        OSError, ValueError: there are none, or others; the message names the command that prepares them.
     """
-    usual, cache = Path(values["paths"]["prepared"]), cache_folder(values["paths"])
+    paths, cache = values["paths"], cache_folder(values["paths"])
+    usual = local_copy(paths["prepared"], cache, paths["cache_gb"])
     if is_multirun():
-        return prepare_combination(values, usual, cache)
-    require_prepared(usual, prepared_settings(values), preparing_command())
+        return replace(usual, folder=prepare_combination(values, usual.folder, cache))
+    require_prepared(usual.folder, prepared_settings(values), preparing_command())
     return usual
 
 
@@ -217,9 +221,9 @@ def fit(trainer: L.Trainer, model: LanguageModel, data: SpeechTokens, last: Path
 def log_data(run: TrackedRun, prepared: Path, kind: str, feed: Feed) -> None:
     """Note which data the run trains on."""
     for corpus in feed.corpora:
-        card = read_json(corpus.folder / "data_card.json")
+        card = read_json(corpus.copy.folder / "data_card.json")
         name = corpus.name if feed.weights else kind
-        run.log_dataset(name, corpus.identity.digest, str(corpus.folder), profile=json.dumps(card["splits"]))
+        run.log_dataset(name, corpus.identity.digest, corpus.location, profile=json.dumps(card["splits"]))
     run.log_artifact(prepared / "data_card.md")
 
 

@@ -16,6 +16,9 @@ from pipeline.training.configuration import FeedConfig
 from pipeline.training.feed import corpus_names, open_feed
 from tests.prepared_tokens import write_prepared_tokens
 
+# Of data behind URLs, of which there are none here.
+CACHE = Path("cache")
+
 
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
@@ -36,7 +39,7 @@ def config(cap: int | None = None, **shares: float) -> FeedConfig:
 def test_what_is_read_is_told_by_content_and_not_by_place(folders: dict[str, Path]) -> None:
     a, b = (str(folder) for folder in folders.values())
     contents = [
-        open_feed(folders["a"], feed).content
+        open_feed(folders["a"], feed, CACHE, 1.0).content
         for feed in (
             FeedConfig({a: 0.7, b: 0.3}, None), FeedConfig({a: 7, b: 3}, None), FeedConfig({a: 0.6, b: 0.4}, None),
             FeedConfig({a: 0.7, b: 0.3}, 16), config(16), config(),
@@ -47,7 +50,7 @@ def test_what_is_read_is_told_by_content_and_not_by_place(folders: dict[str, Pat
     # Trainings without a mixture are known by what they always were.
     assert isinstance(contents[-1], str)
     moved = folders["b"].rename(folders["b"].with_name("c"))
-    assert open_feed(folders["a"], FeedConfig({a: 0.7, str(moved): 0.3}, None)).content == contents[0]
+    assert open_feed(folders["a"], FeedConfig({a: 0.7, str(moved): 0.3}, None), CACHE, 1.0).content == contents[0]
 
 
 def test_corpora_of_other_codecs_are_refused_with_both_names(folders: dict[str, Path]) -> None:
@@ -56,12 +59,12 @@ def test_corpora_of_other_codecs_are_refused_with_both_names(folders: dict[str, 
     write_json(folders["b"] / "codec" / "codec.json", {"seed": 1})
     write_prepared_identity(folders["b"], identity["settings"])
     with pytest.raises(ValueError, match=r"codecs of .*/b and .*/a have the same settings, but each was fitted"):
-        open_feed(folders["a"], mixture)
+        open_feed(folders["a"], mixture, CACHE, 1.0)
     write_prepared_identity(folders["b"], identity["settings"] | {"codec.codebook_size": 7})
     with pytest.raises(ValueError, match=r"/b speaks through another codec than .*/a: codec.codebook_size is 7 there"):
-        open_feed(folders["a"], mixture)
+        open_feed(folders["a"], mixture, CACHE, 1.0)
     with pytest.raises(FileNotFoundError, match="nowhere does not exist; prepare the data"):
-        open_feed(folders["a"], FeedConfig({"nowhere": 1.0}, None))
+        open_feed(folders["a"], FeedConfig({"nowhere": 1.0}, None), CACHE, 1.0)
 
 
 @pytest.mark.parametrize(
