@@ -13,6 +13,7 @@ An interrupted training goes on with the same command.
 import math
 from typing import Any
 
+from lightning_modules.kept_signals import signals_kept
 from pipeline.configuration.composed import Folders, is_multirun
 from pipeline.entry.command import command
 from pipeline.plumbing.rank import rank_of_this_process
@@ -27,6 +28,12 @@ from pipeline.plumbing.rank import rank_of_this_process
 )  # fmt: skip
 def main(values: dict[str, Any], folders: Folders) -> float:
     """Train, and return the best validation loss, or what a sweep compares its jobs by."""
+    with signals_kept():
+        return trained(values, folders)
+
+
+def trained(values: dict[str, Any], folders: Folders) -> float:
+    """Train, unless a job of a sweep has been."""
     # Torch and all that stands on it take seconds to import: mistakes are told before.
     from pipeline.provenance.training import is_trained
     from pipeline.sweeping.objective import job_objective

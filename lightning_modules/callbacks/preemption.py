@@ -20,6 +20,7 @@ from torch import Tensor
 from lightning_modules.callbacks.requeue import is_preempted, queue_again
 from lightning_modules.callbacks.resume import ResumeCheckpoint
 from lightning_modules.callbacks.saves import wait_for_saves
+from lightning_modules.kept_signals import KeptSignals, keeper
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class Preemption(Checkpoint):
     handlers, which communicate wherever they interrupt the process, or save in the middle of a step, are replaced for
     as long as training lasts; its Trainer puts back those from before.
 
+    A signal that was kept from before (see `signals_kept`) counts as one of the first step.
+
     Under SLURM a warning, and a SIGTERM by which another job takes the machines, have the job queued again (see
     `coming_back`): by whoever listened to the warning before, as submitit does, or else by `scontrol requeue`.
 
@@ -97,9 +100,14 @@ class Preemption(Checkpoint):
         self._signalled_at: dict[int, float] = {}
         self._asked = self._agreed = Request.NONE
         self._requeue: Handler | None = None
+        self._kept: KeptSignals | None = None
         self._step = 0
         self._group: dist.ProcessGroup | None = None
         self._exchange: tuple[dist.Work, Tensor] | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Find who keeps signals that come before: Lightning puts handlers of its own in front."""
+        self._kept = keeper()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen."""
@@ -113,13 +121,20 @@ class Preemption(Checkpoint):
             signal.signal(signal.SIGTERM, self._handle)
             if "SLURM_JOB_ID" in os.environ:
                 self._listen_to_warnings()
+            for number in self._kept.numbers if self._kept is not None else ():
+                self._handle(number, None)
 
     def _listen_to_warnings(self) -> None:
         before = {number: signal.getsignal(number) for number in WARNINGS}
-        self._requeue = next((handler for handler in before.values() if callable(handler)), None)
-        for number, handler in before.items():
+        listening = {
+            number: handler
+            for number, handler in before.items()
+            if callable(handler) and not isinstance(handler, KeptSignals)
+        }
+        self._requeue = next(iter(listening.values()), None)
+        for number in WARNINGS:
             # The second is nobody's but submitit's.
-            if number == WARNINGS[0] or callable(handler):
+            if number == WARNINGS[0] or number in listening:
                 signal.signal(number, self._handle)
 
     def on_train_batch_start(

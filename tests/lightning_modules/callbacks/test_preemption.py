@@ -11,6 +11,7 @@ from lightning_modules.callbacks import preemption
 from lightning_modules.callbacks.final_validation import FinalValidation
 from lightning_modules.callbacks.preemption import Preempted, Preemption, coming_back
 from lightning_modules.callbacks.resume import ResumeCheckpoint, step_checkpoints
+from lightning_modules.kept_signals import keeper, signals_kept
 from tests.ranks import fork_server
 
 
@@ -122,6 +123,34 @@ def test_a_job_is_queued_again_where_it_is_to_come_back(
     preempt(fit_scripted, scontrol, number)
     assert (scontrol / "told").read_text().splitlines() == told
     assert step_checkpoints(scontrol)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(signal.SIGUSR1, ["requeue 7"]), (signal.SIGTERM, ["--oneliner show job 7", "requeue 7"])],
+)
+def test_a_signal_that_comes_before_training_is_kept_for_its_first_step(
+    fit_scripted, scontrol: Path, number: signal.Signals, told: list[str]
+) -> None:
+    (scontrol / "answer").write_text("JobState=RUNNING PreemptTime=2026-11-27")
+    with signals_kept():
+        os.kill(os.getpid(), number)
+        with pytest.raises(Preempted) as preempted, coming_back():
+            fit(fit_scripted, scontrol, None)
+    assert preempted.value.step == 1
+    assert (scontrol / "told").read_text().splitlines() == told
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_signals_are_kept_under_slurm_alone_and_from_nobody_who_listens(scontrol: Path, monkeypatch) -> None:
+    before = signal.signal(signal.SIGUSR1, print)
+    with signals_kept():
+        assert keeper() is not None
+        assert signal.getsignal(signal.SIGUSR1) is print
+    signal.signal(signal.SIGUSR1, before)
+    monkeypatch.delenv("SLURM_JOB_ID")
+    with signals_kept():
+        assert keeper() is None
 
 
 def test_whoever_listened_to_the_warning_queues_the_job_again(fit_scripted, scontrol: Path) -> None:
