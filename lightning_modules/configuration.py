@@ -26,6 +26,22 @@ def check_moments(moments: str, betas: tuple[float, float]) -> None:
         )
 
 
+def n_micro_batches(global_batch: int, n_ranks: int, batch_size: int) -> int:
+    """Micro-batches of `batch_size` windows on each of `n_ranks` ranks that make up a step of `global_batch` windows.
+
+    Raises:
+        ValueError: when none do.
+    """
+    at_once = n_ranks * batch_size
+    if global_batch % at_once:
+        raise ValueError(
+            f"trainer.global_batch is {global_batch}, which is no multiple of {n_ranks} ranks × "
+            f"trainer.batch_size {batch_size} = {at_once}; change one of them, or have ranks share windows "
+            "(strategy.cp)."
+        )
+    return global_batch // at_once
+
+
 @dataclass(frozen=True)
 class AnomalyConfig:
     """What is done about an optimizer step whose loss or gradient norm is not finite, or leaps.
@@ -164,13 +180,7 @@ class TrainerConfig:
         """
         if self.global_batch is None:
             return self.accumulate_grad_batches
-        at_once = n_ranks * self.batch_size
-        if self.global_batch % at_once:
-            raise ValueError(
-                f"trainer.global_batch is {self.global_batch}, which is no multiple of {n_ranks} ranks × "
-                f"trainer.batch_size {self.batch_size} = {at_once}; change one of them."
-            )
-        return self.global_batch // at_once
+        return n_micro_batches(self.global_batch, n_ranks, self.batch_size)
 
     @property
     def n_batches(self) -> int:

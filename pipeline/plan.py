@@ -4,6 +4,7 @@ Prints a table, or one JSON object with output=json. Nothing is written, and no 
 
   python -m pipeline.plan model=bench_3b gpus_per_node=2
   python -m pipeline.plan model=deepseek_v3 nodes=256 gpus_per_node=8 strategy.ep=64 precision=fp8_deepseek gpu=h100
+  python -m pipeline.plan model=deepseek_v3 nodes=256 gpus_per_node=8 plan=best trainer.global_batch=15360 …
 """
 
 import json

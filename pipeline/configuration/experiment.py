@@ -29,6 +29,8 @@ from pipeline.training.configuration import FeedConfig
 LONGEST_PATH = 4000
 MOST_MACHINES = 10**6
 PRINTED = ("table", "json")
+# The layout that strategy describes, or the best.
+PLANNED = ("asked", "best")
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,12 @@ def _count(key: str) -> Callable[[Mapping[str, Any]], None]:
     return check
 
 
-def _check_output(values: Mapping[str, Any]) -> None:
-    if values["output"] not in PRINTED:
-        raise ValueError(f"output is '{values['output']}'; choose {' or '.join(PRINTED)}.")
+def _one_of(key: str, choices: tuple[str, ...]) -> Callable[[Mapping[str, Any]], None]:
+    def check(values: Mapping[str, Any]) -> None:
+        if values[key] not in choices:
+            raise ValueError(f"{key} is '{values[key]}'; choose {' or '.join(choices)}.")
+
+    return check
 
 
 # Every key of a stage's configuration.
@@ -198,9 +203,10 @@ OWN_KEYS: dict[str, dict[str, Callable[[Mapping[str, Any]], Any]]] = {
         "gpu": _settings(GpuConfig, "gpu"),
         "nodes": _count("nodes"),
         "gpus_per_node": _count("gpus_per_node"),
-        "output": _check_output,
+        "plan": _one_of("plan", PLANNED),
+        "output": _one_of("output", PRINTED),
     },
-    "compliance": {"output": _check_output},
+    "compliance": {"output": _one_of("output", PRINTED)},
     "ui": {"port": _count("port")},
     "stream": dict.fromkeys(STREAM_KEYS, read_stream),
     "serve": dict.fromkeys(SERVE_KEYS, read_serve),

@@ -48,7 +48,9 @@ def least_bytes(training: PlannedTraining, layout: Layout) -> Counter[str]:
     what comes out of experts' first products, unless whole blocks are recomputed. Multi-token prediction is left out.
     """
     n_local, config = least_parameters(training.decoder, layout), training.decoder
-    a_parameter = FP32_BYTES + training.gradient_bytes + 2 * MOMENT_BYTES[training.moments]
+    # Muon keeps one moment of most.
+    n_moments = 1 if training.optimizer == "muon" else 2
+    a_parameter = FP32_BYTES + training.gradient_bytes + n_moments * MOMENT_BYTES[training.moments]
     a_parameter += training.gathered_bytes if training.has_working_weights else 0
     a_parameter += FP32_BYTES if training.averages_beside else 0
     # Where weights are 16 bits wide on a GPU, scores are of a few tokens at a time.

@@ -10,7 +10,7 @@ from pipeline.architecture.examination import codec_vocabulary
 from pipeline.configuration.model import read_model
 from pipeline.configuration.settings import read_settings
 from pipeline.configuration.strategy import read_strategy
-from pipeline.planning.planner import plan
+from pipeline.planning.planner import plan, plan_best
 from pipeline.planning.settings import GpuConfig, PlannedTraining
 from pipeline.plumbing.files import read_json
 from pipeline.tokens.shards import INDEX_NAME
@@ -26,7 +26,8 @@ def planned(values: Mapping[str, Any], prepared: Path) -> dict[str, Any]:
     if strategy is None:
         raise ValueError("strategy.kind is 'single_device', which needs no plan; choose strategy=expert_parallel.")
     training = replace(read_training(values, prepared), accelerator="gpu")
-    return plan(training, strategy, read_settings(GpuConfig, values["gpu"], "gpu"))
+    gpu = read_settings(GpuConfig, values["gpu"], "gpu")
+    return (plan_best if values["plan"] == "best" else plan)(training, strategy, gpu)
 
 
 def read_training(values: Mapping[str, Any], prepared: Path) -> PlannedTraining:
@@ -46,10 +47,12 @@ def read_training(values: Mapping[str, Any], prepared: Path) -> PlannedTraining:
         objective,
         precision=values["precision"]["kind"],
         accelerator=trainer["accelerator"],
+        optimizer=values["optimizer"].get("kind", "adamw"),
         moments=values["optimizer"]["moments"],
         batch_size=trainer["batch_size"],
         sequence_length=trainer["sequence_length"],
         accumulate_grad_batches=trainer["accumulate_grad_batches"],
+        global_batch=trainer["global_batch"],
         attend_across_documents=trainer["attend_across_documents"],
         recompute=trainer["recompute"],
         averages_beside=trainer["ema_decay"] is not None and not trainer["ema_offload"],

@@ -8,7 +8,7 @@ from lightning_modules.precision.recipes import RECIPES
 from pipeline.planning.depth import kept_activations, whole_step
 from pipeline.planning.rehearsal import Rehearsal
 from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
-from pipeline.planning.shards import FP32_BYTES, local_bytes, n_local_parameters, parameter_units
+from pipeline.planning.shards import FP32_BYTES, local_bytes, n_local_hidden, n_local_parameters, parameter_units
 
 GIB = 2**30
 MOMENT_BYTES = {"fp32": 4, "bf16": 2}
@@ -91,9 +91,15 @@ def static_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> C
         working_weights=_working_bytes(training, layout, gpu) if training.has_working_weights else 0,
         average=n_local * FP32_BYTES if training.averages_beside else 0,
         gradients=gradients,
-        optimizer=2 * n_local * MOMENT_BYTES[training.moments],
+        optimizer=_n_moments(training, layout) * MOMENT_BYTES[training.moments],
         workspaces=CUBLAS_WORKSPACES,
     )
+
+
+def _n_moments(training: PlannedTraining, layout: Layout) -> int:
+    """Numbers that the optimizer keeps: two for each parameter, or one for what Muon steps."""
+    two_each = 2 * n_local_parameters(training.decoder, layout)
+    return two_each - (n_local_hidden(training.decoder, layout) if training.optimizer == "muon" else 0)
 
 
 def _working_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> int:

@@ -57,6 +57,7 @@ def plan_report(
         "layout": _layout(layout) | _economies(training.recompute, training.reduce_every_micro_batch),
         "training": {
             "precision": training.precision,
+            "optimizer": training.optimizer,
             "moments": training.moments,
             "batch_size": training.batch_size,
             "sequence_length": training.sequence_length,
@@ -110,6 +111,7 @@ def _reason(best: Candidate, gpu: GpuConfig, n_candidates: int) -> str:
 def _candidate(candidate: Candidate) -> dict[str, Any]:
     of_layout = _layout(candidate.layout) | _economies(candidate.recompute, candidate.reduce_every_micro_batch)
     return of_layout | {
+        "accumulate_grad_batches": candidate.accumulate_grad_batches,
         "total_gib": _gib(candidate.total),
         # Where what no step can do without is too much, the rest was not counted.
         "is_lower_bound": candidate.memory is None,

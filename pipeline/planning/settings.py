@@ -1,10 +1,10 @@
 """What is planned: a training, the GPU it shall run on, and a layout of its ranks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from lightning_modules.configuration import MOMENTS
+from lightning_modules.configuration import MOMENTS, OPTIMIZERS, n_micro_batches
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.parallel.configuration import MeshSizes, ParallelConfig, can_record, gathers_tokens, mesh_sizes
@@ -60,10 +60,12 @@ class PlannedTraining:
         objective: weights of the losses; one of zero computes nothing.
         precision: one of `precision.kind`.
         accelerator: `gpu` or `cpu`.
-        moments: type of Adam's moments, one of `optimizer.moments`.
+        optimizer: one of `optimizer.kind`.
+        moments: type of its moments, one of `optimizer.moments`.
         batch_size: sequences of a rank's micro-batch.
         sequence_length: tokens of each.
         accumulate_grad_batches: micro-batches a step.
+        global_batch: windows a step over all ranks, from which the former follows (see `over`); None: it is given.
         attend_across_documents: whether tokens see the documents packed before theirs: without a mask, attention
             has none to keep.
         recompute: what is dropped and computed again, one of RECOMPUTE_KINDS.
@@ -77,10 +79,12 @@ class PlannedTraining:
     objective: ObjectiveConfig
     precision: str
     accelerator: str = "gpu"
+    optimizer: str = "adamw"
     moments: str = "fp32"
     batch_size: int = 1
     sequence_length: int = 4096
     accumulate_grad_batches: int = 1
+    global_batch: int | None = None
     attend_across_documents: bool = False
     recompute: str = "none"
     averages_beside: bool = False
@@ -91,11 +95,26 @@ class PlannedTraining:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision.kind is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer.kind is '{self.optimizer}'; choose one of {', '.join(OPTIMIZERS)}.")
         if self.moments not in MOMENTS:
             raise ValueError(f"optimizer.moments is '{self.moments}'; choose one of {', '.join(MOMENTS)}.")
         for name in ("batch_size", "sequence_length", "accumulate_grad_batches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.global_batch is not None and self.global_batch < 1:
+            raise ValueError(f"trainer.global_batch is {self.global_batch}; it must be at least 1, or null.")
+
+    def over(self, layout: "Layout") -> "PlannedTraining":
+        """The training with as many micro-batches a step as `global_batch` takes of a layout's ranks.
+
+        Raises:
+            ValueError: when none do.
+        """
+        if self.global_batch is None:
+            return self
+        n_readers = layout.world_size // layout.cp
+        return replace(self, accumulate_grad_batches=n_micro_batches(self.global_batch, n_readers, self.batch_size))
 
     @property
     def n_tokens(self) -> int:

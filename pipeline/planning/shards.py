@@ -76,6 +76,13 @@ class Unit:
         """Numbers of all its parameters that rank 0 keeps."""
         return sum(self.local_sizes(layout))
 
+    def hidden_sizes(self, layout: Layout) -> list[int]:
+        """Numbers that rank 0 keeps of every parameter that Muon steps: matrices of blocks, but for routers'."""
+        if self.is_fp32 or not self.block:
+            return []
+        sizes = zip(self.shapes, self.local_sizes(layout), strict=True)
+        return [size for shape, size in sizes if len(shape) > 1]
+
     def local_bytes(self, layout: Layout, number: int) -> int:
         """Bytes of as many numbers, of `number` bytes each where they are not FP32 always."""
         return self.n_local(layout) * (FP32_BYTES if self.is_fp32 else number)
@@ -107,6 +114,11 @@ def parameter_units(config: DecoderConfig) -> tuple[Unit, ...]:
 def n_local_parameters(config: DecoderConfig, layout: Layout) -> int:
     """Numbers of all parameters that rank 0 keeps."""
     return sum(unit.n_local(layout) for unit in parameter_units(config))
+
+
+def n_local_hidden(config: DecoderConfig, layout: Layout) -> int:
+    """Those of matrices that Muon steps."""
+    return sum(size for unit in parameter_units(config) for size in unit.hidden_sizes(layout))
 
 
 def local_bytes(config: DecoderConfig, layout: Layout, number: int) -> Counter[str]:

@@ -13,8 +13,8 @@ from pipeline.planning.settings import GpuConfig, Layout, PlannedTraining
 from pipeline.planning.shards import parameter_units
 
 RULE = (
-    "this one fits, recomputes no more than any has to, and of those that do it has a rank receive the fewest bytes "
-    "from other machines, then the fewest bytes in all, then takes the least memory"
+    "this one fits, has no more ranks share a window and recomputes no more than any has to, and of those that do it "
+    "has a rank receive the fewest bytes from other machines, then the fewest bytes in all, then takes the least memory"
 )
 
 
@@ -24,6 +24,7 @@ class Candidate:
 
     Attributes:
         layout: the ranks.
+        accumulate_grad_batches: micro-batches a step.
         recompute: what is computed again, one of RECOMPUTE_KINDS.
         reduce_every_micro_batch: whether accumulated gradients are sharded.
         traffic: what a rank receives.
@@ -33,6 +34,7 @@ class Candidate:
     """
 
     layout: Layout
+    accumulate_grad_batches: int
     recompute: str
     reduce_every_micro_batch: bool
     traffic: StepTraffic
@@ -59,23 +61,51 @@ def possible_layouts(config: DecoderConfig, n_nodes: int, gpus_per_node: int, cp
                 yield layout
 
 
+def sharing_sizes(training: PlannedTraining, n_ranks: int, gpus_per_node: int, asked: int) -> list[int]:
+    """Over how many ranks windows may be spread: as asked or, where a step's windows stand, over more of a machine.
+
+    Raises:
+        ValueError: when no number of them makes up a step.
+    """
+    if training.global_batch is None:
+        return [asked]
+    wanted, length = training.global_batch, training.sequence_length
+    sizes = [
+        cp
+        for cp in _divisors(n_ranks)
+        if asked <= cp <= max(asked, gpus_per_node)
+        and (cp == 1 or length % (2 * cp) == 0)
+        and wanted * cp % (n_ranks * training.batch_size) == 0
+    ]
+    if not sizes:
+        raise ValueError(
+            f"trainer.global_batch is {wanted}: {n_ranks} ranks do not make it up of micro-batches of "
+            f"trainer.batch_size {training.batch_size}, however many of a machine share windows (strategy.cp, from "
+            f"{asked} on); change one of them, nodes or gpus_per_node."
+        )
+    return sizes
+
+
 def sweep(
     training: PlannedTraining, gpu: GpuConfig, layouts: list[Layout], rehearsals: Rehearsals, dispatch: str
 ) -> list[Candidate]:
     """Every layout, the best first: all that recompute as much as it takes for one to fit, or else all there is."""
-    for economical in economies(training):
-        candidates = [_candidate(one, layout, gpu, rehearsals, dispatch) for one in economical for layout in layouts]
+    for kind in RECOMPUTE_KINDS:
+        candidates = [
+            _candidate(one, layout, gpu, rehearsals, dispatch)
+            for layout in layouts
+            for one in _economies(replace(training.over(layout), recompute=kind))
+        ]
         candidates.sort(key=lambda candidate: candidate.cost)
         if candidates[0].fits:
             break
     return candidates
 
 
-def economies(training: PlannedTraining) -> Iterator[list[PlannedTraining]]:
-    """The training with more and more recompute; where gradients are accumulated, whole ones beside sharded ones."""
-    reductions = (False, True) if training.accumulates else (False,)
-    for kind in RECOMPUTE_KINDS:
-        yield [replace(training, recompute=kind, reduce_every_micro_batch=reduces) for reduces in reductions]
+def _economies(training: PlannedTraining) -> Iterator[PlannedTraining]:
+    """Where gradients are accumulated, whole ones beside sharded ones."""
+    for reduces in (False, True) if training.accumulates else (False,):
+        yield replace(training, reduce_every_micro_batch=reduces)
 
 
 def _candidate(
@@ -87,7 +117,16 @@ def _candidate(
         memory = step_memory(training, layout, gpu, rehearsals.of(training, layout))
         total = memory.total
     fits = total <= gpu.memory_bytes
-    return Candidate(layout, training.recompute, training.reduce_every_micro_batch, traffic, memory, total, fits)
+    return Candidate(
+        layout,
+        training.accumulate_grad_batches,
+        training.recompute,
+        training.reduce_every_micro_batch,
+        traffic,
+        memory,
+        total,
+        fits,
+    )
 
 
 def least_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> int:

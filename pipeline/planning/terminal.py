@@ -41,7 +41,8 @@ def _head(report: Mapping[str, Any]) -> str:
             f"parameters: {parameters['total']:,}, and {parameters['mtp']:,} of multi-token prediction; "
             f"this rank keeps {parameters['local']:,}",
             f"{training['precision']}, {training['batch_size']} × {training['sequence_length']} tokens {readers} and "
-            f"micro-batch, {training['windows_per_step']:,} windows of {training['tokens_per_step']:,} tokens a step",
+            f"micro-batch, {training['windows_per_step']:,} windows of {training['tokens_per_step']:,} tokens a step, "
+            f"{training['optimizer']} with moments in {training['moments']}",
         ]
     )
 
@@ -119,7 +120,8 @@ def _verdict(report: Mapping[str, Any]) -> str:
             f"This layout {fits} {report['gpu']['name']} ({memory['available_gib']:.1f} GiB).",
             f"Recommended: strategy.dp_replicate={best['dp_replicate']} strategy.dp_shard={best['dp_shard']} "
             f"{_shared(best, 'strategy.cp={} ')}strategy.ep={best['ep']} trainer.recompute={best['recompute']} "
-            f"strategy.reduce_every_micro_batch={str(best['reduce_every_micro_batch']).lower()}",
+            f"strategy.reduce_every_micro_batch={str(best['reduce_every_micro_batch']).lower()} "
+            f"trainer.accumulate_grad_batches={best['accumulate_grad_batches']}",
             report["reason"],
         ]
     )

@@ -1,5 +1,7 @@
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import hydra
@@ -7,7 +9,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from pipeline.configuration.composed import CONF
-from pipeline.planning.composed import planned
+from pipeline.configuration.settings import read_settings
+from pipeline.configuration.strategy import read_strategy
+from pipeline.planning.composed import planned, read_training
+from pipeline.planning.memory import GIB, step_memory
+from pipeline.planning.rehearsals import Rehearsals
+from pipeline.planning.settings import GpuConfig, Layout
+from pipeline.planning.sweep import sweep
+from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import Told
 
 
@@ -42,6 +51,7 @@ def test_the_command_prints_one_json_object(typed: Callable[..., Told]):
         (["gpu.memory_gib=-1"], "gpu.memory_gib is -1"),
         (["gpu.attention=fastest"], "gpu.attention is 'fastest'; choose one of"),
         (["trainer.batch_size=0"], "trainer.batch_size is 0"),
+        (["trainer.global_batch=0"], "trainer.global_batch is 0"),
         (
             ["strategy.cp=4", "trainer.sequence_length=100"],
             r"\(100\) does not divide over 2 × strategy.cp",
@@ -56,3 +66,22 @@ def test_what_cannot_be_is_named(overrides, message, tmp_path):
 def test_an_unknown_gpu_is_refused_with_those_there_are():
     with pytest.raises(hydra.errors.MissingConfigException, match="h200"):
         composed("gpu=abacus")
+
+
+def test_the_documented_plan_of_the_whole_model_holds(tmp_path):
+    """Of the recommended layout by name: sweeping all of them takes a minute."""
+    page = (REPOSITORY / "docs" / "parallelism.md").read_text()
+    command = re.search(r"^python -m pipeline.plan (model=deepseek_v3 .*) plan=best (.*)$", page, re.MULTILINE)
+    recommended = re.search(r"^Recommended: (.*)$", page, re.MULTILINE)
+    assert command is not None
+    assert recommended is not None
+    values = composed(*" ".join([*command.groups(), *recommended.groups()]).split())
+    strategy = read_strategy(values["strategy"])
+    layout, gpu = Layout.of(strategy), read_settings(GpuConfig, values["gpu"], "gpu")
+    training = replace(read_training(values, tmp_path), accelerator="gpu").over(layout)
+    assert training.accumulate_grad_batches == values["trainer"]["accumulate_grad_batches"] == 15
+    best, _ = sweep(training, gpu, [layout], Rehearsals(gpu), strategy.dispatch)
+    by_name = step_memory(training, layout, gpu, Rehearsals(gpu).of(training, layout))
+    assert (best.fits, best.recompute, best.reduce_every_micro_batch) == (True, "none", True)
+    assert best.total == by_name.total
+    assert f"That is {by_name.total / GIB:.1f} GiB" in page

@@ -1,12 +1,19 @@
+from collections import Counter
 from dataclasses import replace
 
+import pytest
+
+from lightning_modules.configuration import OptimizerConfig
+from lightning_modules.model.counting import build_on_meta
 from lightning_modules.model.recompute_kinds import RECOMPUTE_KINDS
+from lightning_modules.optimizer import build_optimizer
 from lightning_modules.parallel.configuration import ParallelConfig
-from pipeline.planning.memory import GIB, step_memory
-from pipeline.planning.planner import memory_by_recompute, plan
+from pipeline.planning import planner
+from pipeline.planning.memory import GIB, static_bytes, step_memory
+from pipeline.planning.planner import memory_by_recompute, plan, plan_best
 from pipeline.planning.rehearsals import Rehearsals
 from pipeline.planning.settings import GpuConfig, Layout
-from pipeline.planning.sweep import least_bytes, possible_layouts, sweep
+from pipeline.planning.sweep import Candidate, least_bytes, possible_layouts, sharing_sizes, sweep
 from pipeline.planning.terminal import terminal_text
 
 
@@ -103,3 +110,49 @@ def test_the_parts_make_up_the_total(training, gpu):
     memory = step_memory(training, layout, gpu, Rehearsals(gpu).of(training, layout))
     assert memory.total == memory.fullest.parts.total() + memory.fragmentation + memory.context
     assert memory.context == gpu.context_gib * GIB
+
+
+def test_a_steps_windows_decide_how_many_ranks_share_one(training, gpu):
+    """Four ranks of a machine make 6 windows a step 1.5 times, and 3 times if two share each."""
+    training = replace(training, global_batch=6, batch_size=1)
+    assert sharing_sizes(training, 4, 4, asked=1) == [2, 4]
+    assert sharing_sizes(training, 4, 2, asked=1) == [2]
+    assert sharing_sizes(replace(training, global_batch=None), 4, 4, asked=4) == [4]
+    with pytest.raises(ValueError, match=r"global_batch is 7: 4 ranks do not make it up .* nodes or gpus_per_node"):
+        sharing_sizes(replace(training, global_batch=7), 4, 2, asked=1)
+    report = plan_best(training, ParallelConfig(nodes=1, gpus_per_node=4), gpu)
+    assert report["layout"]["cp"] == report["recommended"]["cp"] == 2
+    assert report["recommended"]["accumulate_grad_batches"] == report["training"]["accumulate_grad_batches"] == 3
+    assert report["training"]["windows_per_step"] == 6
+    assert report["memory"]["total_gib"] == report["recommended"]["total_gib"]
+    with pytest.raises(ValueError, match=r"no multiple of 4 ranks × trainer.batch_size 1 = 4; .* \(strategy.cp\)"):
+        plan(training, ParallelConfig(nodes=1, gpus_per_node=4), gpu)
+
+
+def test_more_ranks_share_a_window_only_where_none_fits_otherwise(monkeypatch, training, gpu):
+    tried = []
+
+    def sweep_of(training, gpu, layouts, rehearsals, dispatch):
+        tried.append(layouts[0].cp)
+        return [Candidate(layouts[0], 4, "none", False, None, None, 1, fits=layouts[0].cp == 2)]
+
+    monkeypatch.setattr(planner, "sweep", sweep_of)
+    strategy = ParallelConfig(nodes=1, gpus_per_node=4)
+    best = planner.candidates_of(replace(training, global_batch=16), strategy, gpu, Rehearsals(gpu))[0]
+    assert tried == [1, 2]
+    assert best.fits
+
+
+def test_ranks_that_no_layout_divides_over_are_refused(training, gpu):
+    with pytest.raises(ValueError, match="over no layout of 7 ranks: model.n_routed_experts"):
+        plan_best(training, ParallelConfig(nodes=1, gpus_per_node=7), gpu)
+
+
+def test_muon_keeps_one_moment_of_hidden_matrices(training, gpu):
+    layout = Layout(1, 2, 1, 2)
+    adamw, muon = (static_bytes(replace(training, optimizer=kind), layout, gpu) for kind in ("adamw", "muon"))
+    decoder = build_on_meta(training.decoder)
+    groups = build_optimizer(decoder, OptimizerConfig(1.0, (0.9, 0.95), 0.0, 1e-8, kind="muon")).param_groups
+    hidden = sum(p.numel() for group in groups if group["n_stacked"] for p in group["params"])
+    assert adamw["optimizer"] - muon["optimizer"] == 4 * hidden // 2
+    assert adamw - Counter(optimizer=adamw["optimizer"]) == muon - Counter(optimizer=muon["optimizer"])
