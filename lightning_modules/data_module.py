@@ -125,6 +125,22 @@ class Collate:
         return batch
 
 
+def batches_of(
+    windows: OptimizerSteps, sampler: RankSlices, batch_size: int, collate: Collate, on_gpu: bool = False
+) -> DataLoader[Batch]:
+    """A training's batches, one after another.
+
+    Args:
+        windows: what they hold.
+        sampler: which of them.
+        batch_size: windows of each.
+        collate: makes a batch of windows.
+        on_gpu: where they go to. Copied from memory that is not pinned, a batch has the host wait for all that a GPU
+            has yet to do.
+    """
+    return DataLoader(windows, batch_size, sampler=sampler, collate_fn=collate, pin_memory=on_gpu)
+
+
 class SpeechTokens(L.LightningDataModule):
     """Batches of packed speech tokens for training and validation.
 
@@ -179,14 +195,8 @@ class SpeechTokens(L.LightningDataModule):
         self._sampler = RankSlices(self.n_batches, self.batch_size, reader, n_readers, done, position)
         windows_per_step = n_readers * self.batch_size * trainer.accumulate_grad_batches
         windows = OptimizerSteps(self.train_windows, position, windows_per_step)
-        return DataLoader(
-            windows,
-            batch_size=self.batch_size,
-            sampler=self._sampler,
-            collate_fn=self._collate,
-            # Copied from elsewhere, a batch has the host wait for all that a GPU has yet to do.
-            pin_memory=trainer.strategy.root_device.type == "cuda",
-        )
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        return batches_of(windows, self._sampler, self.batch_size, self._collate, on_gpu)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """This rank's validation windows of each corpus, in the documents' own order.

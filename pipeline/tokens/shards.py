@@ -177,7 +177,8 @@ class _Shard:
         """The tokens [T], memory-mapped read-only."""
         if self.summary.n_tokens == 0:  # which cannot be mapped
             return np.zeros(0, self.dtype)
-        return np.memmap(self.path, dtype=self.dtype, mode="r", shape=(self.summary.n_tokens,))
+        tokens = np.memmap(self.path, dtype=self.dtype, mode="r", shape=(self.summary.n_tokens,))
+        return tokens.view(np.ndarray)  # of which stretches are taken three times as fast
 
     def first(self, n_documents: int) -> "_Shard":
         """The same shard without its later documents."""
