@@ -3,19 +3,15 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.audio.corpora.configuration import ListedConfig
-from pipeline.audio.corpora.corpus import ListedCorpus, Recording
+from pipeline.audio.corpora.corpus import Recording
 from pipeline.audio.corpora.entry import Entry
+from pipeline.audio.corpora.listed_archives import ListedArchives
 from pipeline.audio.corpora.listing import (
     Located,
     Names,
-    common_folder,
-    files_of,
-    located,
     name_of,
     named,
     read_entries,
@@ -35,11 +31,11 @@ _PLACEHOLDER = ".nodata"
 
 
 @dataclass(frozen=True)
-class SharCorpus(ListedCorpus):
-    """Cuts, and archives with the sound of each; archives are not unpacked."""
+class SharCorpus(ListedArchives):
+    """Cuts, and archives with the sound of each."""
 
-    config: ListedConfig
     name = "lhotse_shar"
+    pattern = "cuts.*.jsonl*"
 
     def recordings(self) -> Iterator[Recording]:
         """Yield the recordings in the order of the cuts."""
@@ -68,24 +64,15 @@ class SharCorpus(ListedCorpus):
         speaker = cut.speaker or speaker_of(cut.audio, "none", self._home)
         if member is None:
             name, _ = names.of(f"{home}/{cut.audio}", f"line {number} of its cuts")
-            defect = f"its archive {archive.fault or 'ends before it'}"
-            return Recording(name, speaker, cut.text, split, cut.defect or defect, cut.note)
+            absent = f"its archive {archive.fault or 'ends before it'}"
+            return Recording(name, speaker, cut.text, split, cut.defect or absent, cut.note)
         source = Source(archive.location, member.first_byte, member.n_bytes, cut.start, cut.seconds, cut.channel)
-        name, again = names.of(stretch_name(f"{home}/{member.name}", source), f"line {number} of its cuts")
-        defect = "named before, and the first time counts" if again else ""
+        name, defect = names.of(stretch_name(f"{home}/{member.name}", source), f"line {number} of its cuts")
         if member.name.endswith(_PLACEHOLDER):
             defect = "the cut has no recording"
         elif not member.whole:
             defect = "cut off with its archive"
         return Recording(name, speaker, cut.text, split, cut.defect or defect, cut.note, source)
-
-    @cached_property
-    def _located(self) -> list[Located]:
-        return located(self.config, lambda patterns: files_of(patterns, "cuts.*.jsonl*"))
-
-    @cached_property
-    def _home(self) -> str:
-        return common_folder([place.location for place in self._located])
 
 
 def _read_cut(values: Mapping[str, Any]) -> Entry:

@@ -59,12 +59,13 @@ class Names:
     def __init__(self) -> None:
         self._given: set[int] = set()
 
-    def of(self, name: str, where: str) -> tuple[str, bool]:
-        """The id of what is called so and stands there; and whether it was there before."""
+    def of(self, name: str, where: str) -> tuple[str, str]:
+        """The id of what is called so and stands there; and what is wrong with it, if it was named before."""
         digest = hash(name)
-        again = digest in self._given
+        if digest in self._given:
+            return f"{name} (again, {where})", "named before, and the first time counts"
         self._given.add(digest)
-        return (f"{name} (again, {where})" if again else name), again
+        return name, ""
 
 
 def common_folder(locations: Sequence[str]) -> str:

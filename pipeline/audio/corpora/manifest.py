@@ -59,9 +59,8 @@ class ManifestCorpus(ListedCorpus):
         source = Source(location, start=entry.start, seconds=entry.seconds, channel=entry.channel)
         file = written_name(entry.audio, location, self._home)
         name, again = names.of(stretch_name(file, source), where)
-        defect = entry.defect or ("named before, and the first time counts" if again else "")
         speaker = entry.speaker or speaker_of(file, self.config.speaker_from, self._home)
-        return Recording(name, speaker, entry.text, manifest.place.split, defect, entry.note, source)
+        return Recording(name, speaker, entry.text, manifest.place.split, entry.defect or again, entry.note, source)
 
     def _manifests(self) -> Iterator[_Manifest]:
         for place in self._located:

@@ -6,20 +6,17 @@ NeMo's archives hold audio alone, and a manifest beside them names their members
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import groupby
 from pathlib import PurePosixPath
 
 from pipeline.audio.corpora.configuration import WebDatasetConfig
-from pipeline.audio.corpora.corpus import ListedCorpus, Recording
+from pipeline.audio.corpora.corpus import Recording
 from pipeline.audio.corpora.entry import Entry
 from pipeline.audio.corpora.folder import EXTENSIONS, UNREAD_EXTENSIONS
+from pipeline.audio.corpora.listed_archives import ListedArchives
 from pipeline.audio.corpora.listing import (
     Located,
     Names,
-    common_folder,
-    files_of,
-    located,
     name_of,
     named,
     read_entries,
@@ -32,11 +29,12 @@ from pipeline.plumbing.locations import expanded
 
 
 @dataclass(frozen=True)
-class WebDatasetCorpus(ListedCorpus):
-    """The audio in archives, with what samples or a manifest tell of it; archives are not unpacked."""
+class WebDatasetCorpus(ListedArchives):
+    """The audio in archives, with what samples or a manifest tell of it."""
 
     config: WebDatasetConfig
     name = "webdataset"
+    pattern = "*.tar"
 
     def recordings(self) -> Iterator[Recording]:
         """Yield the recordings in the order of the archives and their members; an archive's fault like one of them."""
@@ -68,9 +66,8 @@ class WebDatasetCorpus(ListedCorpus):
         name, again = names.of(f"{name_of(archive.location, self._home)}/{member.name}", f"at byte {member.first_byte}")
         speaker = entry.speaker or speaker_of(member.name, self.config.speaker_from, self._home)
         source = Source(archive.location, member.first_byte, member.n_bytes, seconds=entry.seconds)
-        defect = _defect(member) or ("named before, and the first time counts" if again else "")
         note = "; ".join(part for part in (entry.note, archive.doubt) if part)
-        return Recording(name, speaker, entry.text, split, defect, note, source)
+        return Recording(name, speaker, entry.text, split, _defect(member) or again, note, source)
 
     def _entries(self) -> dict[str, Entry] | None:
         """What a manifest tells of members, by their names; None without a manifest."""
@@ -80,14 +77,6 @@ class WebDatasetCorpus(ListedCorpus):
             manifests = expanded(self.config.manifest)
         found = (entry for manifest in manifests for _, entry in read_entries("manifest", manifest, read_entry))
         return {entry.audio: entry for entry in found}
-
-    @cached_property
-    def _located(self) -> list[Located]:
-        return located(self.config, lambda patterns: files_of(patterns, "*.tar"))
-
-    @cached_property
-    def _home(self) -> str:
-        return common_folder([place.location for place in self._located])
 
 
 def samples(members: Sequence[Member]) -> Iterator[tuple[Member, Entry]]:
