@@ -80,7 +80,8 @@ def _judgements(a: Evaluated, b: Evaluated) -> Iterator[PairedMeasure]:
             found = of_judge.where("measure", name)
             if len(found):
                 lower_is_better = shown["better"] == "lower"
-                measure = Measure(f"judge/{judge}/{name}", f"{shown['heading']} ({judge})", "", "clips", lower_is_better)
+                title = f"{shown['heading']} ({judge})"
+                measure = Measure(f"judge/{judge}/{name}", title, "", "clips", lower_is_better)
                 yield PairedMeasure(measure, _mean(found.a), _mean(found.b), found.design())
 
 

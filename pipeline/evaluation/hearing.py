@@ -11,6 +11,7 @@ from pipeline.evaluation.ranks import gather, share
 from pipeline.evaluation.specimens import OTHER_SPEAKER, Exhibit
 from pipeline.judges.judge import Judge, Judgement
 from pipeline.judges.registry import Options, Panel, call_in, call_in_installed
+from pipeline.plumbing.rank import rank_of_this_process
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,9 @@ def hear(panel: Panel, given: Sequence[Exhibit]) -> tuple[Panel, list[tuple[str,
     for (name, _), answer in zip(asked, answers, strict=True):
         if isinstance(answer, Breakdown) and name not in broken:
             broken[name] = answer.reason
-            log.warning("The judge %s is left out: %s", name, answer.reason)
+    if rank_of_this_process() == 0:
+        for name, reason in broken.items():
+            log.warning("The judge %s is left out: %s", name, reason)
     judged = [
         (name, exhibit, answer)
         for (name, exhibit), answer in zip(asked, answers, strict=True)
