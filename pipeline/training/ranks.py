@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from torch.distributed import PrefixStore, Store, rendezvous
+from torch.distributed import DistNetworkError, PrefixStore, Store, rendezvous
 
 from lightning_modules.parallel.slurm import SlurmTask
 from pipeline.plumbing.nested import leaves
@@ -118,6 +118,9 @@ def _store() -> tuple[Store | None, int]:
     """What connects processes that were started side by side, and how many they are.
 
     None where there is one, or the first starts the rest.
+
+    Raises:
+        ValueError: somebody else has the port that they were to meet at.
     """
     if "MASTER_ADDR" in os.environ and "RANK" in os.environ:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -130,5 +133,13 @@ def _store() -> tuple[Store | None, int]:
         return None, 1
     if world_size == 1:
         return None, 1
-    store, _, _ = next(rendezvous("env://", rank, world_size, timeout=PATIENCE))
+    try:
+        store, _, _ = next(rendezvous("env://", rank, world_size, timeout=PATIENCE))
+    except DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise ValueError(
+            f"Another process has port {os.environ['MASTER_PORT']} of this machine, by which the ranks were to meet; "
+            "set MASTER_PORT to a free one, the same for all ranks."
+        ) from None
     return PrefixStore("melisma", store), world_size

@@ -1,5 +1,6 @@
 """What processes that are not connected yet agree on."""
 
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,3 +63,15 @@ def test_launchers_tell_the_rank(monkeypatch: pytest.MonkeyPatch, variable: str)
     assert rank_of_this_process() == 0
     monkeypatch.setenv(variable, "5")
     assert rank_of_this_process() == 5
+
+
+def test_a_port_that_somebody_has_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
+        ranks = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in ranks.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ValueError, match=rf"has port {port} of this machine.*set MASTER_PORT to a free one"):
+            Ranks()
