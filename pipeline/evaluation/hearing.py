@@ -63,7 +63,7 @@ def hear(panel: Panel, given: Sequence[Exhibit]) -> tuple[Panel, list[tuple[str,
 def ask(judges: Mapping[str, Judge], asked: Sequence[tuple[str, Exhibit]]) -> Iterator[Judgement | Breakdown]:
     """The answers of the judges named to the exhibits beside their names; who has broken down is not asked again."""
     broken: dict[str, Breakdown] = {}
-    for name, exhibit in tqdm(asked, desc="judging", unit="sound", disable=not asked):
+    for name, exhibit in tqdm(asked, desc="judging", unit="sound", disable=not asked or rank_of_this_process() > 0):
         answer = broken.get(name) or judgement_of(judges[name], exhibit)
         if isinstance(answer, Breakdown):
             broken[name] = answer

@@ -16,6 +16,8 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from pipeline.plumbing.rank import rank_of_this_process
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -85,13 +87,14 @@ def map_parts(function: Callable[[Sequence[Item], bool], Result], items: Sequenc
     item k on.
 
     Args:
-        function: of a part, and whether it may show its progress: one part does, for all.
+        function: of a part, and whether it may show its progress: one part of the first rank does, for all.
         items: no fewer than parts.
         n_parts: how many; one is computed in this process.
     """
+    is_first = rank_of_this_process() == 0
     if n_parts == 1:
-        return [function(items, True)]
-    parts = [(items[number::n_parts], number == 0) for number in range(n_parts)]
+        return [function(items, is_first)]
+    parts = [(items[number::n_parts], is_first and number == 0) for number in range(n_parts)]
     return list(_map_pool(partial(_apply, function), parts, n_parts))
 
 

@@ -129,3 +129,9 @@ def test_parts_come_back_in_order_from_workers_of_one_thread() -> None:
     assert (told, told_second) == ([True, 1], [False, 1])
     ((whole, shows_progress, _),) = map_parts(describe, range(5), 1)
     assert (whole.tolist(), shows_progress) == ([0, 1, 2, 3, 4], True)
+
+
+@pytest.mark.parametrize("n_parts", [1, 2])
+def test_of_several_ranks_the_first_alone_shows_progress(monkeypatch: pytest.MonkeyPatch, n_parts: int) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert map_parts(lambda _, shows_progress: shows_progress, range(5), n_parts) == [False] * n_parts
