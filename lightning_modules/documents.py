@@ -15,6 +15,26 @@ class Documents(Protocol):
     def __getitem__(self, index: int) -> np.ndarray: ...
 
 
+class ChosenDocuments:
+    """Some of many documents, in their order.
+
+    Args:
+        documents: the documents.
+        chosen: which of them, bool [documents].
+    """
+
+    def __init__(self, documents: Documents, chosen: np.ndarray) -> None:
+        self.documents = documents
+        self.numbers = np.flatnonzero(chosen)
+        self.lengths = documents.lengths[self.numbers]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.documents[int(self.numbers[index])]
+
+
 class CappedDocuments:
     """Documents of which only the beginning counts, where they are longer than a limit.
 

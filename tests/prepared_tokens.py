@@ -1,5 +1,6 @@
 """Prepared data that no corpus was needed for."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from pipeline.configuration.composed import CONF
 from pipeline.plumbing.files import write_json
 from pipeline.provenance.prepared_data import prepared_settings, write_prepared_identity
+from pipeline.tokens.audio_hashes import write_audio_hashes
 from pipeline.tokens.shards import finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
 
@@ -21,6 +23,9 @@ def write_prepared_tokens(folder: Path, *overrides: str, seed: int = 1) -> None:
         documents = [vocabulary.document(rng.integers(0, 8, size=(20, 2))) for _ in range(n_documents)]
         write_shard(shard_path(folder / split, 0), documents, vocabulary)
         finish_split(folder / split, 1)
+        names = [f"{seed} {split} {document}" for document in range(n_documents)]
+        rows = [(document, hashlib.sha256(name.encode()).hexdigest()) for document, name in enumerate(names)]
+        write_audio_hashes(folder / split, n_documents, rows)
     write_json(folder / "codec" / "codec.json", {"seed": seed})
     write_json(folder / "data_card.json", {"splits": {}})
     (folder / "data_card.md").write_text("tokens\n")

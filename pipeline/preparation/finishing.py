@@ -15,6 +15,7 @@ from pipeline.preparation.plan import Plan
 from pipeline.preparation.reference import BODIES, FOLDER, load_reference
 from pipeline.preparation.utterance_reader import UtteranceReader, by_recording
 from pipeline.provenance.prepared_data import write_prepared_identity
+from pipeline.tokens.audio_hashes import write_audio_hashes
 from pipeline.tokens.shards import document_lengths, finish_split
 
 N_EXAMPLES = 8
@@ -38,6 +39,7 @@ def finish_prepared(
         for split in encoding.counts:
             indices[split] = finish_split(folder / split, encoding.shards_of(split))
             write_origins(plan, split, folder / split)
+            write_audio_hashes(folder / split, plan.count_pieces(split), plan.pieces_by_audio(split))
         save_examples(plan, read, folder)
         write_manifest(plan, folder / "manifest.csv")
         references = {name: load_reference(folder / FOLDER, name) for name in BODIES}

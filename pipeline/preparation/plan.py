@@ -82,6 +82,20 @@ class Plan:
         (seconds,) = self._database.execute(query, (split,)).fetchone()
         return (seconds or 0.0) / 3600
 
+    def count_pieces(self, split: str) -> int:
+        """Pieces of recordings in the utterances of a split."""
+        return self._number("SELECT COALESCE(SUM(json_array_length(pieces)), 0) FROM utterances WHERE split = ?", split)
+
+    def pieces_by_audio(self, split: str) -> Iterator[tuple[int, str]]:
+        """The number of an utterance of a split and the SHA-256 of a recording in it, one piece after another."""
+        query = """
+            SELECT utterances.number, recordings.sha256
+            FROM utterances, json_each(utterances.pieces) AS piece
+            LEFT JOIN recordings ON recordings.id = json_extract(piece.value, '$[0]')
+            WHERE utterances.split = ? ORDER BY utterances.number, piece.key
+        """
+        return iter(self._database.execute(query, (split,)))
+
     def count_speakers(self, split: str) -> int:
         """Speakers of a split."""
         return self._number("SELECT COUNT(DISTINCT speaker) FROM utterances WHERE split = ?", split)

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pipeline.configuration.settings import check_known
 from pipeline.plumbing.redaction import redacted, uri_user
+
+DROP, KEEP = "drop", "keep"
 
 
 @dataclass(frozen=True)
@@ -16,16 +19,20 @@ class FeedConfig:
         mixture: folders of prepared data by how much of the tokens is each one's, up to a common factor; None: the
             usual one alone.
         max_document_tokens: of longer documents only so many first tokens are trained on; None: all.
+        duplicates: what becomes of a mixture's training documents whose audio is held out in any of its corpora, or
+            trained on in an earlier one: `drop` or `keep`.
     """
 
     LARGEST: ClassVar[Mapping[str, float]] = {"max_document_tokens": 2**40}
 
     mixture: Mapping[str, float] | None
     max_document_tokens: int | None
+    duplicates: str = DROP
 
     def __post_init__(self) -> None:
         if self.mixture is not None:
             _check_mixture(self.mixture)
+        check_known("duplicates", self.duplicates, (DROP, KEEP))
         if self.max_document_tokens is not None and self.max_document_tokens < 2:
             raise ValueError(f"max_document_tokens is {self.max_document_tokens}; set it to 2 or more, or null.")
 

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.documents import CappedDocuments, Documents
+import numpy as np
+
+from lightning_modules.documents import CappedDocuments, ChosenDocuments, Documents
 from lightning_modules.mixture import Mixture
 from pipeline.audio.codecs.configuration import USE
+from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.provenance.prepared_data import PreparedIdentity, read_prepared_identity
 from pipeline.provenance.remote_data import LocalCopy, local_copy
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
-from pipeline.training.configuration import FeedConfig
+from pipeline.training.configuration import DROP, FeedConfig
+from pipeline.training.duplicates import Duplicates, UntoldAudioError, find_duplicates
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +53,15 @@ class Feed:
         corpora: one, or several in the order of the mixture.
         weights: of each, up to a common factor; empty where `paths.prepared` is read alone.
         max_document_tokens: of longer training documents only the beginning is read; None: all.
+        duplicates: what corpora have in common; None where there is one.
+        drops: whether that is left out.
     """
 
     corpora: Sequence[Corpus]
     weights: Sequence[float]
     max_document_tokens: int | None
+    duplicates: Duplicates | None = None
+    drops: bool = False
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -68,7 +76,7 @@ class Feed:
     @property
     def train(self) -> Documents | Mixture:
         """What is trained on."""
-        documents = {corpus.name: self._capped(corpus.train) for corpus in self.corpora}
+        documents = {corpus.name: self._documents(corpus) for corpus in self.corpora}
         if not self.weights:
             return documents[self.corpora[0].name]
         return Mixture(documents, dict(zip(documents, self.weights, strict=True)))
@@ -85,13 +93,17 @@ class Feed:
         if not self.weights and self.max_document_tokens is None:
             return digests[0]
         shares = [weight / sum(self.weights) for weight in self.weights]
-        return {"corpora": digests, "shares": shares, "max_document_tokens": self.max_document_tokens}
+        content = {"corpora": digests, "shares": shares, "max_document_tokens": self.max_document_tokens}
+        if not self._left_out:
+            return content
+        left_out = [np.flatnonzero(self._left_out.get(corpus.name, ())).tolist() for corpus in self.corpora]
+        return {**content, "left_out": fingerprint(left_out)}
 
     def describe_capped(self) -> str | None:
         """How many documents are read in part, in a sentence; None: none."""
         if self.max_document_tokens is None:
             return None
-        capped = [self._capped(corpus.train) for corpus in self.corpora]
+        capped = [self._documents(corpus) for corpus in self.corpora]
         n_capped = sum(documents.n_capped for documents in capped if isinstance(documents, CappedDocuments))
         n_documents = sum(len(documents) for documents in capped)
         return (
@@ -99,13 +111,31 @@ class Feed:
             "trained on (feed.max_document_tokens)."
         )
 
+    def describe_duplicates(self) -> list[str]:
+        """What corpora have in common, a sentence for each pair."""
+        consequence = "they are left out" if self.drops else "they are trained on all the same (feed.duplicates=keep)"
+        return [
+            f"Of {one.n_of:,} training documents of {one.corpus}, {one.clause}; {consequence}."
+            for one in (self.duplicates.overlaps if self.duplicates else ())
+        ]
+
     def verify(self) -> None:
         """Wait until everything has been compared with its checksums, as `TokenDataset.verify`."""
         for corpus in self.corpora:
             corpus.train.verify()
             corpus.validation.verify()
 
-    def _capped(self, documents: TokenDataset) -> Documents:
+    @property
+    def _left_out(self) -> dict[str, np.ndarray]:
+        """Which documents of a corpus are not trained on, bool [documents], of corpora that have some."""
+        if self.duplicates is None or not self.drops:
+            return {}
+        return {name: repeated for name, repeated in self.duplicates.repeated.items() if repeated.any()}
+
+    def _documents(self, corpus: Corpus) -> Documents:
+        """Those of a corpus that are trained on, and as much of them as is."""
+        left_out = self._left_out.get(corpus.name)
+        documents = corpus.train if left_out is None else ChosenDocuments(corpus.train, ~left_out)
         return documents if self.max_document_tokens is None else CappedDocuments(documents, self.max_document_tokens)
 
 
@@ -132,7 +162,47 @@ def open_feed(usual: Path, config: FeedConfig, cache: Path, cache_gb: float) -> 
         identity = read_prepared_identity(copy.folder)
         require_codec(location, identity, usual, usual_identity)
         corpora.append(_open(name, location, copy, identity))
-    return Feed(corpora, list(config.mixture.values()), config.max_document_tokens)
+    drops = config.duplicates == DROP
+    duplicates = _duplicates(corpora, usual, usual_identity, drops)
+    return Feed(corpora, list(config.mixture.values()), config.max_document_tokens, duplicates, drops)
+
+
+def _duplicates(
+    corpora: Sequence[Corpus], usual: Path, usual_identity: PreparedIdentity, drops: bool
+) -> Duplicates | None:
+    """What corpora have in common with one another, and with what the usual data hold out; None where nobody can tell.
+
+    Raises:
+        ValueError: what they have in common is left out, and nobody can tell, or nothing is left of one.
+    """
+    folders = {corpus.name: corpus.copy.folder for corpus in corpora}
+    is_mixed = any(corpus.identity.digest == usual_identity.digest for corpus in corpora)
+    held_out = folders if is_mixed else {**folders, str(usual): usual}
+    try:
+        duplicates = find_duplicates(folders, {corpus.name: len(corpus.train) for corpus in corpora}, held_out)
+    except UntoldAudioError as error:
+        if drops:
+            raise
+        log.warning("%s", error)
+        return None
+    if drops:
+        require_rest(duplicates)
+    return duplicates
+
+
+def require_rest(duplicates: Duplicates) -> None:
+    """Refuse a corpus of which nothing would be left.
+
+    Raises:
+        ValueError: naming it, and why.
+    """
+    for name, repeated in duplicates.repeated.items():
+        if repeated.all():
+            found = ", ".join(one.clause for one in duplicates.overlaps if one.corpus == name)
+            raise ValueError(
+                f"feed.mixture: nothing of {name} is left to train on: of its {len(repeated):,} training documents "
+                f"{found}. Leave it out, or set feed.duplicates=keep."
+            )
 
 
 def require_codec(folder: str, identity: PreparedIdentity, usual: Path, usual_identity: PreparedIdentity) -> None:

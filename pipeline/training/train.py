@@ -88,8 +88,10 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
         n_batches=trainer_config.n_batches,
         seed=seed,
     )
+    if ranks.is_first:
+        say_mixture(feed)
     if ranks.is_first and not trainer_config.attend_across_documents:
-        say_reach(data.train_windows, feed)
+        say_reach(data.train_windows)
     if ranks.is_first and allotted_tasks() > world_size:
         log.warning(
             "SLURM allotted %d tasks, and this training uses %d: `srun`, in front of the command, starts it on all.",
@@ -138,10 +140,16 @@ def node_metrics(ranks: Ranks, run: TrackedRun, tracking: Mapping[str, Any]) -> 
     return other_nodes_metrics(ranks.store, node, ranks.rank, run)
 
 
-def say_reach(windows: PackedDocuments | MixedWindows, feed: Feed) -> None:
-    """Say where windows and documents do not fit each other, and what a mixture comes to."""
+def say_mixture(feed: Feed) -> None:
+    """Say what corpora have in common, and which documents are not read to their end."""
+    for duplicates in feed.describe_duplicates():
+        log.warning("%s", duplicates)
     if (capped := feed.describe_capped()) is not None:
         log.info("%s", capped)
+
+
+def say_reach(windows: PackedDocuments | MixedWindows) -> None:
+    """Say where windows and documents do not fit each other."""
     for name, packed in windows.corpora.items() if isinstance(windows, MixedWindows) else [("", windows)]:
         prefix = f"{name}: " if name else ""
         if (cuts := packed.describe_cuts()) is not None:

@@ -12,9 +12,12 @@ import soundfile
 from omegaconf import OmegaConf
 
 from pipeline.configuration.composed import CONF
+from pipeline.plumbing.files import read_csv
 from pipeline.preparation import encoding
 from pipeline.preparation.prepare import prepare, prepare_combination
 from pipeline.provenance.prepared_data import prepared_settings, require_prepared
+from pipeline.tokens.audio_hashes import read_audio_hashes
+from pipeline.tokens.shards import TokenDataset
 
 RATE = 8000
 
@@ -81,3 +84,26 @@ def test_each_combination_has_a_folder_of_its_own_and_the_usual_one_serves_where
     n_written = len(shards_written)
     assert prepare_combination(composed(root, "data.seed=2"), usual, cache) == other
     assert len(shards_written) == n_written
+
+
+@pytest.mark.parametrize("lengths", [("max_seconds=3", "join_seconds=1.2"), ("min_seconds=0.1", "max_seconds=0.3")])
+def test_prepared_data_say_which_recordings_their_documents_hold(
+    root: Path, tmp_path: Path, lengths: tuple[str, ...]
+) -> None:
+    """Also where recordings are joined, or cut."""
+    overrides = [f"data.utterances.{length}" for length in lengths]
+    prepare(composed(root, *overrides, "data.split.test=0.4"), tmp_path / "prepared", tmp_path / "cache")
+    manifest = read_csv(tmp_path / "prepared" / "manifest.csv")
+    for split in ("train", "validation", "test"):
+        folder = tmp_path / "prepared" / split
+        documents, hashes = read_audio_hashes(folder)
+        assert set(documents.tolist()) == set(range(len(TokenDataset.open(folder))))
+        assert {f"{number:016x}" for number in hashes.tolist()} == {
+            row["sha256"][:16] for row in manifest if row["split"] == split
+        }
+        origins = read_csv(folder / "utterances.csv")
+        sha256_of = {row["file"]: row["sha256"] for row in manifest}
+        for document, number in zip(documents.tolist(), hashes.tolist(), strict=True):
+            name = origins[document]["utterance"]
+            if "+" not in name:
+                assert sha256_of[name.partition("@")[0]].startswith(f"{number:016x}")
