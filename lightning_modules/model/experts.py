@@ -4,6 +4,7 @@ Suffixes: R routed rows, D hidden, I intermediate, E experts, K chosen experts a
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from lightning_modules.model import by_hand
 from lightning_modules.model.by_hand.experts import weighted_experts
 from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.dispatch import Dispatcher, LocalDispatcher
+from lightning_modules.model.recompute import computed_once
 from lightning_modules.model.router import HierarchicalRouter, Router, Routing
 from lightning_modules.model.sharded import local
 
@@ -160,11 +162,15 @@ class MixtureOfExperts(nn.Module):
         """Map `hidden` [B, T, D] to [B, T, D], and tell how it was routed."""
         tokens = hidden.flatten(0, -2)
         routing = self.gate(tokens)
+        return computed_once(partial(self._mix, hidden, tokens, routing)), routing
+
+    def _mix(self, hidden: Tensor, tokens: Tensor, routing: Routing) -> Tensor:
+        """What all experts make of `hidden` [B, T, D], which are `tokens` [N, D]."""
         plan = self.dispatcher.plan(tokens, routing.gates, routing.indices)
         # The shared experts run while tokens travel.
         shared = None if self.shared_experts is None else self.shared_experts(hidden)
         output = self.apply_routed(plan).view_as(hidden)
-        return output if shared is None else output + shared, routing
+        return output if shared is None else output + shared
 
     def apply_routed(self, plan: Any) -> Tensor:
         """What the routed experts make of the tokens of a dispatcher's plan [N, D]."""

@@ -5,8 +5,9 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
@@ -14,29 +15,21 @@ from lightning_modules.model.attention import LatentAttention
 from lightning_modules.model.attention_kept import ATTENTION_OPERATIONS, repeats_all
 from lightning_modules.model.host_room import HostRoom
 
-# What stays: matrix products, attention, choices, and what carried rows to their experts. By name, since not every
-# build of torch has all of these, and low precision registers its own (library `melisma_fp8`) only where it is used.
+# What stays: matrix products, attention, choices, and what came from other ranks. By name, since not every build of
+# torch has all of these, and low precision registers its own (library `melisma_fp8`) only where it is used.
 KEPT_OPERATIONS = {
     "aten::mm",
     "aten::addmm",
     "aten::bmm",
-    "aten::_grouped_mm",
     "aten::_scaled_mm",
     "aten::_scaled_mm_v2",
-    "aten::_scaled_grouped_mm",
-    "aten::_scaled_grouped_mm_v2",
     "melisma::blockwise_linear",
-    "melisma::blockwise_grouped_mm",
-    "melisma::grouped_product",
     "melisma::multiply_rows",
     "melisma_fp8::multiply_rows",
     "melisma::choose_experts",
-    "melisma::spread_rows",
     "melisma::attend_stretches",
     "aten::topk",
-    "aten::sort.stable",
     "aten::index.Tensor",
-    "aten::index_select",
     "_c10d_functional::all_gather_into_tensor",
     "_c10d_functional::all_to_all_single",
     *ATTENTION_OPERATIONS,
@@ -89,8 +82,9 @@ def recomputed(block: nn.Module, *inputs: Any) -> Any:
     """Call `block` with `inputs`, drop its norms, up-projections of attention and SwiGLU, and repeat them backwards.
 
     Products of all other matrices, attention itself and the routing are kept, so that a backward pass repeats only what
-    is cheap. Results and gradients stay the same bit for bit: the same operations run on the same numbers. Nothing that
-    the forward pass returned changes, so no token is counted twice.
+    is cheap; of experts what they keep without recompute (see `computed_once`). Results and gradients stay the same bit
+    for bit: the same operations run on the same numbers. Nothing that the forward pass returned changes, so no token is
+    counted twice.
 
     A compiled block is left alone: the compiler itself keeps products and repeats what it can fuse, and operations in
     compiled code cannot be told apart from here.
@@ -103,10 +97,13 @@ def recomputed(block: nn.Module, *inputs: Any) -> Any:
 
 
 def computed_once(function: Callable[[], Result]) -> Result:
-    """What `function` returns; within a block that is recomputed, what it returned the first time.
+    """What `function` returns; where cheap activations of a block are recomputed, what it returned the first time.
 
-    For what is no operation of torch's, and costs more than keeping its results: an exchange with other ranks.
+    For what keeps less for its own backward pass than its operations yield: experts, whose rows travel, are multiplied
+    and are summed up, and need only those that are multiplied.
     """
+    if torch.compiler.is_compiling():
+        return function()
     selection = _running.get()
     return function() if selection is None else selection.first_result(function)
 
@@ -115,7 +112,7 @@ class _Selection:
     """What one call keeps: operations of KEPT_OPERATIONS, but no up-projections, and what is to be computed once."""
 
     def __init__(self) -> None:
-        self._expanding = False
+        self._dropping = False
         self._results: list[Any] = []
         self._n_asked = 0
 
@@ -140,25 +137,40 @@ class _Selection:
 
     def first_result(self, function: Callable[[], Any]) -> Any:
         """The result of `function`, by the order in which results are asked for."""
-        if self._n_asked == len(self._results):
-            # Operations within are not to be found missing when the block is repeated without them.
-            with _disable_current_modes():
-                self._results.append(function())
+        if self._n_asked < len(self._results):
+            self._n_asked += 1
+            return self._results[self._n_asked - 1]
+        before, self._dropping = self._dropping, True
+        try:
+            # Within, saved tensors are saved.
+            with saved_tensors_hooks(_as_it_is, _as_it_is):
+                result = function()
+        finally:
+            self._dropping = before
+        self._results.append(tree_map_only(Tensor, _leaf, result))
         self._n_asked += 1
-        # Each run has a graph of its own.
-        return tree_map_only(Tensor, Tensor.detach, self._results[self._n_asked - 1])
+        return result
 
     def policy(self, context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         """What becomes of an operation's output."""
-        if operation.name() in KEPT_OPERATIONS and not self._expanding:
+        if operation.name() in KEPT_OPERATIONS and not self._dropping:
             return CheckpointPolicy.MUST_SAVE
         return CheckpointPolicy.PREFER_RECOMPUTE
 
     def _begin(self, *_: Any) -> None:
-        self._expanding = True
+        self._dropping = True
 
     def _end(self, *_: Any) -> None:
-        self._expanding = False
+        self._dropping = False
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    """The same numbers, of no graph."""
+    return tensor.detach().requires_grad_(tensor.requires_grad)
 
 
 _running: ContextVar[_Selection | None] = ContextVar("running", default=None)

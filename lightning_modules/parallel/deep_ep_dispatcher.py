@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.model.dispatch import Choice, Dispatched
-from lightning_modules.model.recompute import computed_once
 from lightning_modules.parallel.all_to_all import with_any_number_of_rows
 from lightning_modules.parallel.deep_ep_transports import Payload, Transport
 
@@ -108,8 +107,7 @@ class _Dispatch(torch.autograd.Function):
         if quantise is not None:
             values, scales = quantise(tokens)
             payload = (values.contiguous(), scales.contiguous())
-        received = computed_once(lambda: transport.dispatch(payload, indices, gates))
-        rows, local_indices, local_gates, n_choices, handle = received
+        rows, local_indices, local_gates, n_choices, handle = transport.dispatch(payload, indices, gates)
         if isinstance(rows, tuple):
             rows = _dequantise(*rows)
         ctx.transport, ctx.handle = transport, handle

@@ -6,6 +6,7 @@ Numbers are small integers and gates are quarters, so that BF16 holds every sum 
 import importlib.metadata
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_modules.model.dispatch import Choice, Dispatched, Dispatcher, LocalDispatcher
-from lightning_modules.model.recompute import recomputed
+from lightning_modules.model.recompute import computed_once, recomputed
 from lightning_modules.parallel import deep_ep
 from lightning_modules.parallel.deep_ep import DeepEPUnavailable, Seat, deep_ep_dispatcher
 from lightning_modules.parallel.deep_ep_dispatcher import DeepEPDispatcher
@@ -123,14 +124,17 @@ def test_outputs_and_gradients_are_those_of_experts_in_one_place(
 
 
 class Doubled(torch.nn.Module):
-    """Experts that keep their rows for the backward pass, and all that went before."""
+    """Experts that keep their rows for the backward pass, and all that went before; computed once, as a mixture is."""
 
     def __init__(self, dispatcher: Dispatcher, first_expert: int) -> None:
         super().__init__()
         self.dispatcher, self.first_expert = dispatcher, first_expert
 
     def forward(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Tensor:
-        rows, row_gates, counts, way_back = self.dispatcher.dispatch(self.dispatcher.plan(tokens.sin(), gates, indices))
+        return computed_once(partial(self.mix, tokens.sin(), gates, indices))
+
+    def mix(self, tokens: Tensor, gates: Tensor, indices: Tensor) -> Tensor:
+        rows, row_gates, counts, way_back = self.dispatcher.dispatch(self.dispatcher.plan(tokens, gates, indices))
         return self.dispatcher.combine(experts_from(self.first_expert, rows, row_gates, counts).tanh(), way_back)
 
 
