@@ -11,12 +11,6 @@ RUN apt-get update \
         ca-certificates gcc git libc6-dev make python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
-# Whoever runs it, `docker run --user` included, may write to this home.
-ENV HOME=/home/melisma USER=melisma
-RUN useradd --uid 1000 --home-dir "$HOME" "$USER" \
-    && install --directory --mode=1777 "$HOME" \
-    && install --directory --owner="$USER" /melisma
-
 # 0 leaves CUDA's libraries away.
 ARG CUDA=1
 ENV PATH=/opt/melisma/bin:$PATH \
@@ -34,6 +28,11 @@ RUN --mount=type=cache,target=/var/cache/uv \
 COPY --chown=1000 . .
 RUN make install VENV=/opt/melisma CUDA="$CUDA"
 
+# Whoever runs it, `docker run --user` included, may write to this home.
+ENV HOME=/home/melisma USER=melisma
+RUN useradd --uid 1000 --home-dir "$HOME" "$USER" \
+    && install --directory --mode=1777 "$HOME" \
+    && chown "$USER" /melisma
 USER 1000
 RUN python -m compileall -q pipeline lightning_modules hydra_plugins \
     && dvc config --local core.no_scm true

@@ -48,8 +48,8 @@ test: $(INSTALLED)
 # The same under each of these Pythons that uv finds, every one with an environment of its own.
 test-pythons: $(INSTALLED)
 	@for version in $(SUPPORTED); do \
-		found=$$(uv python find --system --no-python-downloads $$version 2>/dev/null) \
-			|| { echo "Python $$version is not on this machine: its tests are skipped."; continue; }; \
+		found=$$(uv python find --system --no-python-downloads $$version 2>/dev/null) && $$found install/supported.py \
+			|| { echo "No Python $$version that will do on this machine: its tests are skipped."; continue; }; \
 		echo "Python $$version: $$found"; \
 		$(MAKE) test PYTHON=$$found VENV=$(VENV)/python$$version || exit; \
 	done

@@ -7,17 +7,23 @@ import re
 import sys
 from pathlib import Path
 
+MISCOMPILING = (3, 13, 0)
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 
 def supported(pyproject: str) -> range:
     """The minor versions of Python 3 that `requires-python` admits."""
-    found = re.search(r'^requires-python = ">=3\.(\d+),<3\.(\d+)"$', pyproject, flags=re.MULTILINE)
+    found = re.search(r'^requires-python = ">=3\.(\d+),(?:!=[\d.]+,)*<3\.(\d+)"$', pyproject, flags=re.MULTILINE)
     return range(int(found.group(1)), int(found.group(2)))
 
 
 def refusal(version: tuple, minors: range) -> str:
-    """What to say to somebody with this version (major, minor); empty where it is supported."""
+    """What to say to somebody with this version (major, minor, micro); empty where it is supported."""
+    if version == MISCOMPILING:
+        return (
+            "Melisma does not run on Python 3.13.0, on which code that torch compiles goes on with values that have "
+            "changed (python/cpython#125608); install 3.13.1 or newer."
+        )
     if version[0] == 3 and version[1] in minors:
         return ""
     return (
@@ -27,4 +33,4 @@ def refusal(version: tuple, minors: range) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(refusal(sys.version_info[:2], supported(PYPROJECT.read_text(encoding="utf-8"))) or None)
+    sys.exit(refusal(sys.version_info[:3], supported(PYPROJECT.read_text(encoding="utf-8"))) or None)

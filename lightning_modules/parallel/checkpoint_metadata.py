@@ -1,7 +1,7 @@
 """The index of a sharded checkpoint, opened without running what somebody may have hidden in it."""
 
 import pickle
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,7 @@ from torch.distributed.checkpoint import filesystem, metadata
 
 from lightning_modules.parallel.checkpoint_folder import METADATA_FILE
 
-# All that a `.metadata` refers to by name, beside torch's types of numbers. Lightning's hold their path as well.
+# All that a `.metadata` refers to by name, beside torch's types of numbers.
 KNOWN = {
     (metadata.__name__, name)
     for name in (
@@ -27,8 +27,10 @@ KNOWN = {
     (filesystem.__name__, "_StorageInfo"),
     ("torch", "Size"),
     ("torch.serialization", "_get_layout"),
-    ("pathlib", "PosixPath"),
 }
+
+# Lightning's hold their path as well, whose class has another name in what Python 3.13 writes, and in it alone.
+PATHS = {("pathlib", "PosixPath"), ("pathlib._local", "PosixPath")}
 
 # Of these, the objects that pickle sets the state of.
 STATEFUL = (
@@ -89,6 +91,8 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in PATHS:
+            return PurePosixPath
         if (module, name) in KNOWN or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it refers to {module}.{name}")

@@ -23,12 +23,18 @@ def test_this_python_is_supported() -> None:
     subprocess.run([sys.executable, REPOSITORY / "install/supported.py"], check=True)
 
 
-@pytest.mark.parametrize("version", [(2, 7), (3, 6), (3, MINORS[0] - 1), (3, MINORS[-1] + 1), (4, MINORS[0])])
-def test_others_are_refused_by_name(version: tuple[int, int]) -> None:
+@pytest.mark.parametrize("version", [(2, 7, 18), (3, 6, 8), (3, MINORS[0] - 1, 9), (3, MINORS[-1] + 1, 0), (4, 12, 0)])
+def test_others_are_refused_by_name(version: tuple[int, int, int]) -> None:
     said = module.refusal(version, MINORS)
     assert "\n" not in said
     assert f"Python 3.{MINORS[0]} to 3.{MINORS[-1]}" in said
     assert f"is {version[0]}.{version[1]};" in said
+
+
+def test_the_one_release_that_miscompiles_is_refused() -> None:
+    assert "install 3.13.1 or newer" in module.refusal((3, 13, 0), MINORS)
+    assert not module.refusal((3, 13, 1), MINORS)
+    assert "!=3.13.0" in (REPOSITORY / "pyproject.toml").read_text()
 
 
 def python_of(version: str, folder: Path) -> Path:

@@ -1,7 +1,8 @@
 """Sharded checkpoints, read without their planner; `malformed/folders.py` has those that are refused."""
 
 import pickle
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
+    StorageMeta,
     TensorProperties,
     TensorStorageMetadata,
 )
@@ -52,6 +54,21 @@ def test_what_torch_saves_is_read(tmp_path: Path) -> None:
     for name, tensor in state["state_dict"].items():
         assert torch.equal(found[f"state_dict.{name}"].read(), tensor)
     verify_distributed(tmp_path / "x")
+
+
+@pytest.mark.parametrize("module", [b"pathlib", b"pathlib._local"])
+def test_an_index_that_holds_its_path_is_read_whichever_python_wrote_it(tmp_path: Path, module: bytes) -> None:
+    folder = save_chunks(tmp_path / "x", STACK, [((0, 0, 0), (6, 4, 5))])
+    index = pickle.loads((folder / ".metadata").read_bytes())
+    index.storage_meta = StorageMeta(PurePosixPath("/where/it/was"))
+    # Up to protocol 3 classes are named in lines of text.
+    written, n_paths = re.subn(
+        rb"cpathlib(\._local)?\nPurePosixPath\n", b"c" + module + b"\nPosixPath\n", pickle.dumps(index, protocol=3)
+    )
+    assert n_paths == 1
+    (folder / ".metadata").write_bytes(written)
+    found, _ = open_distributed(folder)
+    assert torch.equal(found["x"].read(), STACK)
 
 
 @pytest.mark.parametrize(
