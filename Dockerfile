@@ -35,5 +35,5 @@ RUN useradd --uid 1000 --home-dir "$HOME" "$USER" \
     && chown "$USER" /melisma
 USER 1000
 RUN python -m compileall -q pipeline lightning_modules hydra_plugins \
-    && dvc config --local core.no_scm true
+    && HOME=/tmp dvc config --local core.no_scm true
 CMD ["dvc", "repro"]
