@@ -2,8 +2,10 @@
 
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,11 +111,21 @@ class Journal:
             self._back += len(lines)
 
     def close(self) -> None:
-        """Close the file, and delete it when nothing is left in it."""
+        """Close the file with what is left in it, and delete it when nothing is."""
         with self._lock:
+            if self.pending and not self._file.closed:
+                self._keep_what_is_left()
             self._file.close()
             if not self.pending:
                 self.path.unlink(missing_ok=True)
+
+    def _keep_what_is_left(self) -> None:
+        """Write the file anew; where the disk is full it stays whole, and telling a record twice changes nothing."""
+        with suppress(OSError), atomic_write(self.path) as temporary, temporary.open("wb") as left:
+            self._file.seek(0)
+            left.write(self._file.readline())
+            self._file.seek(self._front)
+            shutil.copyfileobj(self._file, left)
 
     def _advance(self, length: int, n: int) -> None:
         self._front += length

@@ -18,9 +18,11 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 # Attempts after which others go first, if the store takes those; if the error is this code's, the record is given up.
 ATTEMPTS = 3
-# While closing: how long a store that is away is asked again, and how long one that says nothing at all is waited for.
+# While closing: how long a store that is away is asked again, how long one that says nothing at all is waited for, and
+# one that takes record after record, but slowly.
 LAST_ATTEMPTS = 5.0
 PATIENCE = 60.0
+LONGEST_END = 120.0
 
 
 class BackgroundWriter:
@@ -36,7 +38,7 @@ class BackgroundWriter:
         self.store = store
         self._arrived = threading.Event()
         self._closing = threading.Event()
-        self._deadline = float("inf")
+        self._deadline = self._end = float("inf")
         self._away_since: float | None = None
         self._attempts = 0
         self._disk_full = False
@@ -59,7 +61,8 @@ class BackgroundWriter:
 
     def finish(self) -> None:
         """Begin to deliver what is left; `close` waits for it."""
-        self._deadline = time.monotonic() + LAST_ATTEMPTS
+        now = time.monotonic()
+        self._deadline, self._end = now + LAST_ATTEMPTS, now + LONGEST_END
         self._closing.set()
         self._arrived.set()
 
@@ -88,7 +91,7 @@ class BackgroundWriter:
 
     def _work(self) -> None:
         pause = FIRST_PAUSE
-        while self._wait():
+        while self._wait() and time.monotonic() < self._end:
             records = batch(self.journal.front())
             if not records:  # the journal held nothing but damaged lines
                 continue

@@ -52,6 +52,29 @@ def test_the_file_shrinks_when_everything_is_delivered_and_goes_at_the_end(journ
     assert not journal.path.exists()
 
 
+def test_what_was_delivered_is_no_longer_there_when_it_is_closed(journal):
+    for i in range(4):
+        journal.append(record(i))
+    journal.delivered(1)
+    journal.postpone(1)
+    journal.close()
+    assert owner(journal.path)[0] == "sqlite:///x.db"
+    assert Journal(journal.path, "sqlite:///x.db").front() == [record(i) for i in (2, 3, 1)]
+
+
+def test_a_full_disk_leaves_the_file_whole(journal, monkeypatch):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    for i in range(2):
+        journal.append(record(i))
+    journal.delivered(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.tracking.journal.atomic_write", full)
+        journal.close()
+    assert Journal(journal.path, "sqlite:///x.db").front() == [record(0), record(1)]
+
+
 def test_what_a_crash_leaves_is_taken_up(journal):
     journal.append(record(0))
     journal.append(record(1))
