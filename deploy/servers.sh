@@ -78,7 +78,8 @@ down() {
 
 # A key of their own to the DVC remote's bucket, which can be taken away alone.
 member() {
-    python "$here/run/member.py" "$1"
+    for name in mlflow s3; do answers "$name" || fail "$name does not answer; ./servers.sh up starts it."; done
+    python -W ignore "$here/run/member.py" "$1"
     secret=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')
     CEPH_CONF=$SERVERS_FOLDER/s3/ceph.conf radosgw-admin key create --uid "$DVC_ACCESS_KEY_ID" \
         --access-key "$1" --secret-key "$secret" > /dev/null

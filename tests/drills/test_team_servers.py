@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from tests.drills.team import Clone, Member, Team, lacking
@@ -216,7 +217,8 @@ def test_what_was_deleted_leaves_the_servers_and_the_rest_stays(
     client.delete_run(bobs.info.run_id)
     assert f"Run with ID {bobs.info.run_id} has been permanently deleted" in team.servers("clean")
     assert set(team.objects("ARTIFACTS")) == before - leave
-    assert bobs.info.run_id not in team.database()
+    with pytest.raises(MlflowException, match=f"{bobs.info.run_id} not found"):
+        client.get_run(bobs.info.run_id)
     assert not {model.model_id for model in own} & {
         model.model_id for model in client.search_logged_models([experiment])
     }
