@@ -83,7 +83,7 @@ class BackgroundWriter:
                 self.store.name,
                 kept,
                 self.journal.path,
-                self.journal.path,
+                self.journal.path.parent,
             )
         if not self._thread.is_alive():
             self.journal.close()

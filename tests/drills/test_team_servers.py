@@ -157,9 +157,12 @@ def test_everyone_has_their_rights_and_no_more(team: Team, alice: Member, bob: M
     foreign = {"Origin": "http://evil.example"}
     assert requests.post(search, json=ask, auth=rights["bob"], headers=foreign).status_code == 403
 
-    # Who did not make an experiment logs into it, and does not delete it.
+    # Who did not make an experiment logs into it, and deletes neither it nor a run of it.
     made = client.create_experiment("of alice")
-    assert requests.post(f"{team.uri}/api/2.0/mlflow/runs/create", json={"experiment_id": made}, auth=rights["bob"]).ok
+    runs = f"{team.uri}/api/2.0/mlflow/runs"
+    begun = requests.post(f"{runs}/create", json={"experiment_id": made}, auth=rights["bob"])
+    run_id = begun.json()["run"]["info"]["run_id"]
+    assert requests.post(f"{runs}/delete", json={"run_id": run_id}, auth=rights["bob"]).status_code == 403
     assert requests.post(delete, json={"experiment_id": made}, auth=rights["bob"]).status_code == 403
     assert requests.post(delete, json={"experiment_id": made}, auth=rights["alice"]).status_code == 200
 
