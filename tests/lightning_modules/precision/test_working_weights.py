@@ -1,8 +1,11 @@
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 
+from lightning_modules import fused_adamw
 from lightning_modules.fused_adamw import FusedAdamW
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.precision.emulation import quantise_128x128
@@ -65,6 +68,36 @@ def test_one_backward_pass_hands_its_gradients_over_as_they_are() -> None:
     for (master, weight), gradient in zip(working.pairs, gradients, strict=True):
         assert master.grad is gradient
         assert weight.grad is None
+
+
+def test_gradients_handed_over_once_share_memory_and_sums_do_not() -> None:
+    """A backward pass that overwrites what it has left, as a recording does, changes no sum."""
+    for accumulates, is_shared in ((False, True), (True, False)):
+        masters, working = build()
+        weight, master = working.decoder.lm_head.weight, masters.lm_head.weight
+        gradient = torch.ones_like(weight)
+        weight.grad = gradient
+        working.hand_over_gradients(accumulates)
+        assert weight.grad is None
+        assert master.grad is not None
+        assert (master.grad.data_ptr() == gradient.data_ptr()) == is_shared
+        gradient.fill_(5.0)
+        assert master.grad.flatten()[0] == (5.0 if is_shared else 1.0)
+
+
+def test_the_fused_step_lets_the_last_gradients_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    masters, working = build()
+    fused = FusedAdamW(masters.parameters(), 1e-2, (0.9, 0.95), 1e-8, torch.float32, working)
+    # The norm is a kernel's, and tells of what gradients it has looked at.
+    monkeypatch.setattr(fused_adamw._Kind, "squared_norm", lambda kind: torch.tensor(float(len(kind._gradients))))
+    backward(working, seed=0)
+    working.hand_over_gradients(accumulates=False)
+    handed_over = [weakref.ref(master.grad) for master in masters.parameters() if master.grad is not None]
+    assert fused.clip(1.0) == len(handed_over) ** 0.5
+    fused.zero_grad()
+    gc.collect()
+    assert [gradient for gradient in handed_over if gradient() is not None] == []
 
 
 def test_several_backward_passes_add_up_in_fp32() -> None:
