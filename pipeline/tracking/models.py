@@ -15,6 +15,7 @@ from pipeline.provenance.exports import size_of
 from pipeline.tracking.config import COPY, REFERENCE
 from pipeline.tracking.limits import DIGEST_LENGTH, valid_tags
 from pipeline.tracking.model_entry import EXPORT, ModelEntry, model_name
+from pipeline.tracking.notes import NOTE_TAG
 from pipeline.tracking.store import Store
 
 # More MLflow takes in no request.
@@ -106,12 +107,24 @@ def _file(store: Store, model: LoggedModel, entry: ModelEntry) -> None:
     if entry.kind != EXPORT or not is_speaking(entry.path):
         store.client.set_logged_model_tags(model.model_id, {KEPT_TAG: "elsewhere"})
         return
+    _explain(store, model)
     if entry.keep == COPY:
         keep_files(store, model, entry.path)
     elif model.tags.get(KEPT_TAG) != COPY:
         _send_description(store, model, entry.path, entry.digest, entry.home)
         facts = {KEPT_TAG: REFERENCE, SIZE_TAG: str(size_of(entry.path))}
         store.client.set_logged_model_tags(model.model_id, facts)
+
+
+def _explain(store: Store, model: LoggedModel) -> None:
+    """Say on the model's page how it is loaded; what somebody has written there stays."""
+    if NOTE_TAG not in model.tags:
+        note = (
+            "Speaks, from nothing or going on from audio or tokens: "
+            f'`mlflow.pyfunc.load_model("models:/{model.model_id}")`. '
+            "Its metrics are tied to the data that they were measured on."
+        )
+        store.client.set_logged_model_tags(model.model_id, {NOTE_TAG: note})
 
 
 def _send_description(

@@ -40,6 +40,20 @@ def test_an_export_is_a_model_of_its_training_by_reference(start, client, models
     assert int(model.tags["melisma.bytes"]) == size_of(export)
     assert [output.model_id for output in client.get_run(training.run_id).outputs.model_outputs] == [model.model_id]
     assert files_of(model) == {"MLmodel", "input_example.json"}
+    assert f"models:/{model.model_id}" in model.tags["mlflow.note.content"]
+
+
+def test_what_somebody_has_written_of_a_model_stays(start, client, models, tmp_path):
+    export = write_export(tmp_path / "export", "weights")
+    entry = ModelEntry(EXPORT, EXPORT, export_digest(export), export)
+    with start() as run:
+        run.log_model(entry)
+    (model,) = models().values()
+    client.set_logged_model_tags(model.model_id, {"mlflow.note.content": "The one with the laugh."})
+    with start() as run:
+        run.log_model(entry)
+    (model,) = models().values()
+    assert model.tags["mlflow.note.content"] == "The one with the laugh."
 
 
 def test_a_copy_has_the_files_and_takes_no_room_on_the_same_disk(start, models, tmp_path):
