@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from pipeline.audio.splitting import SPLITS
 from pipeline.plumbing.downloads import Download, download, persistently
-from pipeline.plumbing.files import read_json
+from pipeline.plumbing.files import read_json, sweep_of_all_machines
 from pipeline.plumbing.locations import file_system, plainly, scheme_of, size_of
 from pipeline.plumbing.lock import in_turn
 from pipeline.plumbing.redaction import redacted
@@ -118,6 +118,7 @@ def _fetch(location: str, files: Mapping[str, int], folder: Path) -> None:
     except ValueError:
         shutil.rmtree(growing)
         raise
+    sweep_of_all_machines(growing)
     growing.rename(folder)
 
 

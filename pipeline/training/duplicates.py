@@ -88,7 +88,8 @@ def find_duplicates(
             found[other, "train"] = np.bincount(documents[np.isin(hashes, theirs)], minlength=n) == n_recordings
         overlaps += [Overlap(name, *place, int(same.sum()), n) for place, same in found.items() if same.any()]
         repeated[name] = np.logical_or.reduce(list(found.values()))
-        before[name] = np.unique(hashes)
+        # What is left out here may be new to the next one.
+        before[name] = np.unique(hashes[~repeated[name][documents]])
     return Duplicates(overlaps, repeated)
 
 

@@ -212,6 +212,8 @@ def test_a_server_that_stays_broken_is_told_of_and_the_rest_is_kept(
     kept = content(growing)
     assert json.loads(kept["identity.json"]) == json.loads((prepared / "identity.json").read_text())
     assert not [name for name in kept if name.endswith(".bin") or ".partial" in name]
+    # As a process leaves it that is killed.
+    (growing / "train" / ".shard_00000.1@elsewhere.partial.bin").write_bytes(b"half")
     failures.clear()
     failures["each"] = 0
     assert content(local_copy(url, tmp_path / "cache", 1.0).folder) == content(prepared)

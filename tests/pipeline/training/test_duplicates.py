@@ -65,6 +65,12 @@ def test_of_audio_to_train_on_the_first_corpus_keeps_it(tmp_path: Path) -> None:
     assert out == {"a": "..", "b": "xx..", "c": "x.x"}
 
 
+def test_what_one_corpus_loses_the_next_may_still_have(tmp_path: Path) -> None:
+    a = corpus(tmp_path / "a", train=[["1", "t"], ["2"]], test=[["t"]])
+    b = corpus(tmp_path / "b", train=[["1"], ["2"]])
+    assert find({"a": a, "b": b})[1] == {"a": "x.", "b": ".x"}
+
+
 def test_corpora_that_have_nothing_in_common_are_left_whole(tmp_path: Path) -> None:
     overlaps, out = find({name: corpus(tmp_path / name, train=[[name]]) for name in "ab"})
     assert overlaps == []
