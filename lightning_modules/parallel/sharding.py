@@ -1,7 +1,7 @@
 """Where every parameter of a decoder lives: experts over `ep`, everything over data-parallel ranks (FSDP2)."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -60,46 +60,114 @@ def parallelise(
         ValueError: when a size of the decoder does not divide; the message names it.
     """
     check_divisible(decoder.config, mesh)
-    policy = replace(policy, cast_forward_inputs=False)
-    dense_mesh, expert_mesh = _data_parallel_mesh(mesh, "dp_shard_cp_ep"), _data_parallel_mesh(mesh, "dp_shard_cp")
     if mesh["cp"].size() > 1:
         decoder.shared_rows = RowsOverRanks(mesh["cp"].get_group())
-    # One for all layers: a dispatcher may hold a buffer.
-    dispatcher = make_dispatcher(decoder.config.n_routed_segments, mesh["ep"])
-    shards_dense, shards_experts = (_is_sharded(m, policy) for m in (dense_mesh, expert_mesh))
-    splits_experts = mesh["ep"].size() > 1
-    gathers_blocks = _n_gathered(decoder, splits_experts) > gathered_at_once
-    place = partial(_placement, n_shards=mesh["dp_shard_cp_ep"].size())
-    shard = partial(fully_shard, mp_policy=policy, reshard_after_forward=reshard_after_forward)
-    units: list[list[nn.Module]] = []
-    elsewhere: set[nn.Parameter] = set()
-    for block in decoder.blocks():
-        assert isinstance(block, Block | PredictionModule)
-        mixture = (block.block if isinstance(block, PredictionModule) else block).mlp
-        unit: list[nn.Module] = [block]
-        if isinstance(mixture, MixtureOfExperts):
-            mixture.dispatcher = dispatcher
-            _spread_router(mixture.gate, dense_mesh, Shard(0) if gathers_blocks else Replicate())
-            elsewhere |= set(mixture.gate.parameters())
-            if splits_experts:
-                _split_experts(mixture.experts, mesh["ep"])
-                elsewhere |= set(mixture.experts.parameters())
-                # One unit even where the experts are segmented: a rank whose tokens leave out a segment joins in its
-                # collectives all the same.
-                if shards_experts:
-                    shard(mixture.experts, mesh=expert_mesh, shard_placement_fn=_by_rows)
-                    # By which experts in FP8 take whole tokens (see `QuantisedMixture`).
-                    if hasattr(mixture.experts, "mix"):
-                        register_fsdp_forward_method(mixture.experts, "mix")
-                    unit.append(mixture.experts)
-        if shards_dense and gathers_blocks:
-            shard(block, mesh=dense_mesh, shard_placement_fn=place, ignored_params=elsewhere)
-        units.append(unit)
-    if shards_dense:
-        fully_shard(decoder, mesh=dense_mesh, mp_policy=policy, shard_placement_fn=place, ignored_params=elsewhere)
+    ways = _Ways.over(mesh, replace(policy, cast_forward_inputs=False), reshard_after_forward)
+    gathers_blocks = _n_gathered(decoder, ways.splits_experts) > gathered_at_once
+    _spread_mixtures(decoder, ways, make_dispatcher, Shard(0) if gathers_blocks else Replicate())
+    units = [_shard_block(block, ways, gathers_blocks) for block in decoder.blocks()]
+    if ways.shards_dense:
+        elsewhere = {parameter for block in decoder.blocks() for parameter in _elsewhere(block, ways)}
+        root = partial(fully_shard, mesh=ways.dense, mp_policy=ways.policy, shard_placement_fn=ways.placement)
+        root(decoder, ignored_params=elsewhere)
         register_fsdp_forward_method(decoder, Decoder.losses.__name__)
         _sum_gradients(decoder)
         _prefetch(decoder, units)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """How parameters are spread.
+
+    Attributes:
+        dense: the ranks that everything but experts is split over.
+        experts: those that an expert's matrices are split over.
+        ep: those that experts are spread over.
+        n_dense: ranks of `dense` that hold different parts.
+        policy: types of what is gathered and reduced.
+        reshard_after_forward: whether blocks are gathered anew for their backward pass.
+    """
+
+    dense: DeviceMesh
+    experts: DeviceMesh
+    ep: DeviceMesh
+    n_dense: int
+    policy: MixedPrecisionPolicy
+    reshard_after_forward: bool
+
+    @classmethod
+    def over(cls, mesh: DeviceMesh, policy: MixedPrecisionPolicy, reshard_after_forward: bool) -> "_Ways":
+        """Over `mesh`, as `build_mesh` arranges it."""
+        return cls(
+            _data_parallel_mesh(mesh, "dp_shard_cp_ep"),
+            _data_parallel_mesh(mesh, "dp_shard_cp"),
+            mesh["ep"],
+            mesh["dp_shard_cp_ep"].size(),
+            policy,
+            reshard_after_forward,
+        )
+
+    @property
+    def splits_experts(self) -> bool:
+        """Whether ranks hold different experts."""
+        return self.ep.size() > 1
+
+    @property
+    def shards_dense(self) -> bool:
+        """Whether FSDP has anything to do for what is not an expert's."""
+        return _is_sharded(self.dense, self.policy)
+
+    @property
+    def shards_experts(self) -> bool:
+        """Whether it has for experts, apart from all else."""
+        return self.splits_experts and _is_sharded(self.experts, self.policy)
+
+    def placement(self, parameter: nn.Parameter) -> Shard:
+        """Whole experts to each rank where they divide: matrices split by rows are copied once more when gathered."""
+        return _by_rows(parameter) if parameter.ndim == 3 and parameter.shape[0] % self.n_dense else Shard(0)
+
+
+def _mixture(block: nn.Module) -> MixtureOfExperts | None:
+    """A block's experts, if it has any."""
+    assert isinstance(block, Block | PredictionModule)
+    network = (block.block if isinstance(block, PredictionModule) else block).mlp
+    return network if isinstance(network, MixtureOfExperts) else None
+
+
+def _spread_mixtures(decoder: Decoder, ways: _Ways, make_dispatcher: MakeDispatcher, of_routers: Placement) -> None:
+    """Have tokens find experts on other ranks, split these, and lay routers' weights as they gather them."""
+    # One for all layers: a dispatcher may hold a buffer.
+    dispatcher = make_dispatcher(decoder.config.n_routed_segments, ways.ep)
+    for mixture in filter(None, map(_mixture, decoder.blocks())):
+        mixture.dispatcher = dispatcher
+        _spread_router(mixture.gate, ways.dense, of_routers)
+        if ways.splits_experts:
+            _split_experts(mixture.experts, ways.ep)
+
+
+def _elsewhere(block: nn.Module, ways: _Ways) -> set[nn.Parameter]:
+    """Parameters of a block that are not gathered with it."""
+    mixture = _mixture(block)
+    if mixture is None:
+        return set()
+    return set(mixture.gate.parameters()) | (set(mixture.experts.parameters()) if ways.splits_experts else set())
+
+
+def _shard_block(block: nn.Module, ways: _Ways, gathers_blocks: bool) -> list[nn.Module]:
+    """Let FSDP shard a block, and experts that are spread otherwise; returns what may be gathered for it."""
+    shard = partial(fully_shard, mp_policy=ways.policy, reshard_after_forward=ways.reshard_after_forward)
+    unit, mixture, elsewhere = [block], _mixture(block), _elsewhere(block, ways)
+    if mixture is not None and ways.shards_experts:
+        # One unit even where the experts are segmented: a rank whose tokens leave out a segment joins in its
+        # collectives all the same.
+        shard(mixture.experts, mesh=ways.experts, shard_placement_fn=_by_rows)
+        # By which experts in FP8 take whole tokens (see `QuantisedMixture`).
+        if hasattr(mixture.experts, "mix"):
+            register_fsdp_forward_method(mixture.experts, "mix")
+        unit.append(mixture.experts)
+    if ways.shards_dense and gathers_blocks:
+        shard(block, mesh=ways.dense, shard_placement_fn=ways.placement, ignored_params=elsewhere)
+    return unit
 
 
 def _is_sharded(mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> bool:
@@ -162,11 +230,6 @@ def _spread_router(router: nn.Module, mesh: DeviceMesh, placement: Placement) ->
         for name, weight in list(module.named_parameters(recurse=False)):
             local = distribute_tensor(weight.detach(), mesh, placements, src_data_rank=None)
             setattr(module, name, nn.Parameter(local, requires_grad=weight.requires_grad))
-
-
-def _placement(parameter: nn.Parameter, n_shards: int) -> Shard:
-    """Whole experts to each rank where they divide: matrices split by rows are copied once more when gathered."""
-    return _by_rows(parameter) if parameter.ndim == 3 and parameter.shape[0] % n_shards else Shard(0)
 
 
 def _by_rows(parameter: nn.Parameter) -> Shard:
