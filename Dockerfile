@@ -30,7 +30,7 @@ RUN make install VENV=/opt/melisma CUDA="$CUDA"
 
 # Whoever runs it, `docker run --user` included, may write to this home.
 ENV HOME=/home/melisma USER=melisma
-RUN useradd --uid 1000 --home-dir "$HOME" "$USER" \
+RUN useradd --non-unique --uid 1000 --home-dir "$HOME" "$USER" \
     && install --directory --mode=1777 "$HOME" \
     && chown "$USER" /melisma
 USER 1000
