@@ -22,7 +22,7 @@ from pipeline.configuration.model import check_model
 from pipeline.entry.ending import Ending
 from pipeline.plumbing.files import atomic_write
 from pipeline.plumbing.locations import scheme_of
-from pipeline.plumbing.nested import leaves
+from pipeline.plumbing.nested import differing, leaves
 from pipeline.preparation.configuration import read_data
 
 PARAMS = Path("params.yaml")
@@ -122,11 +122,9 @@ def stale_values(path: Path) -> list[str]:
         return [f"{path} does not exist"]
     # Plain values: a config object refuses to show one that has yet to be given.
     written, composed = dict(leaves(OmegaConf.to_container(OmegaConf.load(path)))), dict(leaves(compose()))
-    absent = "absent"
     return [
-        f"{key} is {written.get(key, absent)!r} in {path}, {composed.get(key, absent)!r} in conf/"
-        for key in sorted(written.keys() | composed.keys())
-        if written.get(key, absent) != composed.get(key, absent)
+        f"{key} is {ours!r} in {path}, {theirs!r} in conf/"
+        for key, (ours, theirs) in differing(written, composed).items()
     ]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.provenance.prepared_data import ABSENT, deciding_settings, differing
+from pipeline.provenance.prepared_data import deciding_settings, differing_settings
 
 # Settings in which two corpora differ that are named one by one; more of them are another corpus altogether.
 MOST_NAMED = 4
@@ -21,12 +21,12 @@ def other_recordings(label: str, settings: Mapping[str, Any], other: str, theirs
         theirs: the settings of that one.
     """
     mine, others = _of_corpus(settings), _of_corpus(theirs)
-    names = differing(mine, others) if mine and others else []
-    if not names:
+    changed = differing_settings(mine, others) if mine and others else {}
+    if not changed:
         return None
+    names = list(changed)
     clauses = [
-        f"{name} is {mine.get(name, ABSENT)} for {label} and {others.get(name, ABSENT)} for {other}"
-        for name in names[:MOST_NAMED]
+        f"{name} is {changed[name][0]} for {label} and {changed[name][1]} for {other}" for name in names[:MOST_NAMED]
     ]
     more = f", and {len(names) - MOST_NAMED} settings more" if len(names) > MOST_NAMED else ""
     return (

@@ -9,7 +9,7 @@ from pipeline.audio.splitting import SPLITS
 from pipeline.plumbing.files import read_json, write_json
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.locations import scheme_of
-from pipeline.plumbing.nested import leaves
+from pipeline.plumbing.nested import ABSENT, differing, leaves
 from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import CODEC
 
@@ -26,7 +26,6 @@ PATHS = (
     "data.root", "data.path", "data.validation_path", "data.test_path", "data.supervisions", "data.audio_root",
     TAKEN_FROM,
 )  # fmt: skip
-ABSENT = "absent"
 # The folder in the cache that holds the data of sweeps, a folder for each combination of settings.
 COMBINATIONS = "combinations"
 # That of copies of data which lie behind a URL.
@@ -118,26 +117,23 @@ def read_prepared_identity(folder: Path, remedy: str = "python -m pipeline.prepa
 def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """One clause for each setting in which prepared data differ from what is asked for."""
     return [
-        f"{name} is {found.get(name, ABSENT)} there and {asked.get(name, ABSENT)} in the configuration"
-        for name in differing(found, asked)
+        f"{name} is {there} there and {wanted} in the configuration"
+        for name, (there, wanted) in differing_settings(found, asked).items()
     ]
 
 
-def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """The names of the settings in which prepared data differ.
+def differing_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings in which prepared data differ, {name: both values as they were written}.
 
     Where the kind of corpus or codec is another, the settings that only one of the two has go without saying.
     """
-    ours, theirs = _comparable(a), _comparable(b)
-    changed = [
-        name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name, ABSENT) != theirs.get(name, ABSENT)
-    ]
+    changed = differing(_comparable(a), _comparable(b))
     other_kinds = {name.removesuffix("kind") for name in changed if name in ("data.kind", "codec.kind")}
 
     def goes_without_saying(name: str) -> bool:
         return any(name.startswith(group) and name != f"{group}kind" for group in other_kinds)
 
-    return [name for name in changed if not goes_without_saying(name)]
+    return {name: (a.get(name, ABSENT), b.get(name, ABSENT)) for name in changed if not goes_without_saying(name)}
 
 
 def require_prepared(folder: Path, settings: Mapping[str, Any], remedy: str) -> PreparedIdentity:

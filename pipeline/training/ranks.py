@@ -10,7 +10,7 @@ from typing import Any
 from torch.distributed import DistNetworkError, PrefixStore, Store, rendezvous
 
 from lightning_modules.parallel.slurm import SlurmTask
-from pipeline.plumbing.nested import leaves
+from pipeline.plumbing.nested import differing, leaves
 from pipeline.plumbing.rank import rank_of_this_process
 
 # Where the first process leaves its answer for those that it starts.
@@ -93,15 +93,10 @@ def require_alike(first: Mapping[str, Any], other: Mapping[str, Any], rank: int)
     """
     # As it comes out of JSON, where a tuple is a list.
     ours, theirs = dict(leaves(json.loads(json.dumps(first)))), dict(leaves(other))
-    absent = "absent"
-    differing = [
-        f"{name} is {theirs.get(name, absent)} there and {ours.get(name, absent)} here"
-        for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name, absent) != ours.get(name, absent)
-    ]
-    if differing:
+    clauses = [f"{name} is {there} there and {here} here" for name, (there, here) in differing(theirs, ours).items()]
+    if clauses:
         raise ValueError(
-            f"Rank {rank} is configured otherwise than rank 0: {'; '.join(differing)}. Start every rank with the same "
+            f"Rank {rank} is configured otherwise than rank 0: {'; '.join(clauses)}. Start every rank with the same "
             "command, on the same data and the same version."
         )
 
