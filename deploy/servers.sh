@@ -56,7 +56,7 @@ up() {
     setsid "$here/run/$1" > "$SERVERS_FOLDER/log/$1.log" 2>&1 < /dev/null &
     pid=$!
     echo "$pid" > "$SERVERS_FOLDER/$1.pid"
-    for _ in $(seq 300); do
+    for _ in $(seq 600); do
         # Its group is there a moment later than itself.
         kill -0 "$pid" 2> /dev/null || break
         if answers "$1"; then say "$1 is up."; return; fi
@@ -78,21 +78,14 @@ down() {
 
 # A key of their own to the DVC remote's bucket, which can be taken away alone.
 member() {
-    for name in mlflow s3; do answers "$name" || fail "$name does not answer; ./servers.sh up starts it."; done
+    answers mlflow || fail "MLflow does not answer; ./servers.sh up starts it."
     python -W ignore "$here/run/member.py" "$1"
+    if ! runs s3; then say "S3 does not run here: give $1 a key to the bucket $DVC_BUCKET where it does."; return; fi
     secret=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')
     CEPH_CONF=$SERVERS_FOLDER/s3/ceph.conf radosgw-admin key create --uid "$DVC_ACCESS_KEY_ID" \
         --access-key "$1" --secret-key "$secret" > /dev/null
     echo "export AWS_ACCESS_KEY_ID=$1"
     echo "export AWS_SECRET_ACCESS_KEY=$secret"
-}
-
-# MLflow's trash, as docs/tracking.md has it: first the models of deleted runs, which it leaves by itself.
-clean() {
-    export MLFLOW_TRACKING_URI="http://$MLFLOW_HOST:$MLFLOW_PORT"
-    export MLFLOW_TRACKING_USERNAME="$MLFLOW_AUTH_ADMIN_USERNAME" MLFLOW_TRACKING_PASSWORD="$MLFLOW_AUTH_ADMIN_PASSWORD"
-    (cd "$here/.." && python -m pipeline.tracking.leftovers --delete)
-    mlflow gc --backend-store-uri postgresql+psycopg2:/// --artifacts-destination "s3://$ARTIFACTS_BUCKET"
 }
 
 command=${1:-}
@@ -103,7 +96,7 @@ case $command in
     down) read_settings; [ $# != 0 ] || set -- mlflow s3 postgres; for name; do down "$name"; done ;;
     status) read_settings; for name in postgres s3 mlflow; do runs "$name" && echo "$name runs" || echo "$name is down"; done ;;
     member) read_settings; member "${1:?a name}" ;;
-    clean) read_settings; clean ;;
+    clean) read_settings; cd "$here/.."; exec "$here/run/gc" ;;
     run) read_settings; exec "$@" ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" ;;
 esac
