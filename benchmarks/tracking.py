@@ -96,11 +96,11 @@ class FaultyServer:
             if self.state == FAILING:
                 request.send_error(500)
                 return
+            self.requests.append((request.path, json.loads(body or b"{}")))
             request.send_response(200)
             request.send_header("Content-Length", "2")
             request.end_headers()
             request.wfile.write(b"{}")
-            self.requests.append((request.path, json.loads(body or b"{}")))
 
 
 @contextmanager
