@@ -1,13 +1,13 @@
 """The planner's memory beside what GPUs measure: real training steps through ExpertParallelStrategy with NCCL.
 
     python -m benchmarks.planner_memory [--cases 3b-bf16,…] [--steps 3]
-    torchrun --nproc-per-node 4 -m benchmarks.planner_memory [--cases ep4,…]
+    torchrun --nproc-per-node 4 -m benchmarks.planner_memory [--cases ep4-none,ep4-recorded,…]
 
-Every case is planned first, and then trained for a few steps, on one GPU or, under torchrun, on four. Tokens go to
-experts in turn: the planner takes them for balanced. Prints one JSON line: for every case the bytes that torch's
-allocator handed out at most, as planned and as measured on rank 0, their relative difference, what the planned ones
-are for, what the allocator and CUDA hold beside them, milliseconds of the last step, and losses and gradient norms,
-which the ways of one training have in common.
+Every case is planned first, and then trained for a few steps (those that are recorded need --steps 8), on one GPU or,
+under torchrun, on four. Tokens go to experts in turn: the planner takes them for balanced. Prints one JSON line: for
+every case the bytes that torch's allocator handed out at most, as planned and as measured on rank 0, their relative
+difference, what the planned ones are for, what the allocator and CUDA hold beside them, milliseconds of the last step,
+and losses and gradient norms, which the ways of one training have in common.
 """
 
 import argparse
@@ -93,7 +93,8 @@ def _cases_of_one() -> dict[str, Case]:
         accumulated = replace(cases["3b-bf16"], recompute=recompute, batch_size=1, accumulate_grad_batches=4)
         cases[f"3b-accumulated-{recompute}"] = accumulated
         cases[f"3b-every-{recompute}"] = replace(accumulated, reduce_every_micro_batch=True)
-    return {name: Case(replace(training, records_steps=False)) for name, training in cases.items()}
+    plain = {name: Case(replace(training, records_steps=False)) for name, training in cases.items()}
+    return plain | {"3b-bf16-recorded": Case(cases["3b-bf16"])}
 
 
 def _cases_of_four() -> dict[str, Case]:
@@ -104,6 +105,7 @@ def _cases_of_four() -> dict[str, Case]:
         for recompute in RECOMPUTE_KINDS:
             training = replace(plain, recompute=recompute)
             cases[f"{name}-{recompute}"] = Case(training, ParallelConfig(gpus_per_node=4, **sizes))
+        cases[f"{name}-recorded"] = Case(replace(plain, records_steps=True), ParallelConfig(gpus_per_node=4, **sizes))
         for reduces in (False, True):
             accumulated = replace(
                 plain, recompute="blocks", accumulate_grad_batches=4, reduce_every_micro_batch=reduces
@@ -205,6 +207,7 @@ def measure(case: Case, n_steps: int) -> dict[str, Any]:
             seed=0,
             attend_across_documents=training.attend_across_documents,
             recompute=training.recompute,
+            record_steps=training.records_steps,
         )
     length = training.sequence_length + 1 + training.decoder.num_nextn_predict_layers
     n_rows = n_steps * training.batch_size * training.accumulate_grad_batches
