@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.drills.damage import damage
+from tests.drills.engines import engines
 from tests.drills.interruptions import interruptions
 from tests.drills.pages import pages
 from tests.drills.ranks import ranks
@@ -23,4 +24,5 @@ FAMILIES: dict[str, Callable[[Path, random.Random, float], list[Tally]]] = {
     "interruptions": interruptions,
     "trainings": trainings,
     "ranks": ranks,
+    "engines": engines,
 }

@@ -2,10 +2,13 @@
 
 import getpass
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.ranks import free_port
@@ -14,16 +17,18 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "salloc", "scontr
 INSTALL = "apt-get install slurm-wlm munge"
 # Daemons lie where only root looks.
 SEARCHED = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-# Two nodes on one host. A job that is queued again begins after `cred_expire` seconds. What `main` runs gives way to
-# what `urgent` does, after `GraceTime` seconds.
+# Two nodes on one host. A job that is queued again begins after `cred_expire` seconds: SLURM takes 120 for less than 5,
+# and a busy machine needs some to begin a step. What `main` runs gives way to what `urgent` does, after `GraceTime`
+# seconds. Ranks meet at ports that follow from their job's number, which is to be another one for each cluster.
 CONFIGURATION = """
 ClusterName=drill
+FirstJobId={ports[0]}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+AuthInfo=socket={folder}/munge.socket,cred_expire=20
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
@@ -120,6 +125,26 @@ class SlurmCluster:
         """Whether a job waits or runs."""
         return bool(self.run("squeue", "--noheader", "--job", job, "--format=%i", check=False).strip().isdigit())
 
+    def state_of(self, job: str) -> str:
+        """What the controller knows of a job."""
+        return self.run("scontrol", "--oneliner", "show", "job", job, check=False)
+
+    def minutes_of(self, job: str) -> int:
+        """For how many whole minutes a job has run since it was started last."""
+        found = re.search(r"RunTime=(?:(\d+)-)?(\d+):(\d+):", self.state_of(job))
+        assert found is not None
+        days, hours, minutes = found.groups()
+        return 1440 * int(days or 0) + 60 * int(hours) + int(minutes)
+
+    @contextmanager
+    def drained(self) -> Iterator[None]:
+        """Within, no job begins: they wait for machines that are drained."""
+        self.run("scontrol", "update", "NodeName=node[1-2]", "State=DRAIN", "Reason=drill")
+        try:
+            yield
+        finally:
+            self.run("scontrol", "update", "NodeName=node[1-2]", "State=RESUME")
+
     def _daemon(self, *command: str) -> None:
         # In a session of its own: Ctrl-C is for pytest.
         with open(self.folder / f"{command[0]}.out", "ab") as output:
@@ -130,7 +155,7 @@ class SlurmCluster:
             )
 
     @staticmethod
-    def _wait_for(condition, seconds: float = 30.0) -> None:
+    def _wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "SLURM does not come up"
