@@ -159,7 +159,8 @@ def open_feed(usual: Path, config: FeedConfig, cache: Path, cache_gb: float) -> 
     corpora = []
     for location, name in zip(config.mixture, corpus_names(list(config.mixture)), strict=True):
         copy = local_copy(location, cache, cache_gb)
-        identity = read_prepared_identity(copy.folder)
+        remedy = f"python -m pipeline.prepare_data data=… paths.prepared={location} codec.taken_from={usual}"
+        identity = read_prepared_identity(copy.folder, remedy)
         require_codec(location, identity, usual, usual_identity)
         corpora.append(_open(name, location, copy, identity))
     drops = config.duplicates == DROP

@@ -63,7 +63,10 @@ def test_corpora_of_other_codecs_are_refused_with_both_names(folders: dict[str, 
     write_prepared_identity(folders["b"], identity["settings"] | {"codec.codebook_size": 7})
     with pytest.raises(ValueError, match=r"/b speaks through another codec than .*/a: codec.codebook_size is 7 there"):
         open_feed(folders["a"], mixture, CACHE, 1.0)
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist; prepare the data"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="nowhere does not exist; prepare the data: .* paths.prepared=nowhere codec.taken_from=/",
+    ):
         open_feed(folders["a"], FeedConfig({"nowhere": 1.0}, None), CACHE, 1.0)
 
 
