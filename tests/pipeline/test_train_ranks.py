@@ -72,7 +72,8 @@ def test_a_training_outlives_kills_a_preemption_and_its_machines(workplace: Path
     patience = ["strategy.rank_late_seconds=4", "strategy.rank_lost_seconds=12"]
     (other, stopped), printed = launch(workplace, [*TWO_RANKS, *patience], interruption="SIGSTOP 5")
     assert stopped == -signal.SIGKILL, printed
-    assert other == 1
+    # By itself, or because its exchange has failed.
+    assert other in (1, 2)
     assert re.search(r"Rank 1 \(process \d+ on .+\) has not .+ for \d+ s; the others wait.", printed), printed
     assert re.search(r"Rank 1 \(process \d+ on .+\) has not .+ s: the training ends. The same command goes", printed)
     (resume,) = (workplace / "outputs" / "resume").glob("*/")
