@@ -15,6 +15,7 @@ from lightning_modules.model.kernels import chosen_experts, few_rows, grouped_ex
 from lightning_modules.model.kernels.chosen_experts import Experts
 from lightning_modules.model.kernels.expert_ranks import Choice, choose
 from lightning_modules.model.kernels.few_rows import Norm
+from lightning_modules.model.kernels.sorted_choices import sort_choices
 from lightning_modules.model.router import Router
 
 
@@ -66,7 +67,7 @@ class GpuMixture:
             return chosen_experts.project_down(activations, hidden, self.experts, choices)
         normalised = self.norm(hidden)
         choices = choose(router_logits(self.router, normalised), self.choice)
-        order = grouped_experts.sort_choices(choices.indices, self.choice.n_experts)
+        order = sort_choices(choices.indices, self.choice.n_experts)
         activations = grouped_experts.activate(normalised, self.experts, order, choices.weights)
         return grouped_experts.project_down(activations, hidden, self.experts, order)
 

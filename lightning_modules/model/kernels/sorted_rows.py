@@ -1,7 +1,7 @@
 """Tokens of prompts on their way to experts and back: choices are sorted, tokens copied to them, and rows summed.
 
 Choices are sorted by counting, in blocks: how many of each expert stand in a block, how many in the blocks before, and
-where each choice comes to lie. `grouped_experts` does the same for the few rows of a step.
+where each choice comes to lie. `sorted_choices` does the same for the few rows of a step.
 
 Suffixes as in `experts.py`; N tokens.
 """

@@ -18,6 +18,7 @@ from lightning_modules.model.kernels import chosen_experts, few_queries, few_row
 from lightning_modules.model.kernels.chosen_experts import Experts  # noqa: E402
 from lightning_modules.model.kernels.expert_ranks import Choices  # noqa: E402
 from lightning_modules.model.kernels.few_rows import Norm  # noqa: E402
+from lightning_modules.model.kernels.sorted_choices import sort_choices  # noqa: E402
 from tests.lightning_modules.model.kernels.test_few_rows import draw_remembered  # noqa: E402
 
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
@@ -86,7 +87,7 @@ def test_experts(n_rows: int, n_shared: int) -> None:
             activations = chosen_experts.activate(hidden, Norm(draw(192) * 0 + 1, 1e-6), experts, choices)
             outputs.append(chosen_experts.project_down(activations, hidden, experts, choices))
         else:
-            order = grouped_experts.sort_choices(indices, 4)
+            order = sort_choices(indices, 4)
             activations = grouped_experts.activate(hidden, experts, order, choices.weights)
             outputs.append(grouped_experts.project_down(activations, hidden, experts, order))
     check(*outputs)

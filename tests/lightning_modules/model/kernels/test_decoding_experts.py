@@ -21,6 +21,7 @@ from lightning_modules.model.kernels import chosen_experts, grouped_experts  # n
 from lightning_modules.model.kernels.chosen_experts import Experts  # noqa: E402
 from lightning_modules.model.kernels.expert_ranks import Choices, choose  # noqa: E402
 from lightning_modules.model.kernels.few_rows import Matrix, Norm  # noqa: E402
+from lightning_modules.model.kernels.sorted_choices import sort_choices  # noqa: E402
 from tests.lightning_modules.model.kernels.test_few_rows import both_types, check, draw, normalised  # noqa: E402
 
 N_EXPERTS, HIDDEN, WIDTH = 8, 96, 40
@@ -93,7 +94,7 @@ def test_many_rows_share_the_chosen_experts(n_rows: int, n_shared: int, dtype: t
     torch.manual_seed(0)
     experts, choices = network(n_shared, dtype), draw_choices(n_rows)
     tokens, residual = draw(n_rows, HIDDEN, dtype=dtype), draw(n_rows, HIDDEN, dtype=dtype)
-    order = grouped_experts.sort_choices(choices.indices, N_EXPERTS)
+    order = sort_choices(choices.indices, N_EXPERTS)
     activations = grouped_experts.activate(tokens, experts, order, choices.weights)
     output = grouped_experts.project_down(activations, residual, experts, order)
     check(output, residual.double() + expected(tokens.double(), experts, choices))
@@ -102,7 +103,7 @@ def test_many_rows_share_the_chosen_experts(n_rows: int, n_shared: int, dtype: t
 def test_choices_are_sorted_by_expert() -> None:
     torch.manual_seed(0)
     indices = draw_choices(150).indices
-    order = grouped_experts.sort_choices(indices, N_EXPERTS)
+    order = sort_choices(indices, N_EXPERTS)
     flat = indices.flatten().long()
     assert torch.equal(order.choices.long(), flat.argsort(stable=True))
     assert torch.equal(order.choices[order.places.long()].flatten().long(), torch.arange(300, device=DEVICE))
