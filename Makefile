@@ -127,6 +127,7 @@ $(INSTALLED): $(DEPENDENCIES) pyproject.toml
 $(DEPENDENCIES): requirements.lock
 	@$(PYTHON) install/supported.py
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python install/supported.py
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 ifneq ($(CUDA),1)
 	@echo "No GPU seen: installing without CUDA's libraries, 0.8 GB instead of 2.9 (make CUDA=1 installs them)."

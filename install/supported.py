@@ -21,8 +21,8 @@ def refusal(version: tuple, minors: range) -> str:
     """What to say to somebody with this version (major, minor, micro); empty where it is supported."""
     if version == MISCOMPILING:
         return (
-            "Melisma does not run on Python 3.13.0, on which code that torch compiles goes on with values that have "
-            "changed (python/cpython#125608); install 3.13.1 or newer."
+            f"{sys.executable} is Python 3.13.0, on which code that torch compiles goes on with values that have "
+            "changed since (python/cpython#125608); install 3.13.1 or newer"
         )
     if version[0] == 3 and version[1] in minors:
         return ""
