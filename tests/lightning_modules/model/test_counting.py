@@ -123,11 +123,14 @@ def test_flops_of_the_benchmark_shape():
 
 @pytest.mark.parametrize("v_head_dim", [12, 16])
 def test_forward_flops_agree_with_what_pytorch_dispatches(build_decoder, v_head_dim):
-    # 12 takes the fused attention of the CPU, 16 the plain one; a long row makes attention count.
+    # The CPU's fused attention fills 12 up to 16, and computes both halves of a square; a long row makes them count.
     decoder, n_tokens = build_decoder(v_head_dim=v_head_dim, num_nextn_predict_layers=0), 256
     vectors = sum(parameter.numel() for parameter in decoder.parameters() if parameter.ndim < 2)
-    causal_half = 3 * 2 * 2 * (12 + v_head_dim) * n_tokens**2 / 2
-    expected = n_tokens * (forward_flops_per_token(decoder, n_tokens) - 2 * vectors) + causal_half
+    layers, heads, widest = 3, 2, max(12, v_head_dim)
+    causal_half = (12 + v_head_dim) / 2
+    filled_up = 2 * widest - (12 + v_head_dim)
+    beyond = 2 * layers * heads * (causal_half + filled_up) * n_tokens**2
+    expected = n_tokens * (forward_flops_per_token(decoder, n_tokens) - 2 * vectors) + beyond
     assert measured_forward_flops(decoder, n_tokens) == expected
 
 
