@@ -40,14 +40,14 @@ def test_a_layout_planned_by_name_takes_what_the_sweep_says(training, gpu):
     layouts = list(possible_layouts(training.decoder, 2, 2))
     rows = sweep(training, gpu, layouts, Rehearsals(gpu), "auto")
     assert len({row.total for row in rows}) > 3
-    for row in rows[::3]:
+    for row in rows[::6]:
         named = replace(training, reduce_every_micro_batch=row.reduce_every_micro_batch)
         by_name = memory_by_recompute(named, row.layout, gpu, Rehearsals(gpu))[row.recompute]
         assert by_name.total == row.total
 
 
 def test_what_was_counted_comes_before_what_is_only_bounded(training, gpu):
-    layouts = list(possible_layouts(training.decoder, 2, 2))
+    layouts = list(possible_layouts(training.decoder, 2, 2))[::2]
     least = sorted(least_bytes(training, layout, gpu) for layout in layouts)
     # Room for what half of the layouts cannot do without, and for no step.
     tight = replace(gpu, memory_gib=least[len(least) // 2] / GIB)
