@@ -41,9 +41,9 @@ repro: $(INSTALLED)
 	python -m pipeline.compose
 	dvc repro
 
-# Three processes of one thread each, for some tests wait: files run side by side, the longest first.
+# Two processes of one thread each: files run side by side, the longest first.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The same under each of these Pythons that uv finds, every one with an environment of its own.
 test-pythons: $(INSTALLED)

@@ -122,11 +122,10 @@ def test_a_rank_that_is_configured_otherwise_is_refused_by_name(workplace: Path)
 
 
 def test_a_slow_rank_is_named(workplace: Path) -> None:
-    codes, printed = launch(workplace, [*TWO_RANKS, "trainer.max_steps=5"], interruption="slow 0.5")
+    codes, printed = launch(workplace, [*TWO_RANKS, "trainer.max_steps=4"], interruption="slow 1.5")
     assert codes == [0, 0], printed
     assert re.search(r"Rank 1 \(\S+\) works \d+\.\d x as long as the median rank, .*: the others wait\.", printed)
     *_, last = read_csv(workplace / "outputs" / "train" / "throughput.csv")
     first, second = (float(last[f"throughput/work_seconds_per_step/rank_{rank}"]) for rank in range(2))
-    assert second > 0.4
+    assert second > 1.4
     assert float(last["throughput/slowest_rank_to_median"]) == pytest.approx(second / first)
-    assert second / first > 1.25
