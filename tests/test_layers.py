@@ -96,3 +96,9 @@ def test_an_operator_is_registered_by_one_file() -> None:
     ]
     assert len(registered) > 10
     assert sorted(registered) == sorted(set(registered))
+
+
+def test_the_readme_s_map_names_every_room() -> None:
+    rooms = {path.parts[1] for path in MODULES if len(path.parts) > 2 and path.parts[0] != "hydra_plugins"}
+    words = (REPOSITORY / "README.md").read_text(encoding="utf-8").split()
+    assert not [room for room in sorted(rooms) if f"{room}/" not in words]
