@@ -1,18 +1,13 @@
 """What an optional extra adds is locked apart from what is installed anyway."""
 
-import importlib.util
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("beyond", REPOSITORY / "install/beyond.py")
-assert spec is not None
-assert spec.loader is not None
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
+from tests.install.scripts import REPOSITORY, load_script
+
+module = load_script("beyond")
 
 HASH = "    --hash=sha256:00\n"
 

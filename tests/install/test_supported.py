@@ -1,6 +1,5 @@
 """Every Python is taken or refused before anything is installed, and in one sentence."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -8,12 +7,9 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("supported", REPOSITORY / "install/supported.py")
-assert spec is not None
-assert spec.loader is not None
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
+from tests.install.scripts import REPOSITORY, load_script
+
+module = load_script("supported")
 
 MINORS = module.supported((REPOSITORY / "pyproject.toml").read_text())
 

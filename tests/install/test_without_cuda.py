@@ -1,7 +1,6 @@
 """CUDA's libraries stay away from machines without a GPU, and torch starts all the same."""
 
 import ctypes
-import importlib.util
 import platform
 import signal
 import subprocess
@@ -11,12 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-REPOSITORY = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("without_cuda", REPOSITORY / "install/without_cuda.py")
-assert spec is not None
-assert spec.loader is not None
-without_cuda = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(without_cuda)
+from tests.install.scripts import REPOSITORY, load_script
+
+without_cuda = load_script("without_cuda")
 
 linux = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in without_cuda.MACHINES, reason="torch links no CUDA here"
