@@ -50,6 +50,7 @@ class Feed:
     """What a training reads.
 
     Attributes:
+        usual: the identity of the data whose codec and test split later stages take.
         corpora: one, or several in the order of the mixture.
         weights: of each, up to a common factor; empty where `paths.prepared` is read alone.
         max_document_tokens: of longer training documents only the beginning is read; None: all.
@@ -57,6 +58,7 @@ class Feed:
         drops: whether that is left out.
     """
 
+    usual: PreparedIdentity
     corpora: Sequence[Corpus]
     weights: Sequence[float]
     max_document_tokens: int | None
@@ -155,7 +157,7 @@ def open_feed(usual: Path, config: FeedConfig, cache: Path, cache_gb: float) -> 
     usual_identity = read_prepared_identity(usual)
     if config.mixture is None:
         corpus = _open(usual.name, str(usual), LocalCopy(usual), usual_identity)
-        return Feed([corpus], [], config.max_document_tokens)
+        return Feed(usual_identity, [corpus], [], config.max_document_tokens)
     corpora = []
     for location, name in zip(config.mixture, corpus_names(list(config.mixture)), strict=True):
         copy = local_copy(location, cache, cache_gb)
@@ -165,7 +167,8 @@ def open_feed(usual: Path, config: FeedConfig, cache: Path, cache_gb: float) -> 
         corpora.append(_open(name, location, copy, identity))
     drops = config.duplicates == DROP
     duplicates = _duplicates(corpora, usual, usual_identity, drops)
-    return Feed(corpora, list(config.mixture.values()), config.max_document_tokens, duplicates, drops)
+    weights = list(config.mixture.values())
+    return Feed(usual_identity, corpora, weights, config.max_document_tokens, duplicates, drops)
 
 
 def _duplicates(

@@ -33,7 +33,7 @@ from pipeline.plumbing.lock import exclusive, in_turn
 from pipeline.plumbing.rank import Node
 from pipeline.plumbing.stage_runs import training_run
 from pipeline.preparation.prepare import prepare_combination
-from pipeline.provenance.prepared_data import prepared_settings, read_prepared_identity, require_prepared
+from pipeline.provenance.prepared_data import prepared_settings, require_prepared
 from pipeline.provenance.remote_data import LocalCopy, local_copy
 from pipeline.provenance.training import identify_training
 from pipeline.sweeping.pruning import pruning
@@ -74,9 +74,8 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     check_memory(settled, prepared, strategy, trainer_config.accelerator)
     L.seed_everything(seed, verbose=False)
     model = build_model(values, feed.vocabulary.size, trainer_config, strategy)
-    data_identity = read_prepared_identity(prepared)
     determinants = training_identity(settled, feed.content, readers)
-    identity = identify_training(data_identity, determinants, trainer_config.sequence_length)
+    identity = identify_training(feed.usual, determinants, trainer_config.sequence_length)
     model.identity, model.validation_corpora = identity.inside(), feed.names
     ranks, resume = Ranks(), ResumeFolder(anchored(outputs, REPOSITORY) / RESUME, determinants, run_name(values))
     data = SpeechTokens(
@@ -90,14 +89,9 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     )
     if ranks.is_first:
         say_mixture(feed)
-    if ranks.is_first and not trainer_config.attend_across_documents:
-        say_reach(data.train_windows)
-    if ranks.is_first and allotted_tasks() > world_size:
-        log.warning(
-            "SLURM allotted %d tasks, and this training uses %d: `srun`, in front of the command, starts it on all.",
-            allotted_tasks(),
-            world_size,
-        )
+        if not trainer_config.attend_across_documents:
+            say_reach(data.train_windows)
+        say_idle_tasks(world_size)
     trainer = build_trainer(
         trainer_config,
         strategy,
@@ -156,6 +150,16 @@ def say_reach(windows: PackedDocuments | MixedWindows) -> None:
             log.info("%s%s", prefix, cuts)
         if (shortness := packed.describe_shortness()) is not None:
             log.warning("%s%s", prefix, shortness)
+
+
+def say_idle_tasks(world_size: int) -> None:
+    """Say where SLURM holds more tasks than train."""
+    if allotted_tasks() > world_size:
+        log.warning(
+            "SLURM allotted %d tasks, and this training uses %d: `srun`, in front of the command, starts it on all.",
+            allotted_tasks(),
+            world_size,
+        )
 
 
 def find_data(values: Mapping[str, Any]) -> LocalCopy:
