@@ -40,6 +40,7 @@ from benchmarks.training.costs import model_flops, step_costs
 from benchmarks.training.ours import FIRST_STEPS, Course, train_ours
 from benchmarks.training.profile import StepProfile
 from benchmarks.training.workload import Workload, compose_workload
+from lightning_modules.configuration import OPTIMIZERS
 from lightning_modules.model.counting import build_on_meta, count_parameters
 from lightning_modules.model.recompute_kinds import RECOMPUTE_KINDS
 from lightning_modules.parallel.configuration import DISPATCH_KINDS
@@ -124,6 +125,7 @@ def overrides(arguments: argparse.Namespace, max_steps: int) -> list[str]:
         "precision": arguments.precision or PRECISION[arguments.device],
         "schedule": "warmup_constant",
         "schedule.warmup_steps": 0,
+        "optimizer": arguments.optimizer,
         "optimizer.lr": LEARNING_RATE,
         "optimizer.moments": arguments.moments,
         "model.num_nextn_predict_layers": depth,
@@ -195,6 +197,7 @@ def _describe(arguments: argparse.Namespace, workload: Workload) -> dict[str, An
         "ep": arguments.ep,
         "cp": arguments.cp,
         "precision": workload.precision,
+        "optimizer": workload.optimizer.kind,
         "moments": workload.optimizer.moments,
         "compile": workload.trainer.compile,
         "graph": workload.trainer.cuda_graph and arguments.device == "cuda",
@@ -215,6 +218,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise RefusedError("torch sees no GPU; add --device cpu.")
     if arguments.peer is not None and arguments.mtp:
         raise RefusedError(f"{arguments.peer} trains no multi-token prediction; leave out --mtp or --peer.")
+    if arguments.peer is not None and arguments.optimizer != "adamw":
+        raise RefusedError("Peers train by AdamW; leave out --optimizer or --peer.")
     if arguments.cp > 1 and "WORLD_SIZE" not in os.environ:
         raise RefusedError(f"--cp {arguments.cp} spreads rows over ranks; start them with torchrun.")
     if arguments.cp > 1 and arguments.peer is not None:
@@ -281,6 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--length", type=count, help="tokens of a row")
     add("--documents", type=count, help="tokens of every document packed into a row; none: a row is one document")
     add("--mtp", type=int, help="depth of multi-token prediction; default: the preset's, and 0 beside a peer")
+    add("--optimizer", choices=OPTIMIZERS, default="adamw")
     add("--moments", choices=("fp32", "bf16"), help="of AdamW")
     add("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU")
     add("--graph", action=argparse.BooleanOptionalAction, help="launch as CUDA graphs; default: where the trainer does")

@@ -79,6 +79,7 @@ def test_no_ratio_where_the_losses_differ(monkeypatch: pytest.MonkeyPatch, capsy
     ("options", "sentence"),
     [
         (("--peer", "transformers", "--mtp", "1"), "leave out --mtp"),
+        (("--peer", "transformers", "--optimizer", "muon"), "Peers train by AdamW"),
         (("--ep", "2"), "start them with torchrun"),
         (("--length", "0"), "argument --length"),
         (("--documents", "-3"), "argument --documents"),
