@@ -112,8 +112,21 @@ def check_prepared_elsewhere(path: Path) -> None:
 
 def is_watchable(location: str | None) -> bool:
     """Whether DVC finds something there, or has nothing to look for."""
-    # What DVC keeps itself it brings back itself, and what lies elsewhere it watches there.
-    return location is None or bool(scheme_of(location)) or Path(location).exists() or Path(f"{location}.dvc").exists()
+    # What lies elsewhere it watches there.
+    return location is None or bool(scheme_of(location)) or Path(location).exists() or is_brought(location)
+
+
+def is_brought(location: str) -> bool:
+    """Whether DVC itself brings what is not there: a stage makes it, or `dvc add` has kept it, all of it or a part."""
+    # Takes seconds: only those ask who would be refused otherwise.
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repository:
+            return bool(repository.find_outs_by_path(location, recursive=True, strict=False))
+    except DvcException:
+        return False
 
 
 def stale_values(path: Path) -> list[str]:

@@ -71,7 +71,8 @@ class Ending:
         except Exception as error:
             sys.exit(self._tell(error))
         except KeyboardInterrupt:
-            print("Interrupted. The same command goes on from what was kept.", file=sys.stderr)
+            # The line may hold a progress bar, and the terminal's ^C.
+            print("\nInterrupted. The same command goes on from what was kept.", file=sys.stderr)
             sys.exit(INTERRUPTED)
 
     @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
 from hydra import compose as compose_hydra
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
@@ -141,9 +142,6 @@ def test_a_corpus_that_dvc_cannot_watch_is_named(
     monkeypatch.setenv("DVC_EXP_NAME", "on a disk")
     assert run_main(monkeypatch, "--check") == 2
     assert f"paths.corpus is {root}, where there is nothing that DVC could watch" in capsys.readouterr().err
-    # A folder that DVC keeps may still have to be brought back.
-    monkeypatch.setattr(Path, "exists", lambda path: path.suffix == ".dvc" or path.name == "params.yaml")
-    assert run_main(monkeypatch, "--check") == 0
 
 
 @pytest.mark.parametrize(
@@ -202,6 +200,25 @@ def test_prepared_data_that_are_not_there_are_named(
     monkeypatch.setenv("DVC_EXP_NAME", "mixed")
     assert run_main(monkeypatch, "--check") == 2
     assert f"{key} leads to {watched}, which does not exist; prepare these data first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("watched", ["data/mixed/b", "data/mixed", "data/mixed/b/codec"])
+@pytest.mark.parametrize(
+    ("name", "definition"),
+    [
+        ("dvc.yaml", {"stages": {"prepare": {"cmd": "true", "outs": ["data/mixed/b"]}}}),
+        ("data/mixed/b.dvc", {"outs": [{"path": "b"}]}),
+    ],
+)
+def test_what_dvc_makes_or_keeps_may_be_gone(tmp_path: Path, monkeypatch, name: str, definition, watched: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not compose.is_watchable(watched)
+    Repo.init(no_scm=True).close()
+    assert not compose.is_watchable(watched)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(yaml.safe_dump(definition))
+    assert compose.is_watchable(watched)
+    assert not compose.is_watchable("data/gone")
 
 
 def test_an_experiment_may_differ(params: Path, monkeypatch: pytest.MonkeyPatch) -> None:

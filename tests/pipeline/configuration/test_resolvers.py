@@ -1,12 +1,19 @@
 """What DVC watches besides: the codec that is taken from elsewhere, and the folders of a mixture."""
 
+import re
+import shutil
 from pathlib import Path
 
 import hydra
+import networkx as nx
 import pytest
+from dvc.repo import Repo
+from omegaconf import OmegaConf
 
 from pipeline.configuration.composed import CONF
 from pipeline.configuration.resolvers import CODE_OF_CODECS, CODE_OF_FEED, watched_mixture
+
+MIXING = CONF.parent / "docs" / "configuration.md"
 
 
 @pytest.mark.parametrize(
@@ -32,3 +39,20 @@ def test_the_configuration_says_what_is_watched(tmp_path: Path) -> None:
         taken = hydra.compose("config", ["codec.taken_from=data/a", "feed.mixture={data/b: 1}"]).paths
     assert (usual.codec, usual.mixture) == (CODE_OF_CODECS, CODE_OF_FEED)
     assert (taken.codec, taken.mixture) == ("data/a/codec", "data/b")
+
+
+def test_the_training_leads_dvc_to_the_stages_that_prepare_the_rest_of_its_mixture(tmp_path: Path) -> None:
+    documented = re.search(r"```yaml\n(stages:.*?)```.*?-S '(feed\.mixture=.*?)'", MIXING.read_text(), flags=re.DOTALL)
+    assert documented
+    stages, mixture = documented.groups()
+    with hydra.initialize_config_dir(str(CONF), version_base=None):
+        (tmp_path / "params.yaml").write_text(OmegaConf.to_yaml(hydra.compose("config", [mixture]), resolve=True))
+    shutil.copy(CONF.parent / "dvc.yaml", tmp_path)
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "corpora" / "dvc.yaml").write_text(stages)
+    Repo.init(str(tmp_path), no_scm=True).close()
+    with Repo(str(tmp_path)) as repository:
+        graph = repository.index.graph
+        (training,) = (stage for stage in graph if stage.addressing.endswith("train"))
+        before = {stage.addressing for stage in nx.descendants(graph, training)}
+    assert {"prepare-data", "prepare@b", "prepare@c"} == {name.rpartition(":")[2] for name in before}
