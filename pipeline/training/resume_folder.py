@@ -115,7 +115,7 @@ class ResumeFolder:
         left = [training for training in interrupted_trainings(self.root) if not training.is_under_way]
         if others := [training for training in left if training.path != self.path]:
             log.info(
-                "%s holds %d other interrupted trainings, %.1f GB: `python -m pipeline.training.interrupted` lists and "
+                "Other interrupted trainings in %s: %d, %.1f GB. `python -m pipeline.training.interrupted` lists and "
                 "removes them.",
                 self.root,
                 len(others),

@@ -16,18 +16,10 @@ from lightning_modules.callbacks.preemption import coming_back
 from lightning_modules.configuration import TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.language_model import LanguageModel
-from lightning_modules.mixture import MixedWindows
-from lightning_modules.packing import PackedDocuments
-from lightning_modules.parallel.configuration import ParallelConfig, mesh_sizes
-from lightning_modules.parallel.slurm import allotted_tasks
-from lightning_modules.trainer import build_trainer, n_ranks, n_readers
+from lightning_modules.trainer import build_trainer
 from pipeline.configuration.command_line import preparing_command
 from pipeline.configuration.composed import REPOSITORY, Folders, cache_folder, is_multirun
 from pipeline.configuration.settings import read_settings
-from pipeline.configuration.strategy import read_strategy
-from pipeline.planning.admission import memory_of_a_rank, refuse_what_cannot_fit
-from pipeline.planning.composed import read_training
-from pipeline.planning.settings import Layout
 from pipeline.plumbing.files import read_json, sweep
 from pipeline.plumbing.lock import exclusive, in_turn
 from pipeline.plumbing.rank import Node
@@ -42,12 +34,14 @@ from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger
 from pipeline.tracking.run import TrackedRun
 from pipeline.training.abandonment import EndWithFolder
 from pipeline.training.configuration import FeedConfig
+from pipeline.training.division import check_memory, divide
 from pipeline.training.feed import Feed, feed_recipe, open_feed
 from pipeline.training.identity import training_identity
 from pipeline.training.interrupted import LOCK, RESUME
 from pipeline.training.model import begin_with, build_model
 from pipeline.training.outputs import leave_outputs, say_result
 from pipeline.training.ranks import Ranks, require_alike
+from pipeline.training.remarks import say_what_comes
 from pipeline.training.resume_folder import ResumeFolder, ResumePoint
 
 log = logging.getLogger(__name__)
@@ -60,41 +54,26 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
         values: the composed configuration.
         folders: where to write.
     """
-    outputs, seed, usual, paths = folders.outputs, values["seed"], find_data(values), values["paths"]
-    prepared = usual.folder
-    values = {**values, "paths": {**paths, "prepared": str(prepared)}}
-    feed_config = read_settings(FeedConfig, values["feed"], "feed")
-    feed = open_feed(prepared, feed_config, cache_folder(paths), paths["cache_gb"])
-    trainer_config = read_settings(TrainerConfig, values["trainer"], "trainer")
-    strategy = read_strategy(values["strategy"])
-    world_size, readers = (count(strategy, trainer_config.accelerator) for count in (n_ranks, n_readers))
-    trainer_config = replace(trainer_config, accumulate_grad_batches=trainer_config.n_accumulated(readers))
-    portions = {"accumulate_grad_batches": trainer_config.accumulate_grad_batches}
-    settled = {**values, "trainer": {**values["trainer"], **portions}}
-    check_memory(settled, prepared, strategy, trainer_config.accelerator)
-    L.seed_everything(seed, verbose=False)
-    model = build_model(values, feed.vocabulary.size, trainer_config, strategy)
-    determinants = training_identity(settled, feed.content, readers)
-    identity = identify_training(feed.usual, determinants, trainer_config.sequence_length)
+    # Behind a URL they are a copy, which nobody removes as long as this name is there.
+    prepared = find_data(values)
+    values = {**values, "paths": {**values["paths"], "prepared": str(prepared.folder)}}
+    feed = configured_feed(values)
+    division = divide(values)
+    settled = division.settled(values)
+    check_memory(settled, prepared.folder, division)
+    L.seed_everything(values["seed"], verbose=False)
+    model = build_model(values, feed.vocabulary.size, division.trainer, division.strategy)
+    determinants = training_identity(settled, feed.content, division.n_readers)
+    identity = identify_training(feed.usual, determinants, division.trainer.sequence_length)
     model.identity, model.validation_corpora = identity.inside(), feed.names
-    ranks, resume = Ranks(), ResumeFolder(anchored(outputs, REPOSITORY) / RESUME, determinants, run_name(values))
-    data = SpeechTokens(
-        feed.train,
-        feed.validation,
-        trainer_config.sequence_length,
-        lookahead=1 + model.decoder.config.num_nextn_predict_layers,
-        batch_size=trainer_config.batch_size,
-        n_batches=trainer_config.n_batches,
-        seed=seed,
-    )
+    outputs, name, ranks = folders.outputs, run_name(values), Ranks()
+    resume = ResumeFolder(anchored(outputs, REPOSITORY) / RESUME, determinants, name)
+    data = windows_of(feed, division.trainer, model.decoder.config.num_nextn_predict_layers, values["seed"])
     if ranks.is_first:
-        say_mixture(feed)
-        if not trainer_config.attend_across_documents:
-            say_reach(data.train_windows)
-        say_idle_tasks(world_size)
+        say_what_comes(feed, data, division)
     trainer = build_trainer(
-        trainer_config,
-        strategy,
+        division.trainer,
+        division.strategy,
         values["precision"]["kind"],
         DummyLogger(),
         resume.path,
@@ -102,16 +81,16 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
     )
     with coming_back(), ExitStack() as held:
         point = settle_point(resume, outputs, ranks, held)
-        if point is None and trainer_config.start_from is not None:
-            begin_with(model, Path(trainer_config.start_from))
+        if point is None and division.trainer.start_from is not None:
+            begin_with(model, Path(division.trainer.start_from))
         with (
-            training_run(values, outputs, run_name(values), point.run_id if point else None) as run,
+            training_run(values, outputs, name, point.run_id if point else None) as run,
             node_metrics(ranks, run, values["tracking"]),
         ):
             if ranks.is_first:
                 begin(resume, point, run, trainer, outputs)
             run.log_parameters(dict(values) | {"n_parameters": sum(p.numel() for p in model.parameters())})
-            log_data(run, prepared, values["data"]["kind"], feed)
+            log_data(run, prepared.folder, values["data"]["kind"], feed)
             run.set_tags(identity.tags())
             fit(trainer, model, data, point.checkpoint if point else None)
             feed.verify()
@@ -123,6 +102,25 @@ def train(values: Mapping[str, Any], folders: Folders) -> float:
             return best
 
 
+def configured_feed(values: Mapping[str, Any]) -> Feed:
+    """What is read, of the data in `paths.prepared` or of the mixture; `open_feed` says what it raises."""
+    paths, config = values["paths"], read_settings(FeedConfig, values["feed"], "feed")
+    return open_feed(Path(paths["prepared"]), config, cache_folder(paths), paths["cache_gb"])
+
+
+def windows_of(feed: Feed, config: TrainerConfig, n_mtp_modules: int, seed: int) -> SpeechTokens:
+    """The feed's documents in windows, each with as many tokens behind it as the modules of MTP look ahead."""
+    return SpeechTokens(
+        feed.train,
+        feed.validation,
+        config.sequence_length,
+        lookahead=1 + n_mtp_modules,
+        batch_size=config.batch_size,
+        n_batches=config.n_batches,
+        seed=seed,
+    )
+
+
 def node_metrics(ranks: Ranks, run: TrackedRun, tracking: Mapping[str, Any]) -> AbstractContextManager[None]:
     """Have the other machines of the training watched, if there are any and system metrics are recorded."""
     config, node = read_settings(TrackingConfig, tracking, "tracking"), Node.of_this_process()
@@ -132,34 +130,6 @@ def node_metrics(ranks: Ranks, run: TrackedRun, tracking: Mapping[str, Any]) -> 
     from pipeline.tracking.node_metrics import other_nodes_metrics
 
     return other_nodes_metrics(ranks.store, node, ranks.rank, run)
-
-
-def say_mixture(feed: Feed) -> None:
-    """Say what corpora have in common, and which documents are not read to their end."""
-    for duplicates in feed.describe_duplicates():
-        log.warning("%s", duplicates)
-    if (capped := feed.describe_capped()) is not None:
-        log.info("%s", capped)
-
-
-def say_reach(windows: PackedDocuments | MixedWindows) -> None:
-    """Say where windows and documents do not fit each other."""
-    for name, packed in windows.corpora.items() if isinstance(windows, MixedWindows) else [("", windows)]:
-        prefix = f"{name}: " if name else ""
-        if (cuts := packed.describe_cuts()) is not None:
-            log.info("%s%s", prefix, cuts)
-        if (shortness := packed.describe_shortness()) is not None:
-            log.warning("%s%s", prefix, shortness)
-
-
-def say_idle_tasks(world_size: int) -> None:
-    """Say where SLURM holds more tasks than train."""
-    if allotted_tasks() > world_size:
-        log.warning(
-            "SLURM allotted %d tasks, and this training uses %d: `srun`, in front of the command, starts it on all.",
-            allotted_tasks(),
-            world_size,
-        )
 
 
 def find_data(values: Mapping[str, Any]) -> LocalCopy:
@@ -174,18 +144,6 @@ def find_data(values: Mapping[str, Any]) -> LocalCopy:
         return replace(usual, folder=prepare_combination(values, usual.folder, cache))
     require_prepared(usual.folder, prepared_settings(values), preparing_command())
     return usual
-
-
-def check_memory(values: Mapping[str, Any], prepared: Path, strategy: ParallelConfig | None, accelerator: str) -> None:
-    """Refuse a training that cannot fit the memory of its ranks, before any is asked for.
-
-    Raises:
-        ValueError: naming what needs how much, and the remedies.
-    """
-    world_size = n_ranks(strategy, accelerator)
-    ranks_here = world_size // (strategy.nodes if strategy else 1)
-    layout = Layout.of_mesh(mesh_sizes(strategy or ParallelConfig(), world_size), ranks_here)
-    refuse_what_cannot_fit(read_training(values, prepared), layout, memory_of_a_rank(accelerator, ranks_here))
 
 
 def settle_point(resume: ResumeFolder, outputs: Path, ranks: Ranks, held: ExitStack) -> ResumePoint | None:

@@ -69,7 +69,7 @@ def test_another_training_starts_anew_and_leaves_this_one_alone(
     assert other.find() is None
     with caplog.at_level(logging.INFO):
         other.begin(None)
-    assert "holds 1 other interrupted trainings, 0.0 GB: `python -m pipeline.training.interrupted`" in caplog.text
+    assert f"Other interrupted trainings in {tmp_path}: 1, 0.0 GB." in caplog.text
     save(other, 1, None)
     other.remove()
     point = folder(tmp_path).find()
