@@ -18,6 +18,7 @@ from pipeline.provenance.training import run_of
 from pipeline.sweeping.job import without_seed
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.names import DEFAULT, job_title, run_title
+from pipeline.tracking.request import RunRequest
 from pipeline.tracking.run import FAILURE_NOTE, TrackedRun
 from pipeline.tracking.start import start_run
 from pipeline.tracking.sweep import CONFIGURATION_TAG, GOAL_TAG, JOB_TAG, OBJECTIVE_TAG, OVERRIDES_TAG, sweep_parent
@@ -34,7 +35,7 @@ def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run
     """
     config = read_settings(TrackingConfig, values["tracking"], "tracking")
     if rank_of_this_process() != 0:
-        return start_run(config, REPOSITORY, outputs, name, "train")
+        return start_run(config, REPOSITORY, outputs, RunRequest(name, "train"))
     hydra, parent, tags = HydraConfig.get(), None, dict[str, str]()
     if hydra.mode == RunMode.MULTIRUN:
         own, sweep_folder = own_overrides(hydra), Path(hydra.sweep.dir)
@@ -52,7 +53,7 @@ def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run
         title = run_title(overrides, name)
     if overrides:
         tags["overrides"] = " ".join(overrides)
-    return start_run(config, REPOSITORY, outputs, title, "train", parent, tags, resume_run_id=resume_run_id)
+    return start_run(config, REPOSITORY, outputs, RunRequest(title, "train", parent, tags, resume_run_id))
 
 
 def sweep_title(overrides: Sequence[str], folder: Path) -> str:
@@ -95,4 +96,5 @@ def child_run(values: Mapping[str, Any], folders: Folders, stage: str, training:
     name = f"{stage} {swept_overrides(HydraConfig.get())}".strip() if is_multirun() else stage
     tags = {} if training is None else training.tags()
     parent = run_of(folders.training / "train", training).get("run_id")
-    return start_run(config, REPOSITORY, folders.outputs, name, stage, parent, tags, parent_tags=tags)
+    request = RunRequest(name, stage, parent, tags, parent_tags=tags)
+    return start_run(config, REPOSITORY, folders.outputs, request)

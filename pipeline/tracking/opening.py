@@ -1,8 +1,6 @@
 """Opening a run in MLflow: reach the store, tidy up after runs that died, find the parent."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow.entities import Run
@@ -13,6 +11,7 @@ from pipeline.tracking.limits import valid_tags
 from pipeline.tracking.lineage import lineage_tags
 from pipeline.tracking.names import SEPARATOR, child_title, numbered
 from pipeline.tracking.repeating import Repeating
+from pipeline.tracking.request import RunRequest
 from pipeline.tracking.run import OF_FILES, RecordedRun
 from pipeline.tracking.store import HEARTBEAT, PARENT_TAG, STAGE_TAG, Store, asking, connect, sign_of_life
 from pipeline.tracking.sweep_summary import is_sweep
@@ -24,23 +23,6 @@ log = logging.getLogger(__name__)
 # What leads to files waits apart from all else: where the store keeps them may be away while the store itself is not.
 JOURNAL, FILES_JOURNAL = "tracking_journal.jsonl", "tracking_files.jsonl"
 TRAINING = "train"
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """The run a stage asks for: its name, its stage, the runs it belongs to or goes on with, and further tags.
-
-    A name that the user gave (`is_named`) stays as it is. Where the store does not know `parent_run_id`, a training
-    with the tags `parent_tags` takes its place.
-    """
-
-    name: str
-    stage: str
-    parent_run_id: str | None
-    resume_run_id: str | None
-    tags: Mapping[str, str]
-    parent_tags: Mapping[str, str] = field(default_factory=dict)
-    is_named: bool = False
 
 
 def open_run(config: TrackingConfig, repository_root: Path, outputs: Path, request: RunRequest) -> RecordedRun:
@@ -60,7 +42,8 @@ def open_run(config: TrackingConfig, repository_root: Path, outputs: Path, reque
                 tags[PARENT_TAG] = parent.info.run_id
             # MLflow nests a child only within the experiment of its parent.
             experiment_id = (parent.info if parent else experiment).experiment_id
-            run = store.create_run(experiment_id, _name(store, experiment_id, request, parent), valid_tags(tags))
+            name = _name(config, store, experiment_id, request, parent)
+            run = store.create_run(experiment_id, name, valid_tags(tags))
         else:
             store.resume_run(run.info.run_id)
     return _record(config, store, run, parent, anchored(outputs, repository_root))
@@ -99,10 +82,10 @@ def _record(config: TrackingConfig, store: Store, run: Run, parent: Run | None, 
     return recorded
 
 
-def _name(store: Store, experiment_id: str, request: RunRequest, parent: Run | None) -> str:
-    """A name by whose beginning the run is told from others of the experiment."""
-    if request.is_named:
-        return request.name
+def _name(config: TrackingConfig, store: Store, experiment_id: str, request: RunRequest, parent: Run | None) -> str:
+    """The name that the user gave, or one by whose beginning the run is told from others of the experiment."""
+    if config.run_name is not None and request.parent_run_id is None:
+        return config.run_name
     if parent is None:
         beginning = request.name.partition(SEPARATOR)[0]
         return numbered(request.name, store.names(experiment_id, beginning))

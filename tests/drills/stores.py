@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from pipeline.tracking import TrackingConfig, start_run
+from pipeline.tracking import RunRequest, TrackingConfig, start_run
 from pipeline.tracking.store import StoreUnavailableError
 from tests.drills.tally import Family, LostError, Tally
 
@@ -48,7 +48,9 @@ def _fresh(root: Path, whole: Path) -> Path:
 
 
 def _start(folder: Path, uri: str | None = None):  # type: ignore[no-untyped-def]
-    return start_run(TrackingConfig(uri=uri, system_metrics=False), folder, folder / "outputs", "a run", "train")
+    return start_run(
+        TrackingConfig(uri=uri, system_metrics=False), folder, folder / "outputs", RunRequest("a run", "train")
+    )
 
 
 def _require_refusal(root: Path, whole: Path, spoil: Callable[[Path], Iterator[str | None]]) -> None:

@@ -12,6 +12,7 @@ from pipeline.comparison.command import compare
 from pipeline.comparison.configuration import CompareConfig
 from pipeline.provenance.identity import IDENTITY, Identity, write_identity
 from pipeline.tracking.registry import find_champion
+from pipeline.tracking.request import RunRequest
 from pipeline.tracking.start import start_run
 from tests.evaluations import Model, write_evaluation_of
 from tests.pipeline.tracking.conftest import CONFIG, empty_database  # noqa: F401
@@ -37,7 +38,7 @@ def store(values, tmp_path, empty_database, monkeypatch) -> Path:  # noqa: F811
     values["tracking"] = {"kind": "mlflow", "uri": f"sqlite:///{tmp_path / 'mlflow.db'}", "experiment": "test"}
     for module in (comparing, promotion):
         monkeypatch.setattr(module, "REPOSITORY", tmp_path)
-    with start_run(CONFIG, tmp_path, tmp_path, "a run", "train", tags=TRAINING.tags()):
+    with start_run(CONFIG, tmp_path, tmp_path, RunRequest("a run", "train", tags=TRAINING.tags())):
         pass
     return tmp_path
 

@@ -6,6 +6,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from pipeline.tracking import TrackingConfig
+from pipeline.tracking.request import RunRequest
 from pipeline.tracking.run import TrackedRun
 from pipeline.tracking.start import start_run
 
@@ -42,6 +43,6 @@ def client(root: Path) -> MlflowClient:
 @pytest.fixture
 def start(root: Path) -> Callable[..., TrackedRun]:
     def start(name: str = "a run", stage: str = "train", **options: object) -> TrackedRun:
-        return start_run(CONFIG, root, root / "outputs", name, stage, **options)
+        return start_run(CONFIG, root, root / "outputs", RunRequest(name, stage, **options))
 
     return start

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking import TrackingConfig, start_run
+from pipeline.tracking import RunRequest, TrackingConfig, start_run
 from pipeline.tracking.reachability import within
 from pipeline.tracking.store import StoreUnavailableError
 
@@ -26,7 +26,7 @@ def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 def refusal(uri: str, root: Path) -> str:
     began = time.monotonic()
     with pytest.raises(StoreUnavailableError) as caught:
-        start_run(TrackingConfig(uri=uri, system_metrics=False), root, root / "outputs", "a run", "train")
+        start_run(TrackingConfig(uri=uri, system_metrics=False), root, root / "outputs", RunRequest("a run", "train"))
     assert time.monotonic() - began < 10
     message = str(caught.value)
     assert message.startswith("tracking.uri ")
@@ -150,7 +150,7 @@ def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("pipeline.tracking.database.MlflowClient", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        start_run(TrackingConfig(), tmp_path, tmp_path / "outputs", "a run", "train")
+        start_run(TrackingConfig(), tmp_path, tmp_path / "outputs", RunRequest("a run", "train"))
     assert not list(tmp_path.glob("*.db")) + list(tmp_path.glob(".*.db"))
 
 
@@ -161,7 +161,7 @@ def test_a_checkout_may_lie_in_a_folder_of_any_name(tmp_path: Path, empty_databa
     shutil.copy(empty_database, root / "mlflow.db")
     before = (root / "mlflow.db").read_bytes()
     (root / "a.wav").write_text("wave")
-    with start_run(TrackingConfig(system_metrics=False), root, root / "outputs", "a run", "train") as run:
+    with start_run(TrackingConfig(system_metrics=False), root, root / "outputs", RunRequest("a run", "train")) as run:
         run.log_artifact(root / "a.wav", "audio")
     assert (root / "mlartifacts" / str(run.run_id) / "artifacts" / "audio" / "a.wav").read_text() == "wave"
     assert (root / "mlflow.db").read_bytes() != before

@@ -16,7 +16,7 @@ from mlflow.server.constants import (
 )
 from mlflow.tracking import MlflowClient
 
-from pipeline.tracking import TrackingConfig, start_run
+from pipeline.tracking import RunRequest, TrackingConfig, start_run
 from pipeline.tracking.replay import main
 
 # Seconds that are far more than anything takes here.
@@ -101,7 +101,7 @@ def test_a_server_that_stops_and_dies_loses_nothing(root, server, caplog, capsys
     outputs = root / "outputs"
     journal, files = outputs / "tracking_journal.jsonl", outputs / "tracking_files.jsonl"
     config = TrackingConfig(uri=server.uri, experiment="test", system_metrics=False)
-    with start_run(config, root, outputs, "run", "train") as run:
+    with start_run(config, root, outputs, RunRequest("run", "train")) as run:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         run.log_metrics({"train/loss": 0.0}, 0)
         server.signal(signal.SIGSTOP)
@@ -142,7 +142,7 @@ def test_a_server_that_stops_and_dies_loses_nothing(root, server, caplog, capsys
 def test_a_run_that_a_server_took_leads_to_its_page_without_the_password(root, server, caplog, capsys):
     caplog.set_level("INFO")
     config = TrackingConfig(uri=server.uri.replace("://", "://bob:hunter2plus@"), experiment="test")
-    with start_run(config, root, root / "outputs", "run", "train") as run:
+    with start_run(config, root, root / "outputs", RunRequest("run", "train")) as run:
         run.log_metrics({"train/loss": 0.0}, 0)
     assert f"{server.uri}/#/experiments/1/runs/{run.run_id}" in caplog.text
     assert "hunter2plus" not in caplog.text + capsys.readouterr().out

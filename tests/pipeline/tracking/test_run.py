@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pipeline.tracking import NullRun, TrackedRun, TrackingConfig, start_run
+from pipeline.tracking import NullRun, RunRequest, TrackedRun, TrackingConfig, start_run
 from pipeline.tracking.store import ALIVE_TAG, HOST_TAG, PROCESS_TAG, StoreUnavailableError
 from pipeline.tracking.system_metrics import SystemMetrics
 
@@ -182,7 +182,7 @@ def test_system_metrics_are_sampled_and_do_not_hold_up_the_end(root, client):
     assert len(samples) > 2
     assert samples[0][0]["system/system_memory_usage_megabytes"] > 0
     assert samples[0][1] in (60, 61)
-    with start_run(TrackingConfig(experiment="test"), root, root / "outputs", "run", "train") as run:
+    with start_run(TrackingConfig(experiment="test"), root, root / "outputs", RunRequest("run", "train")) as run:
         began = time.monotonic()
     assert time.monotonic() - began < 3
     assert client.get_run(run.run_id).info.status == "FINISHED"
@@ -190,9 +190,11 @@ def test_system_metrics_are_sampled_and_do_not_hold_up_the_end(root, client):
 
 def test_the_configured_name_is_for_the_training_only(root, client):
     config = TrackingConfig(experiment="test", run_name="mine", system_metrics=False)
-    with start_run(config, root, root / "outputs", "made", "train") as parent:
+    with start_run(config, root, root / "outputs", RunRequest("made", "train")) as parent:
         pass
-    with start_run(config, root, root / "outputs", "evaluation", "evaluate", parent_run_id=parent.run_id) as child:
+    with start_run(
+        config, root, root / "outputs", RunRequest("evaluation", "evaluate", parent_run_id=parent.run_id)
+    ) as child:
         pass
     assert client.get_run(parent.run_id).info.run_name == "mine"
     assert client.get_run(child.run_id).info.run_name == "evaluation mine"
@@ -208,9 +210,10 @@ def test_a_deleted_experiment_is_named(start, client):
 
 def test_no_tracking_loads_no_mlflow_and_writes_nothing(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from pipeline.tracking import TrackingConfig, start_run, sweep_parent\n"
+        "import sys; from pathlib import Path\n"
+        "from pipeline.tracking import RunRequest, TrackingConfig, start_run, sweep_parent\n"
         "config, here = TrackingConfig(kind='none'), Path('.')\n"
-        "with start_run(config, here, here / 'outputs', 'a', 'train') as run:\n"
+        "with start_run(config, here, here / 'outputs', RunRequest('a', 'train')) as run:\n"
         "    run.log_metrics({'train/loss': 1.0}, 0); run.log_parameters({}); run.mirror_to_parent({})\n"
         "assert run.run_id is None and sweep_parent(config, here, here / 'sweep', 'a') is None\n"
         "assert 'mlflow' not in sys.modules\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.plumbing.redaction import RedactingFormatter
-from pipeline.tracking import TrackingConfig, start_run, sweep_parent
+from pipeline.tracking import RunRequest, TrackingConfig, start_run, sweep_parent
 from pipeline.tracking.journal import Journal
 from pipeline.tracking.replay import main as replay
 from pipeline.tracking.run import RecordedRun
@@ -41,7 +41,7 @@ def test_no_secret_reaches_the_store_the_journal_or_a_message(planted, caplog, c
     caplog.set_level(logging.INFO)
     name = f"tracking.uri={AWAY}"
     local = TrackingConfig(experiment="test", system_metrics=False)
-    run = start_run(local, planted, planted / "outputs", name, "train", tags={"note": AWAY})
+    run = start_run(local, planted, planted / "outputs", RunRequest(name, "train", tags={"note": AWAY}))
     run.log_parameters({"tracking": {"uri": AWAY}, "overrides": [name], "password": SECRET})
     run.log_dataset("tokens", "abc", f"https://example.org/?token={SECRET}")
     run.set_tags({"git.remote": f"https://bob:{SECRET}@example.org/a.git"})
@@ -53,11 +53,11 @@ def test_no_secret_reaches_the_store_the_journal_or_a_message(planted, caplog, c
         if environment:
             monkeypatch.setenv("MLFLOW_TRACKING_URI", environment)
         with pytest.raises(StoreUnavailableError) as caught:
-            start_run(TrackingConfig(uri=uri), planted, planted / "outputs", name, "train")
+            start_run(TrackingConfig(uri=uri), planted, planted / "outputs", RunRequest(name, "train"))
         assert SECRET not in str(caught.value)
     for uri in (f"postgresql+nonsense://bob:{SECRET}@127.0.0.1:1/x", f"mysql://bob:{SECRET}@127.0.0.1:1/x"):
         with pytest.raises(StoreUnavailableError) as caught:
-            start_run(TrackingConfig(uri=uri), planted, planted / "outputs", name, "train")
+            start_run(TrackingConfig(uri=uri), planted, planted / "outputs", RunRequest(name, "train"))
         assert SECRET not in str(caught.value)
     for uri in (f"ftp://bob:{SECRET}@host", f"http://bob:{SECRET}/@host"):
         with pytest.raises(ValueError, match=r"tracking\.uri") as refused:

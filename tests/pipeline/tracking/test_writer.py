@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.tracking import DELAYS, FAILING, GONE, HANGING, SLOW, faulty_server
-from pipeline.tracking import TrackingConfig, start_run
+from pipeline.tracking import RunRequest, TrackingConfig, start_run
 from pipeline.tracking.journal import Journal, owner
 from pipeline.tracking.replay import replay
 from pipeline.tracking.run import RecordedRun
@@ -23,13 +23,13 @@ def hanging_server() -> Iterator[str]:
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "http://no-such-host.invalid:5000"])
 def test_a_start_without_the_store_is_refused(tmp_path, uri):
     with pytest.raises(StoreUnavailableError, match=rf"tracking\.uri {uri} .*tracking=none"):
-        start_run(TrackingConfig(uri=uri), tmp_path, tmp_path, "run", "train")
+        start_run(TrackingConfig(uri=uri), tmp_path, tmp_path, RunRequest("run", "train"))
 
 
 def test_a_start_with_a_store_that_says_nothing_is_refused_in_time(tmp_path, hanging_server):
     began = time.monotonic()
     with pytest.raises(StoreUnavailableError, match=r"tracking\.uri"):
-        start_run(TrackingConfig(uri=hanging_server), tmp_path, tmp_path, "run", "train")
+        start_run(TrackingConfig(uri=hanging_server), tmp_path, tmp_path, RunRequest("run", "train"))
     # MLflow itself would ask for minutes.
     assert time.monotonic() - began < DELAYS[HANGING] / 2
 
@@ -37,7 +37,7 @@ def test_a_start_with_a_store_that_says_nothing_is_refused_in_time(tmp_path, han
 def test_a_database_that_cannot_be_one_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailableError, match=r"tracking\.uri"):
-        start_run(TrackingConfig(uri="sqlite:///file/mlflow.db"), tmp_path, tmp_path, "run", "train")
+        start_run(TrackingConfig(uri="sqlite:///file/mlflow.db"), tmp_path, tmp_path, RunRequest("run", "train"))
 
 
 @pytest.mark.parametrize("state", [FAILING, HANGING, GONE])
