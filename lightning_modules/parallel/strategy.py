@@ -32,6 +32,7 @@ from lightning_modules.parallel.dispatch_choice import choose_dispatcher
 from lightning_modules.parallel.heartbeat import Heartbeat
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.sharding import GATHERED_AT_ONCE, parallelise
+from lightning_modules.parallel.whole_experts import gather_experts_whole
 from lightning_modules.precision.plugins import has_working_weights, working_policy
 from lightning_modules.precision.working_weights import WorkingWeights
 
@@ -156,7 +157,7 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         self.barrier()
         if trainer.state.fn == TrainerFn.FITTING:
             if is_rounded:
-                cast(HasDecoder, self.lightning_module).working_weights = WorkingWeights(decoder, self._prepare)
+                cast(HasDecoder, self.lightning_module).working_weights = self._build_working_weights()
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
         if trainer.state.fn == TrainerFn.FITTING:
@@ -181,13 +182,22 @@ class ExpertParallelStrategy(ModelParallelStrategy):
         dist.all_reduce(reduced, group=group)
         return reduced / self.world_size if reduce_op in ("mean", "avg") else reduced
 
+    def _build_working_weights(self) -> WorkingWeights:
+        working = WorkingWeights(self.decoder, self._prepare)
+        gather_experts_whole(working.decoder, self.config.reshard_after_forward, not self._sums_again)
+        return working
+
     def _prepare(self, working: Decoder) -> None:
         """Convert and shard a decoder of working weights."""
         self.precision_plugin.convert_module(working)
+        self._parallelise(working, working_policy(self._sums_again))
+
+    @property
+    def _sums_again(self) -> bool:
+        """Whether gradients that ranks have summed are summed over micro-batches or replicas as well."""
         assert self.lightning_module is not None
         accumulates = self.lightning_module.trainer.accumulate_grad_batches > 1
-        sums_again = accumulates and not self.reduces_every_micro_batch
-        self._parallelise(working, working_policy(sums_again or self.config.dp_replicate > 1))
+        return (accumulates and not self.reduces_every_micro_batch) or self.config.dp_replicate > 1
 
     def _parallelise(self, decoder: Decoder, policy: MixedPrecisionPolicy) -> None:
         choose = partial(
