@@ -81,7 +81,9 @@ def _facts(report: ReportData) -> list[tuple[str, str]]:
         return branch.get(key) if isinstance(branch, dict) else None
 
     facts = []
-    if get("data", "kind"):
+    if mixture := get("feed", "mixture"):
+        facts.append(("Data", f"mixture of {len(mixture)}"))
+    elif get("data", "kind"):
         facts.append(("Data", plain(get("data", "kind"))))
     if get("codec", "kind"):
         size = (

@@ -29,6 +29,7 @@ def data(report: ReportData) -> Section:
     rejected, reference = _rejected(card), _reference(card)
     known = ("splits", "rejected", "rejected_count", "reference", "codec")
     context = {
+        "shares": {} if CURVES in report.foreign else _shares(report.configuration),
         "splits": _splits(card),
         "facts": list(flatten({key: value for key, value in card.items() if key not in known and value != []})),
         "codec": list(flatten(as_mapping(card.get("codec")))),
@@ -40,6 +41,15 @@ def data(report: ReportData) -> Section:
         "recordings": as_number(card.get("recordings")),
     }
     return Section(title, render_template("data.html.jinja", context), report.foreign.get(DATA, ""))
+
+
+def _shares(configuration: Mapping[str, Any]) -> dict[str, float]:
+    """What part of the tokens each folder of a mixture gives; empty where there is no mixture."""
+    weights = {
+        name: as_number(weight)
+        for name, weight in as_mapping(as_mapping(configuration.get("feed")).get("mixture")).items()
+    }
+    return {str(name): weight / sum(weights.values()) for name, weight in weights.items()}
 
 
 def _whole(value: Any) -> int:

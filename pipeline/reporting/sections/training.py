@@ -31,6 +31,12 @@ PANELS = (
         baselines=True,
     ),
     Panel(
+        "Loss of each corpus",
+        r"val/loss/.+",
+        "nats per token",
+        "Validation on each corpus of the mixture; the curve beside is the mean over all of their tokens.",
+    ),
+    Panel(
         "Multi-token prediction",
         r"(train|val)/.*mtp.*",
         "nats per token",
@@ -101,8 +107,10 @@ def _figures(
 
 
 def _curve_name(key: str) -> str:
-    """Name a column of the history as a reader does: `val/mtp_loss_2` is validation, depth 2."""
+    """Name a column of the history as a reader does: `val/mtp_loss_2` is validation, depth 2, `val/loss/a` corpus a."""
     split, _, quantity = key.partition("/")
+    if split == "val" and quantity.startswith("loss/"):
+        return quantity.removeprefix("loss/")
     depth = re.search(r"mtp_loss_(\d+)$", quantity)
     if split not in SPLITS:
         return key

@@ -323,3 +323,14 @@ def test_metrics_survive_a_round_trip_through_json(paths):
     text = seen(render(collect(paths, n_examples=0)))
     assert "∞" in text
     assert not re.search(r"\b(nan|inf)\b", text)
+
+
+def test_a_mixture_is_told_by_shares_and_each_of_its_corpora_has_a_curve(report, html):
+    mixed = {**report.configuration, "feed": {"mixture": {"data/prepared": 3, "data/mixed/b": 1}}}
+    curve = report.history["val/loss"]
+    curves = {**report.history, "val/loss/prepared": curve, "val/loss/b": curve}
+    text = seen(render(replace(report, configuration=mixed, history=curves)))
+    for told in ("data/prepared 75 %", "data/mixed/b 25 %", "mixture of 2", "Loss of each corpus"):
+        assert told in text
+        assert told not in seen(html)
+    assert "nats per token over training steps: prepared, b" in render(replace(report, history=curves))
