@@ -1,5 +1,7 @@
 """Which recordings can be used."""
 
+import math
+
 from pipeline.audio.configuration import ScreeningConfig
 from pipeline.audio.survey import Survey
 from pipeline.audio.unusable import UnusableRecording
@@ -23,7 +25,9 @@ def screen(found: Survey, min_seconds: float, config: ScreeningConfig) -> None:
     if found.peak > LARGEST_PEAK:
         raise UnusableRecording(f"not audio at full scale 1: a sample is {found.peak:.3g}")
     if found.seconds < min_seconds:
-        raise UnusableRecording(f"too short: {found.seconds:.2f} s of at least {min_seconds:g} s")
+        # Rounded down: 0.298 s are not "0.30 s of at least 0.3 s".
+        seconds = math.floor(100 * found.seconds) / 100
+        raise UnusableRecording(f"too short: {seconds:.2f} s of at least {min_seconds:g} s")
     if found.rms < config.silence_rms:
         raise UnusableRecording(f"silent: RMS {found.rms:.1e} below {config.silence_rms:g}")
     if found.clipped_fraction > config.max_clipped_fraction:

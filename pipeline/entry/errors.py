@@ -26,6 +26,8 @@ REMEDIES = {
     errno.EMFILE: "raise the number of open files with `ulimit -n`",
 }
 TORCH_WRITER = re.compile(r"inline_container\.cc.*(unexpected pos|write failed|writing)|PytorchStreamWriter failed")
+# libsndfile's number for whatever the operating system refuses; recordings that cannot be read are told of before.
+SOUNDFILE_SYSTEM = 2
 # What Gloo and NCCL say when a process at the other end is gone.
 LOST_RANK = re.compile(r"gloo/transport.*?\] (?P<said>.*(?:reset|closed) by peer.*|.*Broken pipe.*)|ncclRemoteError")
 MEMORY = (
@@ -47,7 +49,7 @@ def sentence_of(error: BaseException) -> str | None:
         return MEMORY.format(amount=f" when {amount[1]} more were asked for" if amount else "", graph=graph)
     if isinstance(error, OSError):
         return _of_operating_system(error)
-    if (said := _of_writing_tensors(error) or _of_lost_rank(error)) is not None:
+    if (said := _of_writing(error) or _of_lost_rank(error)) is not None:
         return said
     if isinstance(error, BUGS) or not _was_raised_by_us(error):
         return None
@@ -63,12 +65,16 @@ def _of_operating_system(error: OSError) -> str:
     return f"{where}{error.strerror}{remedy}."
 
 
-def _of_writing_tensors(error: BaseException) -> str | None:
-    """What safetensors and torch say of a disk that takes no more, each in an error of its own."""
+def _of_writing(error: BaseException) -> str | None:
+    """What safetensors, torch and libsndfile say of a disk that takes no more, each in an error of its own."""
     if type(error).__name__ == "SafetensorError" and (number := re.search(r"os error (\d+)", str(error))):
         return _of_operating_system(OSError(int(number[1]), os.strerror(int(number[1]))))
     if isinstance(error, RuntimeError) and TORCH_WRITER.search(str(error)):
         return f"A checkpoint could not be written whole: the disk takes no more; {REMEDIES[errno.ENOSPC]}."
+    if type(error).__name__ == "LibsndfileError" and getattr(error, "code", 0) == SOUNDFILE_SYSTEM:
+        file = re.search(r"'(.+)'", str(error))
+        where = f" ({file[1]})" if file else ""
+        return f"A sound could not be written{where}: the disk takes no more, or forbids it; {REMEDIES[errno.ENOSPC]}."
     return None
 
 

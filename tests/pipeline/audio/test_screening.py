@@ -36,6 +36,7 @@ def test_each_fault_has_its_reason():
     assert reason(take=Take(0)) == "empty: no samples"
     assert reason(finite=False, rms=float("nan")) == "holds NaN or infinite samples"
     assert reason(take=Take(RATE // 4)) == "too short: 0.25 s of at least 0.3 s"
+    assert reason(take=Take(int(0.298 * RATE))) == "too short: 0.29 s of at least 0.3 s"
     assert reason(rms=1e-5) == "silent: RMS 1.0e-05 below 0.0001"
     assert reason(clipped_fraction=0.5) == "clipped: 50.0% of the samples, more than 1.0%"
     assert reason(peak=1e38) == "not audio at full scale 1: a sample is 1e+38"
