@@ -61,7 +61,7 @@ def load_weights(path: Path, decoder: nn.Module) -> None:
     """
     targets = {f"{DECODER}.{name}": tensor for name, tensor in model_state(decoder).items()}
     if is_sharded(path):
-        _read({MODEL: targets}, path)
+        _read({MODEL: targets}, SafeReader(path))
     else:
         _fill(targets, _open_file(path)[MODEL], path)
 
@@ -108,18 +108,20 @@ def gather_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _load_folder(path: Path, module: L.LightningModule, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
+    # Once: the index of many ranks' shards takes seconds to read.
+    reader = SafeReader(path)
     state: dict[str, Any] = {MODEL: model_state(module)}
-    _read(state, path)
+    _read(state, reader)
     # Not together with the parameters: asking a fresh optimizer for its state takes a step, if one of size 0.
     for index, optimizer in enumerate(optimizers):
         state = {optimizer_key(index): optimizer_state(module, optimizer)}
-        _read(state, path)
+        _read(state, reader)
         set_optimizer_state_dict(module, optimizer, state[optimizer_key(index)])
     checkpoint = _open_meta(path)
-    names = SafeReader(path).read_metadata().state_dict_metadata
+    names = reader.read_metadata().state_dict_metadata
     if any(name.startswith(f"{AVERAGE}.") for name in names):
         average = {AVERAGE: _like_parameters(module)}
-        _read(average, path)
+        _read(average, reader)
         checkpoint |= average
     return checkpoint
 
@@ -154,13 +156,13 @@ def _open(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read(state: dict[str, Any], path: Path) -> None:
+def _read(state: dict[str, Any], reader: SafeReader) -> None:
     """Fill the tensors of `state`, each rank its own shards."""
     try:
-        _load(state, SafeReader(path), alone=not dist.is_initialized())
+        _load(state, reader, alone=not dist.is_initialized())
     except CheckpointException as error:
         reasons = sorted({str(failure[0]) for failure in error.failures.values()})
-        raise ValueError(f"{path} does not hold what this training needs: {'; '.join(reasons)}") from error
+        raise ValueError(f"{reader.path} does not hold what this training needs: {'; '.join(reasons)}") from error
 
 
 def _load(state: dict[str, Any], reader: SafeReader, alone: bool) -> None:
