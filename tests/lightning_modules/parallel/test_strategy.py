@@ -29,7 +29,7 @@ from tests.ranks import run_on_ranks
 
 N_RANKS, GLOBAL_BATCH, ACCUMULATE, SEQUENCE = 4, 4, 2, 32
 # Steps of the trainings that validate on the way, and of those that only begin.
-LONG, SHORT = 12, 4
+LONG, SHORT = 6, 4
 PLAIN = replace(TINY, num_hidden_layers=2)
 # Segments of two widths, chosen within their experts, under a head that is the embedding.
 SEGMENTED = replace(
