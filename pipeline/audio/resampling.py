@@ -1,12 +1,20 @@
 """From one sample rate to another."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import soxr
 import torch
 import torchaudio.transforms
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+# Float32 samples [S], and how many there are a second.
+Sound = tuple[np.ndarray, int]
+
+CPU = torch.device("cpu")
 
 # Below, torchaudio's table of filter phases fits a cache: 16 MB. It grows with the product of the reduced rates.
 LARGEST_TABLE = 1 << 22
@@ -30,7 +38,37 @@ def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarra
     if table_size(source_rate, target_rate) > LARGEST_TABLE:
         resampled = soxr.resample(audio, source_rate, target_rate, quality="VHQ")
         return _fit(resampled, math.ceil(len(audio) * target_rate / source_rate))
-    return _resampler(source_rate, target_rate)(torch.from_numpy(audio)).numpy()
+    return _resampler(source_rate, target_rate, CPU)(torch.from_numpy(audio)).numpy()
+
+
+def resample_many(sounds: Sequence[Sound], target_rate: int, device: torch.device) -> list[Tensor]:
+    """Bring several sounds, none of them empty, to one sample rate (Hz); computed on `device`, where they end.
+
+    As `resample` does each but for rounding. Those of one rate go to the device in one piece.
+    """
+    audios: list[Tensor] = [torch.empty(0)] * len(sounds)
+    for source_rate in {rate for _, rate in sounds}:
+        numbers = [number for number, (_, rate) in enumerate(sounds) if rate == source_rate]
+        samples = [sounds[number][0] for number in numbers]
+        for number, audio in zip(numbers, _resample_equal(samples, source_rate, target_rate, device), strict=True):
+            audios[number] = audio
+    return audios
+
+
+def _resample_equal(
+    samples: Sequence[np.ndarray], source_rate: int, target_rate: int, device: torch.device
+) -> Sequence[Tensor]:
+    """Bring the samples [S] of several sounds of one rate to another."""
+    if table_size(source_rate, target_rate) > LARGEST_TABLE:
+        samples, source_rate = [resample(one, source_rate, target_rate) for one in samples], target_rate
+    lengths = [len(one) for one in samples]
+    audios = torch.from_numpy(np.concatenate(samples)).to(device).split(lengths)
+    if source_rate == target_rate:
+        return audios
+    resampled = _resampler(source_rate, target_rate, device)(pad_sequence(audios, batch_first=True))
+    return [
+        row[: math.ceil(length * target_rate / source_rate)] for row, length in zip(resampled, lengths, strict=True)
+    ]
 
 
 def table_size(source_rate: int, target_rate: int) -> int:
@@ -42,9 +80,9 @@ def table_size(source_rate: int, target_rate: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def _resampler(source_rate: int, target_rate: int) -> torchaudio.transforms.Resample:
+def _resampler(source_rate: int, target_rate: int, device: torch.device) -> torchaudio.transforms.Resample:
     """With its table, which takes longer to make than a second of audio to resample."""
-    return torchaudio.transforms.Resample(
+    resampler = torchaudio.transforms.Resample(
         source_rate,
         target_rate,
         "sinc_interp_kaiser",
@@ -53,6 +91,7 @@ def _resampler(source_rate: int, target_rate: int) -> torchaudio.transforms.Resa
         beta=14.769656459379492,
         dtype=torch.float32,
     )
+    return resampler.to(device)
 
 
 def _fit(audio: np.ndarray, length: int) -> np.ndarray:

@@ -63,7 +63,7 @@ def map_processes(
     n_workers = min(workers or free_cores(), max(len(items), 1))
     if n_workers == 1:
         return map(function, items)
-    return _map_processes(function, items, n_workers, on_death)
+    return map_apart(function, items, n_workers, on_death)
 
 
 def in_process_of_its_own(function: Callable[[Item], Result], item: Item) -> Result:
@@ -121,12 +121,13 @@ def _apply(function: Callable[[Sequence[Item], bool], Result], part: tuple[Seque
     return function(*part)
 
 
-def _map_processes(
+def map_apart(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     n_workers: int,
     on_death: Callable[[Item], Result] | None,
 ) -> Iterator[Result]:
+    """The same as `map_processes`, in processes other than this one, be it one."""
     position = 0
     while position < len(items):
         try:

@@ -21,6 +21,7 @@ from pipeline.audio.codecs.configuration import CodecUse, codec_settings
 from pipeline.audio.codecs.registry import codec_class
 from pipeline.audio.codecs.storage import load_codec, save_codec
 from pipeline.audio.corpora.corpus import Corpus
+from pipeline.audio.resampling import Sound
 from pipeline.audio.utterances import Utterance
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.preparation.plan import Plan
@@ -64,10 +65,10 @@ class Material:
         """The fitted codec."""
         return open_codec(self.folder / CODEC)
 
-    def documents(self, audios: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def documents(self, sounds: Iterable[Sound]) -> Iterator[np.ndarray]:
         """The tokens of one utterance after another, in 32 bits: a shard's documents are in memory together."""
         vocabulary = vocabulary_of(self.codec)
-        for codes in encode_all(self.codec, map(torch.from_numpy, audios), self.use):
+        for codes in encode_all(self.codec, sounds, self.use):
             yield vocabulary.document(codes).astype(np.uint32)
 
 
@@ -146,7 +147,7 @@ class EncodingLong(ShardedWork):
     def __call__(self, number: int) -> None:
         """Encode a long recording."""
         with self.material.open() as (plan, read):
-            documents = list(self.material.documents(read.many(plan.pieces(number))))
+            documents = list(self.material.documents(read.recorded(plan.pieces(number))))
         write_shard(shard_path(self.material.folder / LONG, number), documents, vocabulary_of(self.material.codec))
 
 
@@ -201,8 +202,8 @@ class Encoding(ShardedWork):
         start = index * self.shard_utterances
         with self.material.open() as (plan, read):
             utterances = list(plan.utterances(split, start, start + self.shard_utterances))
-            whole = read.many(utterance for utterance in utterances if cut_from(utterance) is None)
-            encoded = self.material.documents(whole)
+            whole = (utterance for utterance in utterances if cut_from(utterance) is None)
+            encoded = self.material.documents(read.recorded(whole))
             documents = [
                 self._piece(plan, utterance) if cut_from(utterance) else next(encoded) for utterance in utterances
             ]

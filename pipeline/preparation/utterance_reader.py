@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.audio.corpora.corpus import Corpus
 from pipeline.audio.reading import UnusableRecording, read_take
-from pipeline.audio.resampling import resample
+from pipeline.audio.resampling import Sound, resample
 from pipeline.audio.source import Source
 from pipeline.audio.stretch import open_sound
 from pipeline.audio.survey import Take, taken_blocks
@@ -27,12 +27,12 @@ class Inspections(Protocol):
 
 @dataclass(frozen=True)
 class UtteranceReader:
-    """Reads utterances out of a corpus, at one sample rate.
+    """Reads utterances out of a corpus.
 
     Attributes:
         corpus: where recordings are read from.
         inspections: what was found in its recordings.
-        sample_rate: of what is returned, in Hz.
+        sample_rate: to which they are resampled, in Hz.
         gap_seconds: the silence between joined recordings.
     """
 
@@ -46,32 +46,35 @@ class UtteranceReader:
         return next(self.many([utterance]))
 
     def many(self, utterances: Iterable[Utterance]) -> Iterator[np.ndarray]:
-        """Yield the samples [S] of one utterance after another.
+        """Yield the samples [S] of one utterance after another, resampled."""
+        return (resample(*sound, self.sample_rate) for sound in self.recorded(utterances))
+
+    def recorded(self, utterances: Iterable[Utterance]) -> Iterator[Sound]:
+        """Yield one utterance after another at the rate that it was recorded at.
 
         A recording is decoded once for all its pieces that follow one another in time, as `by_recording` puts them.
         """
         for name, group in groupby(utterances, cut_from):
             if name is None:
                 for utterance in group:
-                    audio, rate = assemble(utterance, self._read_piece, self.gap_seconds)
-                    yield resample(audio, rate, self.sample_rate)
+                    yield assemble(utterance, self._read_piece, self.gap_seconds)
             else:
                 for pieces in _ascending([utterance.pieces[0] for utterance in group]):
                     yield from self._cut(name, pieces)
 
-    def _read_piece(self, piece: Piece) -> tuple[np.ndarray, int]:
+    def _read_piece(self, piece: Piece) -> Sound:
         """A recording of which an utterance holds all."""
         source, take = self._source(piece.recording)
         with _named(piece.recording):
             return read_take(source, take)
 
-    def _cut(self, name: str, pieces: Sequence[Piece]) -> Iterator[np.ndarray]:
+    def _cut(self, name: str, pieces: Sequence[Piece]) -> Iterator[Sound]:
         source, take = self._source(name)
         with _named(name), open_sound(source) as stream:
             rate = stream.sample_rate
             spans = [(round((p.start or 0.0) * rate), round((p.stop or 0.0) * rate)) for p in pieces]
             for audio in cut_spans(taken_blocks(stream, take), spans):
-                yield resample(audio, rate, self.sample_rate)
+                yield audio, rate
 
     def _source(self, name: str) -> tuple[Source, Take]:
         inspection = self.inspections[name]

@@ -56,8 +56,8 @@ class Codec(Protocol):
         """Return what `storage.save_codec` writes: JSON fields with `kind` and `config`, and named tensors."""
 
 
-def checked_audio(audio: Tensor) -> Tensor:
-    """Return `audio` as float32 on the CPU.
+def checked_audio(audio: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Return `audio` as float32 on a device.
 
     Raises:
         ValueError: it is not one-dimensional, not floating point, or holds NaN or infinity.
@@ -70,7 +70,7 @@ def checked_audio(audio: Tensor) -> Tensor:
         )
     if not torch.isfinite(audio).all():
         raise ValueError("The audio holds NaN or infinity; screen the recording out or repair it.")
-    return audio.detach().to("cpu", torch.float32)
+    return audio.detach().to(device, torch.float32)
 
 
 def checked_codes(codes: Tensor, n_codebooks: int, codebook_size: int) -> Tensor:

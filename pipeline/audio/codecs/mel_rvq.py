@@ -25,9 +25,9 @@ from pipeline.audio.codecs.vector_quantisation import (
     ResidualVectorQuantiser,
     fit_residual_codebooks,
     sample_vectors,
-    single_threaded,
 )
 from pipeline.configuration.settings import read_settings
+from pipeline.plumbing.threads import single_threaded
 
 
 class MelRvqCodec:
@@ -112,15 +112,18 @@ class MelRvqCodec:
         log_mel = self.log_mel(normalise_loudness(checked_audio(audio), self.config.loudness_db))
         return self.quantiser.encode(log_mel - self.mean)
 
-    def encode_many(self, audios: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-        """Return the codes [F, Q] of each of several audios [S], computed on `device`, as `encode` does each."""
-        lengths = torch.tensor([len(audio) for audio in audios], device=device)
-        silence = torch.zeros(self.config.n_fft)  # as long as the shortest audio is made
-        padded = pad_sequence([*map(checked_audio, audios), silence], batch_first=True)[:-1].to(device)
+    def encode_many(self, audios: Sequence[Tensor]) -> list[Tensor]:
+        """Return the codes [F, Q] of each of several audios [S], computed where they lie, as `encode` does each."""
+        device, n_samples = audios[0].device, [len(audio) for audio in audios]
+        lengths = torch.tensor(n_samples, device=device)
+        # Checked together, since every answer is waited for.
+        checked = checked_audio(torch.cat(list(audios)), device).split(n_samples)
+        silence = torch.zeros(self.config.n_fft, device=device)  # as long as the shortest audio is made
+        padded = pad_sequence([*checked, silence], batch_first=True)[:-1]
         log_mel = self.log_mel.of_many(normalise_many(padded, lengths, self.config.loudness_db), lengths)
         quantiser = ResidualVectorQuantiser(self.quantiser.codebooks.to(device))
         codes = quantiser.encode(log_mel - self.mean.to(device)).cpu()
-        return list(codes.split([1 + len(audio) // self.config.hop_length for audio in audios]))
+        return list(codes.split([1 + length // self.config.hop_length for length in n_samples]))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the audio [F * hop_length] of codes [F, Q]; the same codes always give the same audio."""

@@ -120,13 +120,13 @@ class PretrainedCodec:
             return torch.zeros(0, self.n_codebooks, dtype=torch.int64)
         return self._encode_equal([self._whole_frames(audio)])[0]
 
-    def encode_many(self, audios: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-        """Return the codes [F, Q] of each of several audios [S], none of them empty, computed on `device`.
+    def encode_many(self, audios: Sequence[Tensor]) -> list[Tensor]:
+        """Return the codes [F, Q] of each of several audios [S], none of them empty, computed where they lie.
 
         Those of equally many frames are computed together. Nothing longer is: convolutions would carry what they make
         of the silence behind a shorter audio back into its last frames.
         """
-        self.model.to(device)
+        self.model.to(audios[0].device)
         by_length: dict[int, list[int]] = {}
         whole = [self._whole_frames(audio) for audio in audios]
         for number, audio in enumerate(whole):
@@ -168,7 +168,7 @@ class PretrainedCodec:
 
     def _whole_frames(self, audio: Tensor) -> Tensor:
         """The audio at its loudness, with silence behind it up to a whole frame."""
-        audio = normalise_loudness(checked_audio(audio), self.config.loudness_db)
+        audio = normalise_loudness(checked_audio(audio, audio.device), self.config.loudness_db)
         return torch.nn.functional.pad(audio, (0, -len(audio) % self.hop_length))
 
     @torch.no_grad()

@@ -1,26 +1,17 @@
 """Residual vector quantisation: each codebook describes what the ones before it left over."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from tqdm import tqdm
 
-from lightning_modules.model.threads import one_thread
+from pipeline.plumbing.threads import single_threaded
 
 BATCH_SIZE = 4096
 # Vectors compared with a codebook at once: bounds the distance matrix to 8192 x codebook_size floats.
 NEAREST_BLOCK = 8192
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """Run on one thread, where sums have one order: fits then repeat bit for bit."""
-    with one_thread(), threadpool_limits(1):
-        yield
 
 
 def nearest_entries(vectors: Tensor, codebook: Tensor) -> Tensor:

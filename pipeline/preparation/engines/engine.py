@@ -1,13 +1,14 @@
 """What every engine is, and the one that needs nothing but this machine."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from tqdm import tqdm
 
-from pipeline.plumbing.worker_processes import map_processes
+from pipeline.plumbing.threads import single_threaded
+from pipeline.plumbing.worker_processes import free_cores, map_apart
 from pipeline.preparation.sharded import ShardedWork
 
 
@@ -34,7 +35,9 @@ class Engine(ABC):
 
 
 class LocalEngine(Engine):
-    """Processes of this machine.
+    """Processes of this machine, or this one where it is to be one.
+
+    Several start afresh for each step, and none of them computes in this process: what has used a GPU cannot be forked.
 
     Args:
         workers: how many; None: one a core.
@@ -45,8 +48,13 @@ class LocalEngine(Engine):
 
     def compute(self, work: ShardedWork, numbers: Sequence[int]) -> None:
         """Compute these shards, each by one process; one that dies of a shard is replaced."""
-        sizes = map_processes(partial(computed, work), numbers, self.workers, partial(computed_after_death, work))
-        with progress(work, numbers) as bar:
+        n_workers = self.workers or free_cores()
+        compute, after_death = partial(computed, work), partial(computed_after_death, work)
+        with progress(work, numbers) as bar, single_threaded():
+            if n_workers == 1:
+                sizes: Iterator[int] = map(compute, numbers)
+            else:
+                sizes = map_apart(compute, numbers, min(n_workers, len(numbers)), after_death)
             for size in sizes:
                 bar.update(size)
 

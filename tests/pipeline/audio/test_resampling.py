@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torchaudio.functional
 
-from pipeline.audio.resampling import LARGEST_TABLE, resample, table_size
+from pipeline.audio.resampling import CPU, LARGEST_TABLE, resample, resample_many, table_size
 
 RATE = 16000
 
@@ -70,3 +70,11 @@ def test_both_ways_give_the_same_sound(monkeypatch):
     by_soxr = resample(audio, 22050, 8000)
     assert len(by_soxr) == len(by_table)
     np.testing.assert_allclose(by_soxr[200:-200], by_table[200:-200], atol=1e-3)
+
+
+def test_many_are_resampled_as_each_by_itself():
+    sounds = [(tone(300, seconds, rate), rate) for rate in (8000, 16000, 22050, 47999) for seconds in (0.01, 1.0, 0.7)]
+    for (samples, rate), together in zip(sounds, resample_many(sounds, 8000, CPU), strict=True):
+        alone = resample(samples, rate, 8000)
+        assert len(together) == len(alone)
+        np.testing.assert_allclose(together.numpy(), alone, atol=1e-6)

@@ -1,6 +1,6 @@
 """Utterances encoded together: as each by itself, in order, and in batches that are not too large."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -11,8 +11,11 @@ from pipeline.audio.codecs.codec import Codec
 from pipeline.audio.codecs.configuration import CodecUse, MelRvqConfig, MuLawConfig
 from pipeline.audio.codecs.mel_rvq import MelRvqCodec
 from pipeline.audio.codecs.mu_law import MuLawCodec
+from pipeline.audio.resampling import Sound
 
 CPU = torch.device("cpu")
+# The codec's own, twice it, and one that soxr takes.
+RATES = [8000, 16_000, 7999]
 # Two frames, less than a window, exactly one, and seconds of it; one is silent.
 LENGTHS = [9000, 161, 400, 512, 8000, 16001, 7999, 3000, 12000]
 
@@ -34,9 +37,14 @@ def draw(lengths: Sequence[int]) -> list[Tensor]:
     return [audio * (number != 3) for number, audio in enumerate(audios)]
 
 
+def sounds(audios: Sequence[Tensor]) -> Iterator[Sound]:
+    """As recorded at the codec's own rate."""
+    return ((audio.numpy(), 8000) for audio in audios)
+
+
 def test_codes_are_those_of_each_by_itself(codec: MelRvqCodec) -> None:
     audios = draw(LENGTHS)
-    for alone, together in zip(map(codec.encode, audios), codec.encode_many(audios, CPU), strict=True):
+    for alone, together in zip(map(codec.encode, audios), codec.encode_many(audios), strict=True):
         assert torch.equal(alone, together)
 
 
@@ -44,20 +52,29 @@ def test_the_order_of_utterances_stays_whatever_the_batches(codec: MelRvqCodec) 
     audios = draw(LENGTHS * 3)
     alone = list(map(codec.encode, audios))
     for batch_samples in (1, 10_000, 20_000, 10**7):
-        encoded = list(encode_sorted(codec, iter(audios), CPU, batch_samples))
+        encoded = list(encode_sorted(codec, sounds(audios), CPU, batch_samples))
         assert all(torch.equal(one, other) for one, other in zip(alone, encoded, strict=True))
+
+
+def test_sounds_of_other_rates_are_resampled_in_batches(codec: MelRvqCodec) -> None:
+    recorded = [(audio.numpy(), rate) for audio, rate in zip(draw(LENGTHS * 3), RATES * 9, strict=True)]
+    alone = list(encode_all(codec, recorded, CodecUse()))
+    for batch_samples in (1, 20_000, 10**7):
+        encoded = list(encode_sorted(codec, recorded, CPU, batch_samples))
+        assert [codes.shape for codes in alone] == [codes.shape for codes in encoded]
+        assert (torch.cat(alone) == torch.cat(encoded)).float().mean() > 0.999
 
 
 def test_batches_hold_no_more_than_they_may_and_little_silence() -> None:
     seen: list[list[int]] = []
 
     class Watched(MuLawCodec):
-        def encode_many(self, audios: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+        def encode_many(self, audios: Sequence[Tensor]) -> list[Tensor]:
             seen.append([len(audio) for audio in audios])
             return [self.encode(audio) for audio in audios]
 
     audios = draw([int(length) for length in torch.randint(100, 2000, (300,), generator=torch.Generator())])
-    list(encode_sorted(Watched(MuLawConfig(8000, 256, -23.0)), audios, CPU, 16_000))
+    list(encode_sorted(Watched(MuLawConfig(8000, 256, -23.0)), sounds(audios), CPU, 16_000))
     assert max(len(batch) * max(batch) for batch in seen) <= 16_000
     total = sum(map(len, audios))
     assert sum(len(batch) * max(batch) for batch in seen) < 1.15 * total
@@ -68,7 +85,7 @@ def test_a_cpu_encodes_one_after_another(codec: MelRvqCodec) -> None:
     audios = draw(LENGTHS)
     assert all(
         torch.equal(one, codec.encode(audio))
-        for one, audio in zip(encode_all(codec, audios, CodecUse()), audios, strict=True)
+        for one, audio in zip(encode_all(codec, sounds(audios), CodecUse()), audios, strict=True)
     )
 
 
@@ -86,9 +103,10 @@ def test_a_codec_that_no_gpu_helps_is_refused() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_finds_the_codes_of_a_cpu(codec: MelRvqCodec) -> None:
-    audios = draw(LENGTHS)
-    for alone, together in zip(map(codec.encode, audios), encode_all(codec, audios, CodecUse("cuda")), strict=True):
-        assert (alone == together).float().mean() > 0.999
+    recorded = [(audio.numpy(), rate) for audio, rate in zip(draw(LENGTHS * 3), RATES * 9, strict=True)]
+    alone, together = (list(encode_all(codec, recorded, CodecUse(device))) for device in ("cpu", "cuda"))
+    assert [codes.shape for codes in alone] == [codes.shape for codes in together]
+    assert (torch.cat(alone) == torch.cat(together)).float().mean() > 0.999
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from pipeline.audio.codecs.vector_quantisation import (
     fit_residual_codebooks,
     nearest_entries,
     sample_vectors,
-    single_threaded,
 )
 
 
@@ -58,13 +57,6 @@ def test_two_fits_have_the_same_bits_whatever_the_thread_count(vectors):
     torch.set_num_threads(n_threads)
     assert torch.equal(*fits)
     assert not torch.equal(fits[0], fit_residual_codebooks(vectors, 3, 32, iterations=5, seed=8).codebooks)
-
-
-def test_threads_come_back_after_an_error():
-    n_threads = torch.get_num_threads()
-    with pytest.raises(KeyError), single_threaded():
-        raise KeyError
-    assert torch.get_num_threads() == n_threads
 
 
 def test_fewer_vectors_than_entries_are_refused(vectors):
