@@ -15,7 +15,7 @@ from pipeline.plumbing.locations import UnreachableError
 
 # Samples of all channels: in memory at once, asked of the decoder in one call, and where it is about to fail.
 BLOCK_SAMPLES = 1 << 18
-STEP_SAMPLES = 1 << 12
+STEP_SAMPLES = 1 << 16
 SMALL_STEP_SAMPLES = 1 << 6
 # What may be missing without a word, and what a word is enough for: lossy codecs count blocks and delays differently.
 SILENT_SECONDS = 0.001

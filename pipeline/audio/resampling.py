@@ -44,7 +44,7 @@ def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarra
 def resample_many(sounds: Sequence[Sound], target_rate: int, device: torch.device) -> list[Tensor]:
     """Bring several sounds, none of them empty, to one sample rate (Hz); computed on `device`, where they end.
 
-    As `resample` does each but for rounding. Those of one rate go to the device in one piece.
+    As `resample` does each but for rounding; those of one rate together.
     """
     audios: list[Tensor] = [torch.empty(0)] * len(sounds)
     for source_rate in {rate for _, rate in sounds}:
@@ -61,14 +61,12 @@ def _resample_equal(
     """Bring the samples [S] of several sounds of one rate to another."""
     if table_size(source_rate, target_rate) > LARGEST_TABLE:
         samples, source_rate = [resample(one, source_rate, target_rate) for one in samples], target_rate
-    lengths = [len(one) for one in samples]
-    audios = torch.from_numpy(np.concatenate(samples)).to(device).split(lengths)
+    audios = [torch.from_numpy(one).to(device) for one in samples]
     if source_rate == target_rate:
         return audios
     resampled = _resampler(source_rate, target_rate, device)(pad_sequence(audios, batch_first=True))
-    return [
-        row[: math.ceil(length * target_rate / source_rate)] for row, length in zip(resampled, lengths, strict=True)
-    ]
+    lengths = [math.ceil(len(one) * target_rate / source_rate) for one in audios]
+    return [row[:length] for row, length in zip(resampled, lengths, strict=True)]
 
 
 def table_size(source_rate: int, target_rate: int) -> int:

@@ -202,6 +202,9 @@ def _describe(
 
 
 def _mean(block: np.ndarray) -> np.ndarray:
+    """The mean [S] of the channels of samples [S, channels]."""
+    if block.shape[1] == 1:
+        return block[:, 0]
     with np.errstate(invalid="ignore", over="ignore"):
         return block.mean(axis=1, dtype=np.float32)
 
