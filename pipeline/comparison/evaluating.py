@@ -18,6 +18,7 @@ from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import CODEC, export_digest
 from pipeline.provenance.identity import IDENTITY, SHORT, TrainingIdentity, identity_path, read_identity
 from pipeline.provenance.prepared_data import find_prepared, read_prepared_identity
+from pipeline.provenance.training import prepared_for
 
 EVALUATIONS = "evaluations"
 
@@ -108,13 +109,14 @@ def _data(found: Found, training: TrainingIdentity | None, leader: Evaluated | N
         FileNotFoundError, ValueError: when they are not at hand, or of other recordings; the message says what to do.
     """
     assert found.export is not None
+    recorded = prepared_for(found.trained_with.parent) if found.trained_with else None
     if leader is None:
-        return find_data(found.export, training, paths)
+        return find_data(found.export, training, paths, recorded)
     usual, cache, codec = Path(paths["prepared"]), cache_folder(paths), digest_of(found.export / CODEC)
-    theirs = find_prepared(leader.identity.data, _name_of_data(leader.identity.training), usual, cache)
+    theirs = find_prepared(leader.identity.data, _name_of_data(leader.identity.training), usual, cache, recorded)
     if theirs and read_prepared_identity(theirs).codec == codec:
         return theirs
-    own = find_prepared(training.data, training.settings, usual, cache) if training else None
+    own = find_prepared(training.data, training.settings, usual, cache, recorded) if training else None
     if own and _of_the_same(own, leader):
         return own
     settings = read_prepared_identity(own).settings if own else _trained_with(found)

@@ -3,11 +3,13 @@
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pipeline.configuration.overridden import BUNDLES, SHAPING
@@ -16,6 +18,7 @@ from pipeline.plumbing.files import read_json
 # What prepared data may depend on: their own groups, where they lie, and choices that may set any of these.
 PREPARING = ("data", "codec", "paths", "experiment", "cluster", "debug")
 
+OUTPUTS = "paths.outputs"
 # In a sweep's folder: the keys of the overrides that all its jobs share.
 SHARED = "shared_overrides.json"
 
@@ -27,11 +30,7 @@ def command(stage: str, groups: tuple[str, ...]) -> str:
         stage: the module's name, as in `prepare_data`.
         groups: whose overrides are taken along.
     """
-    words = ["python", "-m", f"pipeline.{stage}"]
-    if HydraConfig.initialized():
-        hydra = HydraConfig.get()
-        words += [*_source(hydra), *(o for o in hydra.overrides.task if _root(o) in groups)]
-    return shlex.join(words)
+    return _command(stage, [override for override in _typed() if _root(override) in groups])
 
 
 def repeating_command() -> str:
@@ -53,14 +52,32 @@ def own_overrides(hydra: HydraConf | DictConfig) -> list[str]:
 
 
 def next_command(stage: str, outputs: Path) -> str:
-    """The command that goes on with what a stage has left in `outputs`."""
-    words = ["python", "-m", f"pipeline.{stage}"]
-    return shlex.join(words if outputs == Path("outputs") else [*words, f"paths.outputs={outputs}"])
+    """The command that goes on with what a stage has left in `outputs`, with all that was typed for this one.
+
+    Other data, another store or other settings of what follows would be the usual ones otherwise.
+    """
+    typed = _typed()
+    if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.MULTIRUN:
+        # A job has a folder of its own, which nobody typed.
+        own = [] if outputs == Path("outputs") else [f"{OUTPUTS}={outputs}"]
+        typed = [*(override for override in typed if override.partition("=")[0] != OUTPUTS), *own]
+    return _command(stage, typed)
 
 
 def preparing_command() -> str:
     """The command that prepares the data which this configuration asks for."""
     return command("prepare_data", PREPARING)
+
+
+def _command(stage: str, overrides: Sequence[str]) -> str:
+    """The command that runs a stage, with these overrides, on the configuration that this process reads."""
+    source = _source(HydraConfig.get()) if HydraConfig.initialized() else []
+    return shlex.join(["python", "-m", f"pipeline.{stage}", *source, *overrides])
+
+
+def _typed() -> list[str]:
+    """The overrides of this command; of a job of a multirun those that it has been given too."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _source(hydra: HydraConf) -> list[str]:

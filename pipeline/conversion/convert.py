@@ -24,7 +24,7 @@ from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import export_digest
 from pipeline.provenance.identity import Identity, TrainingIdentity, identify_checkpoint, identity_path, write_identity
 from pipeline.provenance.prepared_data import find_prepared
-from pipeline.provenance.training import left_checkpoint
+from pipeline.provenance.training import left_checkpoint, prepared_for
 from pipeline.tracking.config import NO_MODEL, TrackingConfig, anchored
 from pipeline.tracking.model_entry import EXPORT, ModelEntry
 from pipeline.tracking.run import TrackedRun
@@ -57,7 +57,8 @@ def convert_checkpoint(values: Mapping[str, Any], folders: Folders) -> None:
         # Not in the report, which is the same however often a conversion was interrupted.
         log.info("%d files were whole already, from a conversion that was interrupted.", conversion.resumed_files)
 
-    surroundings = find_surroundings(values, identity.training)
+    recorded = None if named else prepared_for(folders.training / "train")
+    surroundings = find_surroundings(values, identity.training, recorded)
     notes = [] if identity.training else [f"{path} does not say which training it is from: a stranger's, or older."]
     if layout == SPEAKING_LAYOUT:
         notes += copy_codec(path, staging.path, surroundings, source.config.vocab_size)
@@ -92,10 +93,18 @@ def identify_source(path: Path, inside: Mapping[str, Any] | None, follows_traini
     return Identity(identify_checkpoint(path, inside), follows_training)
 
 
-def find_surroundings(values: Mapping[str, Any], training: TrainingIdentity | None) -> Surroundings:
-    """The data and the codec that a source can be heard and scored with: its training's, as far as that is known."""
+def find_surroundings(
+    values: Mapping[str, Any], training: TrainingIdentity | None, recorded: Path | None = None
+) -> Surroundings:
+    """The data and the codec that a source can be heard and scored with: its training's, as far as that is known.
+
+    Args:
+        values: the composed configuration.
+        training: that the source is from; None: nobody knows.
+        recorded: where the training's data lay, if it says so.
+    """
     usual, cache, foreign = Path(values["paths"]["prepared"]), cache_folder(values["paths"]), ""
-    if training and (found := find_prepared(training.data, training.settings, usual, cache)):
+    if training and (found := find_prepared(training.data, training.settings, usual, cache, recorded)):
         usual = found
     elif training and usual.is_dir() and digest_of(usual / CODEC) != training.codec:
         foreign = f"{usual} speaks through another codec than the model was trained on"

@@ -46,7 +46,7 @@ from pipeline.provenance.identity import (
     write_identity,
 )
 from pipeline.provenance.prepared_data import read_prepared_identity
-from pipeline.provenance.training import CONFIGURATION
+from pipeline.provenance.training import CONFIGURATION, prepared_for
 from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
@@ -88,7 +88,7 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
     settings, folder = read_evaluation(values["evaluate"]), folders.outputs / "evaluate"
     model = find_model(folders.training, settings.weights)
     training = identify_model(model, folders.training)
-    prepared = find_data(model, training, values["paths"])
+    prepared = find_data(model, training, values["paths"], prepared_for(folders.training / "train"))
     with joined_ranks() as is_first:
         findings = write_evaluation(model, training, prepared, values["evaluate"], folder)
         if is_first:

@@ -61,19 +61,22 @@ def codec_folder(model: Path, prepared: Path) -> Path:
     return own if own.is_dir() else prepared / CODEC
 
 
-def find_data(model: Path, training: TrainingIdentity | None, paths: Mapping[str, str]) -> Path:
+def find_data(
+    model: Path, training: TrainingIdentity | None, paths: Mapping[str, str], recorded: Path | None = None
+) -> Path:
     """The prepared data to evaluate a model on: its training's where they are, else others in its codec's tokens.
 
     Args:
         model: an export, or another checkpoint.
         training: that it is from, if that is known.
         paths: the configuration's.
+        recorded: where its training's data lay, if it says so.
 
     Raises:
         FileNotFoundError, ValueError: when there are none, or their tokens are of another codec than the model's.
     """
     usual, cache = Path(paths["prepared"]), cache_folder(paths)
-    if training and (found := find_prepared(training.data, training.settings, usual, cache)):
+    if training and (found := find_prepared(training.data, training.settings, usual, cache, recorded)):
         return found
     data = read_prepared_identity(usual, preparing_command())
     # A checkpoint alone whose training nobody knows can only be held against the size of the vocabulary.

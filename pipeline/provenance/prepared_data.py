@@ -175,7 +175,7 @@ def copy_folder(cache: Path, digest: str) -> Path:
     return cache / COPIES / digest[:16]
 
 
-def find_prepared(digest: str, name: str, usual: Path, cache: Path) -> Path | None:
+def find_prepared(digest: str, name: str, usual: Path, cache: Path, recorded: Path | None = None) -> Path | None:
     """The folder that holds certain data; None where there is none.
 
     Args:
@@ -183,9 +183,10 @@ def find_prepared(digest: str, name: str, usual: Path, cache: Path) -> Path | No
         name: of their settings.
         usual: a folder that is looked into first.
         cache: where those of sweeps lie, and copies of those behind a URL.
+        recorded: where they lay when they were trained on.
     """
-    for folder in (usual, combination_folder(cache, name), copy_folder(cache, digest)):
-        if (folder / IDENTITY).exists() and read_prepared_identity(folder).digest == digest:
+    for folder in (usual, combination_folder(cache, name), copy_folder(cache, digest), recorded):
+        if folder and (folder / IDENTITY).exists() and read_prepared_identity(folder).digest == digest:
             return folder
     return None
 

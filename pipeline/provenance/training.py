@@ -15,7 +15,8 @@ from pipeline.tracking.run import TrackedRun
 
 CHECKPOINT = "checkpoint.ckpt"
 CONFIGURATION = "config.yaml"
-# The run's name in the store, which is random: no digest of outputs may depend on it, so it has a file of its own.
+# The run's name in the store, which is random, and where its data lay: no digest of outputs may depend on either, so
+# they have a file of their own.
 RUN = "run.json"
 GROUPS = ("data", "codec", "model", "optimizer", "schedule", "trainer", "feed", "precision", "strategy", "seed")
 
@@ -67,7 +68,8 @@ def finish_outputs(folder: Path, values: Mapping[str, Any], identity: TrainingId
     """
     identity = replace(identity, checkpoint=digest_of(folder / CHECKPOINT))
     write_yaml(folder / CONFIGURATION, redacted_values({group: values[group] for group in GROUPS}))
-    write_json(folder / RUN, {**run.reference(), "checkpoint": identity.checkpoint})
+    where = {"prepared": values["paths"]["prepared"]}
+    write_json(folder / RUN, {**run.reference(), "checkpoint": identity.checkpoint, **where})
     run.set_tags(identity.tags())
     run.log_artifact(folder / CONFIGURATION)
     write_identity(folder / IDENTITY, Identity(identity))
@@ -88,6 +90,16 @@ def is_trained(folder: Path, values: Mapping[str, Any]) -> bool:
     """Whether the outputs in `folder` are whole, and of a training with the settings of `values`."""
     settings = redacted_values({group: values[group] for group in GROUPS})
     return latest_training(folder) is not None and recorded_configuration(folder) == settings
+
+
+def prepared_for(folder: Path) -> Path | None:
+    """Where the data lay that the outputs in `folder` were trained on; None where they do not say.
+
+    Others may lie there by now.
+    """
+    path = folder / RUN
+    prepared = read_json(path).get("prepared") if path.exists() else None
+    return Path(prepared) if prepared else None
 
 
 def run_of(folder: Path, training: TrainingIdentity | None) -> dict[str, Any]:

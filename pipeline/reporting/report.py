@@ -17,7 +17,7 @@ from pipeline.plumbing.redaction import redacted_values
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.provenance.identity import IDENTITY, Identity, read_identity
 from pipeline.provenance.prepared_data import find_prepared
-from pipeline.provenance.training import recorded_configuration, run_of
+from pipeline.provenance.training import prepared_for, recorded_configuration, run_of
 from pipeline.reporting.agreement import disagreements
 from pipeline.reporting.data import ReportPaths, collect
 from pipeline.reporting.page import write_report
@@ -40,7 +40,7 @@ def report(values: Mapping[str, Any], folders: Folders) -> None:
     """
     sweep(folders.outputs)
     evaluation = read_identity(folders.training / "evaluate" / IDENTITY)
-    paths = ReportPaths.under(find_data(values["paths"], evaluation), folders.training)
+    paths = ReportPaths.under(find_data(values["paths"], evaluation, folders.training), folders.training)
     foreign = disagreements(paths)
     for sentence in foreign.values():
         log.warning("%s", sentence)
@@ -79,12 +79,13 @@ def where_to_look(page: Path) -> str:
     return f"Open {home.as_uri()} in a browser{'' if home == page else f', after {repeating_command()}'}."
 
 
-def find_data(paths: Mapping[str, str], evaluation: Identity | None) -> Path:
+def find_data(paths: Mapping[str, str], evaluation: Identity | None, outputs: Path) -> Path:
     """The prepared data that were evaluated on, where they are; else the usual ones."""
     usual, cache = Path(paths["prepared"]), cache_folder(paths)
     if evaluation is None or evaluation.training is None:
         return usual
-    return find_prepared(evaluation.data, evaluation.training.settings, usual, cache) or usual
+    recorded = prepared_for(outputs / "train")
+    return find_prepared(evaluation.data, evaluation.training.settings, usual, cache, recorded) or usual
 
 
 def dvc_hashes(lock: Path) -> dict[str, str]:

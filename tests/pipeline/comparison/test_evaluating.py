@@ -38,7 +38,7 @@ class Stage:
 def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     stage = Stage()
     monkeypatch.setattr(evaluating, "write_evaluation", stage)
-    monkeypatch.setattr(evaluating, "find_data", lambda export, training, paths: Path("prepared"))
+    monkeypatch.setattr(evaluating, "find_data", lambda *_: Path("prepared"))
     monkeypatch.setattr(evaluating, "find_prepared", lambda digest, *_: Path("prepared") if digest == "data" else None)
     # Every model's data and codec, unless its export brings another codec along.
     codec = digest_of(export(tmp_path, "any") / "codec")

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from pipeline.configuration.command_line import preparing_command
+from pipeline.configuration.command_line import next_command, preparing_command
 from pipeline.configuration.composed import CONF
 
 OWN = [path.stem for path in sorted(CONF.glob("*.yaml")) if path.stem != "config"]
@@ -30,3 +30,32 @@ def composed_as():
 def test_advice_does_not_name_the_configuration_of_the_command_that_gives_it(name, composed_as) -> None:
     composed_as(name)
     assert preparing_command() == "python -m pipeline.prepare_data data.seed=2"
+
+
+@pytest.mark.parametrize(
+    ("mode", "outputs", "command"),
+    [
+        ("RUN", "out", "python -m pipeline.evaluate paths.prepared=data/own paths.outputs=out debug=smoke"),
+        (
+            "MULTIRUN",
+            "multirun/0",
+            "python -m pipeline.evaluate paths.prepared=data/own debug=smoke paths.outputs=multirun/0",
+        ),
+    ],
+)
+def test_the_next_stage_goes_by_what_was_typed_for_this_one(mode, outputs, command) -> None:
+    with initialize_config_dir(str(CONF), version_base=None):
+        config = compose(
+            "config", ["paths.prepared=data/own", "paths.outputs=out", "debug=smoke"], return_hydra_config=True
+        )
+    config.hydra.mode = mode
+    HydraConfig.instance().set_config(config)
+    try:
+        assert next_command("evaluate", Path(outputs)) == command
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+@pytest.mark.parametrize(("outputs", "words"), [("outputs", ""), ("out", " paths.outputs=out")])
+def test_without_a_command_line_the_next_stage_is_told_the_folder_alone(outputs, words) -> None:
+    assert next_command("report", Path(outputs)) == f"python -m pipeline.report{words}"

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.evaluation.model import codec_folder, find_data, find_model, identify_model
 from pipeline.provenance.identity import Identity, TrainingIdentity, identity_path, write_identity
-from pipeline.provenance.prepared_data import write_prepared_identity
+from pipeline.provenance.prepared_data import PreparedIdentity, write_prepared_identity
 
 TRAINING = TrainingIdentity("data", "codec", "settings", "configuration", "checkpoint")
 
@@ -54,13 +55,33 @@ def test_a_model_without_a_codec_of_its_own_speaks_through_that_of_its_tokens(ou
     assert codec_folder(outputs / "train" / "checkpoint.ckpt", prepared) == prepared / "codec"
 
 
-def test_tokens_of_another_codec_are_refused_for_a_checkpoint_too(outputs: Path, random_split) -> None:
-    prepared = outputs / "prepared"
-    for split in ("train", "validation", "test"):
-        random_split(f"prepared/{split}", [3])
-    (prepared / "codec").mkdir()
-    (prepared / "codec" / "codec.json").write_text("another")
-    write_prepared_identity(prepared, {})
+@pytest.fixture
+def prepared_as(tmp_path: Path, random_split):
+    """Prepare a folder in the tokens of a codec of some name; returns the folder and what it is."""
+
+    def prepare(name: str, codec: str) -> tuple[Path, PreparedIdentity]:
+        folder = tmp_path / name
+        for split in ("train", "validation", "test"):
+            random_split(f"{name}/{split}", [3])
+        (folder / "codec").mkdir()
+        (folder / "codec" / "codec.json").write_text(codec)
+        return folder, write_prepared_identity(folder, {})
+
+    return prepare
+
+
+def test_tokens_of_another_codec_are_refused_for_a_checkpoint_too(outputs: Path, prepared_as) -> None:
+    prepared, _ = prepared_as("prepared", "another")
     paths = {"prepared": str(prepared), "cache": str(outputs / "cache")}
     with pytest.raises(ValueError, match="of another codec than that of .*checkpoint.ckpt"):
         find_data(outputs / "train" / "checkpoint.ckpt", TRAINING, paths)
+
+
+def test_data_are_found_again_where_the_training_read_them(outputs: Path, prepared_as) -> None:
+    usual, _ = prepared_as("prepared", "usual")
+    own, data = prepared_as("elsewhere", "own")
+    training = replace(TRAINING, data=data.digest, codec=data.codec)
+    paths = {"prepared": str(usual), "cache": str(outputs / "cache")}
+    assert find_data(outputs / "train" / "checkpoint.ckpt", training, paths, own) == own
+    with pytest.raises(ValueError, match="of another codec"):
+        find_data(outputs / "train" / "checkpoint.ckpt", training, paths, usual)

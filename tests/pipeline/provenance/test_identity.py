@@ -15,14 +15,22 @@ from pipeline.provenance.identity import (
     require_current,
     write_identity,
 )
-from pipeline.provenance.training import begin_outputs, finish_outputs, latest_training, recorded_configuration, run_of
+from pipeline.provenance.training import (
+    GROUPS,
+    begin_outputs,
+    finish_outputs,
+    latest_training,
+    prepared_for,
+    recorded_configuration,
+    run_of,
+)
 from pipeline.tracking.run import NullRun
 
 TRAINING = TrainingIdentity(data="d" * 64, codec="c" * 64, settings="s" * 16, configuration="f" * 64)
 VALUES = {
     "data": {"kind": "espeak"}, "codec": {"kind": "mu_law"}, "model": {"hidden_size": 8}, "optimizer": {"lr": 0.1},
     "schedule": {}, "trainer": {"max_steps": 3}, "feed": {}, "precision": {}, "strategy": {}, "seed": 1,
-    "tracking": {"uri": "http://bob:hush@localhost"},
+    "tracking": {"uri": "http://bob:hush@localhost"}, "paths": {"prepared": "data/own"},
 }  # fmt: skip
 
 
@@ -45,8 +53,9 @@ def test_a_training_s_outputs_say_whose_they_are(outputs: Path) -> None:
     found = latest_training(outputs)
     assert found is not None
     assert found.training == replace(TRAINING, checkpoint=digest_of(outputs / "checkpoint.ckpt"))
-    assert recorded_configuration(outputs) == {name: value for name, value in VALUES.items() if name != "tracking"}
+    assert recorded_configuration(outputs) == {name: VALUES[name] for name in GROUPS}
     assert run_of(outputs, found.training)["run_id"] == "r1"
+    assert prepared_for(outputs) == Path("data/own")
     for other in (None, replace(found.training, checkpoint="0" * 64)):
         assert run_of(outputs, other) == {}
     before = (outputs / "identity.json").read_bytes()
