@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import threading
 from collections import deque
@@ -167,6 +168,8 @@ def _begin(function: Callable[[Any], Any]) -> None:
     """Prepare a worker, to which the function is handed once, and not with every item."""
     global _function  # noqa: PLW0603
     _function = function
+    # Not as the parent would: a pool that breaks ends its workers by it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Nor touch the thread pools that fork left behind.
     one_thread()
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -9,8 +9,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pipeline.audio.codecs.configuration import CodecUse, codec_use
 from pipeline.plumbing.files import sweep
-from pipeline.preparation.configuration import ALL, SHARED, PreparationConfig, read_data, read_preparation
+from pipeline.preparation.configuration import ALL, SHARED, PreparationConfig, RayConfig, read_data, read_preparation
 from pipeline.preparation.engines.registry import build_engine
 from pipeline.preparation.steps import Preparation
 from pipeline.preparation.taken_codec import taken_codec
@@ -78,8 +79,18 @@ def prepare_combination(values: Mapping[str, Any], usual: Path, cache: Path) -> 
 
 def _preparation(values: Mapping[str, Any], prepared: Path, cache: Path, config: PreparationConfig) -> Preparation:
     workers = read_data(values["data"]).processing.workers
+    _require_gpus(config, codec_use(values["codec"]))
     codec = taken_codec(values["codec"])
     return Preparation(values, prepared, cache, build_engine(config, workers, cache), codec)
+
+
+def _require_gpus(config: PreparationConfig, use: CodecUse) -> None:
+    """Raise a ValueError where tasks are to encode on a GPU that they would not see."""
+    if isinstance(config.engine, RayConfig) and use.device == "cuda" and not config.engine.gpus:
+        raise ValueError(
+            "codec.device=cuda: Ray hides the GPUs from tasks that ask for none; say which part of one a task takes, "
+            "as preparation.gpus=0.125 for eight tasks that share one."
+        )
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pipeline.audio.splitting import SPLITS
 from pipeline.configuration.command_line import preparing_command
 from pipeline.plumbing.files import read_json, write_json
 from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.termination import ended_as_interrupted
 from pipeline.preparation.configuration import ENCODE, ENCODE_LONG, FINISH, INSPECT, PLAN, DataConfig, read_data
 from pipeline.preparation.encoding import Encoding, EncodingLong, Fitting, Material
 from pipeline.preparation.engines.engine import Engine
@@ -65,7 +66,8 @@ class Preparation:
 
     def do(self, step: str) -> dict[str, Any] | None:
         """Do a step, or all of them; returns the data card when there is nothing left to do."""
-        with self.engine.started():
+        # Within, since Ray has a way of its own to end: it aborts.
+        with self.engine.started(), ended_as_interrupted():
             return self._do(step)
 
     def _do(self, step: str) -> dict[str, Any] | None:

@@ -106,7 +106,8 @@ def connected(ray: ModuleType, address: str | None) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"preparation.address={address}: no Ray cluster answers ({' '.join(str(error).split())[:200]}); start one "
-            "with `ray start --head`, or leave the address out."
+            "with `ray start --head`, or leave the address out. A cluster that asks for a token, as `ray start` said, "
+            "needs RAY_AUTH_MODE=token here too."
         ) from error
     try:
         yield

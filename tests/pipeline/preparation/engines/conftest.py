@@ -16,6 +16,15 @@ RATE = 8000
 Contents = dict[str, bytes]
 
 
+def settings(root: Path) -> list[str]:
+    """What the corpus is prepared with."""
+    return [
+        "data=folder", f"data.root={root}", "codec=mu_law", "data.workers=1", "data.split.validation=0.2",
+        "data.split.test=0.2", "data.utterances.max_seconds=1", "data.shard_utterances=3",
+        "data.reference_utterances=4",
+    ]  # fmt: skip
+
+
 def contents(folder: Path) -> Contents:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -36,12 +45,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, make_voice) -> Path:
 def composed(root: Path) -> Callable[..., dict[str, Any]]:
     def compose(*overrides: str) -> dict[str, Any]:
         with hydra.initialize_config_dir(str(CONF), version_base=None):
-            config = hydra.compose(
-                "config",
-                ["data=folder", f"data.root={root}", "codec=mu_law", "data.workers=1", "data.split.validation=0.2",
-                 "data.split.test=0.2", "data.utterances.max_seconds=1", "data.shard_utterances=3",
-                 "data.reference_utterances=4", *overrides],
-            )  # fmt: skip
+            config = hydra.compose("config", [*settings(root), *overrides])
         values: Any = OmegaConf.to_container(config, resolve=True)
         return values
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from pipeline.preparation.configuration import RayConfig
 from pipeline.preparation.engines.ray_cluster import RayEngine, connected, import_ray
 from pipeline.preparation.prepare import prepare
 from pipeline.preparation.sharded import ShardedWork
-from tests.pipeline.preparation.engines.conftest import contents
+from tests.pipeline.preparation.engines.conftest import contents, settings
 
 
 def test_that_ray_is_not_installed_is_told_with_the_remedy(
@@ -27,6 +28,11 @@ def test_that_ray_is_not_installed_is_told_with_the_remedy(
     with pytest.raises(ModuleNotFoundError, match="preparation=ray needs Ray, .*: make cluster"):
         prepare(composed("preparation=ray"), tmp_path / "prepared", tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_tasks_that_would_see_no_gpu_are_refused_one(composed, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"codec\.device=cuda: Ray hides the GPUs .* preparation\.gpus=0\.125"):
+        prepare(composed("preparation=ray", "codec.device=cuda"), tmp_path / "prepared", tmp_path / "cache")
 
 
 def test_no_cluster_at_an_address_is_told_at_once() -> None:
@@ -141,6 +147,38 @@ def test_a_node_that_is_killed_costs_its_shards_alone(cluster, composed, expecte
     assert killed.is_set()
     prepare(composed("data.shard_utterances=1"), tmp_path / "alone", tmp_path / "cache")
     assert contents(tmp_path / "prepared") == contents(tmp_path / "alone")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
+def test_a_driver_that_is_interrupted_leaves_no_task_and_is_gone_on_from(
+    cluster, root: Path, composed, tmp_path: Path, number: signal.Signals
+) -> None:
+    places = {"preparation.address": cluster.address, "hydra.run.dir": tmp_path / "hydra"}
+    places |= {f"paths.{name}": tmp_path / name for name in ("prepared", "cache", "outputs")}
+    command = [sys.executable, "-m", "pipeline.prepare_data", "preparation=ray", *settings(root)]
+    driver = subprocess.Popen(
+        [*command, "data.shard_utterances=1", *(f"{name}={value}" for name, value in places.items())],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    when(lambda: bool(times(tmp_path / "cache")) or driver.poll() is not None)
+    driver.send_signal(number)
+    _, said = driver.communicate(timeout=120)
+    assert (driver.returncode, "Traceback" in said) == (130, False), said
+    assert said.splitlines()[-1] == "Interrupted. The same command goes on from what was kept."
+    kept = times(tmp_path / "cache")
+    time.sleep(1)
+    assert times(tmp_path / "cache") == kept
+    prepare(composed("data.shard_utterances=1"), tmp_path / "prepared", tmp_path / "cache")
+    assert kept.items() <= times(tmp_path / "prepared").items()
+    prepare(composed("data.shard_utterances=1"), tmp_path / "alone", tmp_path / "another_cache")
+    assert contents(tmp_path / "prepared") == contents(tmp_path / "alone")
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When each of the shards below a folder was completed."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.rglob("train/shard_*.json")}
 
 
 def when(happened: Callable[[], bool], seconds: float = 300.0) -> None:
