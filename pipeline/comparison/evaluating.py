@@ -13,6 +13,7 @@ from pipeline.configuration.composed import cache_folder
 from pipeline.evaluation.evaluate import find_data, write_evaluation
 from pipeline.plumbing.files import read_yaml
 from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.lock import in_turn
 from pipeline.plumbing.nested import leaves
 from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import CODEC, export_digest
@@ -88,9 +89,10 @@ def _evaluate(
     group = _settings(own, leader, values["evaluate"])
     key = fingerprint(export_digest(found.export), group, read_prepared_identity(prepared).digest)
     folder = cache / EVALUATIONS / key[:SHORT]
-    if not (folder / IDENTITY).exists():
-        log.info("Evaluating %s%s.", found.label, f" on the prompts and seeds of {leader.label}" if leader else "")
-        write_evaluation(found.export, training, prepared, group, folder)
+    with in_turn(folder.with_name(f".{folder.name}.lock"), "A comparison", folder):
+        if not (folder / IDENTITY).exists():
+            log.info("Evaluating %s%s.", found.label, f" on the prompts and seeds of {leader.label}" if leader else "")
+            write_evaluation(found.export, training, prepared, group, folder)
     return read_evaluated(found, folder)
 
 

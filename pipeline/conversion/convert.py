@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.checkpoints.conversion import convert
 from pipeline.checkpoints.registry import open_checkpoint
+from pipeline.checkpoints.stored_tensor import CheckpointSource
 from pipeline.configuration.command_line import repeating_command
 from pipeline.configuration.composed import REPOSITORY, Folders, cache_folder
 from pipeline.configuration.settings import read_settings
@@ -19,6 +20,7 @@ from pipeline.conversion.staging import CODEC, Staging, copy_codec
 from pipeline.conversion.verdict import Surroundings, Verdict, examine
 from pipeline.mlflow_model.description import describe_export, is_speaking
 from pipeline.plumbing.files import sweep
+from pipeline.plumbing.lock import alone
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import export_digest
@@ -44,13 +46,32 @@ def convert_checkpoint(values: Mapping[str, Any], folders: Folders) -> None:
     """
     settings = read_conversion(values)
     sweep(folders.outputs)
-    layout, seed = values["layout"], values["seed"]
     named = values["source"]
     path = Path(named) if named else left_checkpoint(folders.training, repeating_command())
     architecture = composed_architecture(values, Path(values["paths"]["prepared"]))
-    source = open_checkpoint(path, settings.source_layout, open_options(settings, architecture, seed))
+    source = open_checkpoint(path, settings.source_layout, open_options(settings, architecture, values["seed"]))
+    target = Path(values["target"] or folders.outputs / "export")
+    with alone(target, "A conversion", "target=…"):
+        write_target(path, source, Staging(target), values, folders)
+
+
+def write_target(
+    path: Path, source: CheckpointSource, staging: Staging, values: Mapping[str, Any], folders: Folders
+) -> None:
+    """Convert a checkpoint, judge what was written, give it its place if it is accepted, and track all of it.
+
+    Args:
+        path: of the checkpoint.
+        source: the checkpoint, opened.
+        staging: the way to its target.
+        values: the composed configuration.
+        folders: as of `convert_checkpoint`.
+
+    Raises:
+        ValueError: when it was not accepted.
+    """
+    settings, layout, named = read_conversion(values), values["layout"], values["source"]
     identity = identify_source(path, source.identity, follows_training=not named)
-    staging = Staging(Path(values["target"] or folders.outputs / "export"))
     with progress_bar("converting") as progress:
         conversion = convert(source, staging.path, layout, conversion_options(settings), progress)
     if conversion.resumed_files:

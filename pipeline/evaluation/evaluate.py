@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from pipeline.judges.registry import check_presence
 from pipeline.plumbing.device import device_of
 from pipeline.plumbing.files import sweep, write_metrics, write_yaml
 from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.lock import alone
 from pipeline.plumbing.rank import rank_of_this_process
 from pipeline.plumbing.stage_runs import child_run
 from pipeline.preparation.origins import read_origins
@@ -68,6 +70,8 @@ PARTS: tuple[Callable[[Subject], Findings], ...] = (
     copying,
     judging,
 )
+# Of the outputs.
+FOLDER = "evaluate"
 # What experiments are compared by.
 HEADLINE = ("eval/loss", "eval/bits_per_second", "audio/fd", "audio/flatness")
 LISTENED_TO = (REAL, CODEC, *GENERATED)
@@ -85,14 +89,20 @@ def evaluate(values: Mapping[str, Any], folders: Folders) -> None:
         folders: where the export lies, and where to write.
     """
     sweep(folders.outputs)
-    settings, folder = read_evaluation(values["evaluate"]), folders.outputs / "evaluate"
+    settings, folder = read_evaluation(values["evaluate"]), folders.outputs / FOLDER
     model = find_model(folders.training, settings.weights)
     training = identify_model(model, folders.training)
     prepared = find_data(model, training, values["paths"], prepared_for(folders.training / "train"))
-    with joined_ranks() as is_first:
+    with joined_ranks() as is_first, _alone(folder, is_first):
         findings = write_evaluation(model, training, prepared, values["evaluate"], folder)
         if is_first:
             publish(values, folders, findings, model, training, prepared)
+
+
+def _alone(folder: Path, is_first: bool) -> AbstractContextManager[None]:
+    """Keep other evaluations away from a folder; the first rank, which writes, does so for all."""
+    elsewhere = "jobs of a multirun, -m, have one each"
+    return alone(folder, "An evaluation", elsewhere) if is_first else nullcontext()
 
 
 def publish(
@@ -113,7 +123,7 @@ def publish(
         training: that it is from; None: nobody knows.
         prepared: the folder of prepared data that it was evaluated on.
     """
-    data, folder = read_prepared_identity(prepared), folders.outputs / "evaluate"
+    data, folder = read_prepared_identity(prepared), folders.outputs / FOLDER
     metrics = findings.metrics
     log.info(
         "Test loss: %.3f nats a token (bigram %.3f, guessing %.3f); Fréchet distance %.0f. See %s.%s",

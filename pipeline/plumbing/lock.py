@@ -83,6 +83,26 @@ def in_turn(lock: Path, writer: str, target: Path) -> Iterator[None]:
             delete(lock)
 
 
+@contextmanager
+def alone(target: Path, writer: str, elsewhere: str) -> Iterator[None]:
+    """Write `target` while the block runs as the only process, or be refused at once: two would leave parts of each.
+
+    Args:
+        target: a file or folder; the lock lies beside it, and is deleted afterwards.
+        writer: as of `exclusive`.
+        elsewhere: as of `exclusive`.
+
+    Raises:
+        InUseError: as of `exclusive`.
+    """
+    lock = target.with_name(f".{target.name}.lock")
+    with exclusive(lock, writer, target, elsewhere):
+        try:
+            yield
+        finally:
+            delete(lock)
+
+
 def delete(lock: Path) -> None:
     """Delete a lock that this process holds: one that has opened it meanwhile sees that it has no name, and asks again.
 

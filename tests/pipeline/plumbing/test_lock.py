@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.plumbing.lock import InUseError, exclusive, in_turn, is_held
+from pipeline.plumbing.lock import InUseError, alone, exclusive, in_turn, is_held
 
 
 def hold(lock: Path, held: Any, may_end: Any) -> None:
@@ -86,3 +86,14 @@ def test_what_a_holder_was_called_with_is_kept_without_passwords(
         kept = (tmp_path / "train.lock.json").read_text()
     assert "train.py" in kept
     assert "hush-hush" not in kept
+
+
+def test_a_target_is_written_by_one_process_and_nothing_of_its_lock_stays(tmp_path: Path) -> None:
+    target = tmp_path / "evaluate"
+    with alone(target, "An evaluation", "target=…"):
+        refusal = pytest.raises(InUseError, match=r"An evaluation .*writes to .*evaluate; .*\(target=…\)")
+        with refusal, alone(target, "An evaluation", "target=…"):
+            pytest.fail("both wrote")
+    with pytest.raises(KeyError), alone(target, "An evaluation", "target=…"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
