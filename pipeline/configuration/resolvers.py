@@ -25,8 +25,8 @@ def mandatory(name: str) -> None:
 
 
 def watched_codec(taken_from: str | None) -> str:
-    """The folder of the codec that is taken from elsewhere."""
-    return f"{taken_from}/codec" if taken_from else CODE_OF_CODECS
+    """The folder of the codec that is taken from elsewhere; one behind a URL is not watched."""
+    return f"{taken_from}/codec" if taken_from and not scheme_of(taken_from) else CODE_OF_CODECS
 
 
 def watched_mixture(mixture: Mapping[str, float] | None, prepared: str) -> str:

@@ -64,6 +64,20 @@ def download(downloads: Iterable[Download], description: str) -> None:
             raise
 
 
+def download_anew(location: str, target: Path) -> None:
+    """Fetch a file whose size nobody knows, also where there is one already.
+
+    Raises:
+        OSError: it cannot be fetched, however often it is tried.
+    """
+
+    def request() -> None:
+        with atomic_write(target) as temporary, plainly(location):
+            file_system(location).get_file(location, str(temporary))
+
+    persistently(request)
+
+
 def persistently(request: Callable[[], T]) -> T:
     """What a request returns, which is made again when the network or the server fails.
 

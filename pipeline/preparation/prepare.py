@@ -80,7 +80,7 @@ def prepare_combination(values: Mapping[str, Any], usual: Path, cache: Path) -> 
 def _preparation(values: Mapping[str, Any], prepared: Path, cache: Path, config: PreparationConfig) -> Preparation:
     workers = read_data(values["data"]).processing.workers
     _require_gpus(config, codec_use(values["codec"]))
-    codec = taken_codec(values["codec"])
+    codec = taken_codec(values["codec"], cache)
     return Preparation(values, prepared, cache, build_engine(config, workers, cache), codec)
 
 

@@ -8,33 +8,56 @@ from typing import Any
 
 from pipeline.audio.codecs.configuration import codec_settings, codec_use
 from pipeline.audio.codecs.storage import SETTINGS_FILE, TENSORS_FILE, load_codec
+from pipeline.plumbing.downloads import download_anew
+from pipeline.plumbing.fingerprint import fingerprint
+from pipeline.plumbing.locations import scheme_of
+from pipeline.plumbing.redaction import redacted
 from pipeline.provenance.exports import CODEC
 
 
-def taken_codec(options: Mapping[str, Any]) -> Path | None:
+def taken_codec(options: Mapping[str, Any], cache: Path) -> Path | None:
     """The folder of the codec that `codec.taken_from` names; None where a codec is fitted.
 
     Args:
         options: the `codec` group.
+        cache: where a codec behind a URL is fetched to, each time anew.
 
     Raises:
-        FileNotFoundError, ValueError: there is none, it is damaged, or its settings are others than the group's.
+        OSError, ValueError: there is none, it is damaged, or its settings are others than the group's.
     """
     source = codec_use(options).taken_from
     if source is None:
         return None
-    folder = Path(source) / CODEC
+    folder = _fetched(source, cache) if scheme_of(source) else Path(source) / CODEC
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"codec.taken_from: {folder} does not exist; name a folder of prepared data, or an export."
-        )
+        raise _missing(str(folder))
     fields, _ = load_codec(folder).state()
     theirs = {"kind": fields["kind"], **fields["config"]}
     ours = {"kind": options["kind"], **asdict(codec_settings(options))}
     if differing := [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name)]:
         clauses = [f"codec.{n} is {theirs.get(n, 'absent')} there and {ours.get(n, 'absent')} here" for n in differing]
-        raise ValueError(f"codec.taken_from: {source} has another codec: {'; '.join(clauses)}. Set the same here.")
+        raise ValueError(
+            f"codec.taken_from: {redacted(source)} has another codec: {'; '.join(clauses)}. Set the same here."
+        )
     return folder
+
+
+def _fetched(source: str, cache: Path) -> Path:
+    """The folder that the codec behind a URL is copied to."""
+    location = f"{source.rstrip('/')}/{CODEC}"
+    folder = cache / "taken_codecs" / fingerprint(location)[:16]
+    try:
+        for name in (TENSORS_FILE, SETTINGS_FILE):
+            download_anew(f"{location}/{name}", folder / name)
+    except FileNotFoundError:
+        raise _missing(redacted(location)) from None
+    return folder
+
+
+def _missing(place: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"codec.taken_from: {place} does not exist; name prepared data, or an export: a folder, or its URL."
+    )
 
 
 def copy_codec(source: Path, target: Path) -> None:

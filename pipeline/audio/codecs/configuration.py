@@ -130,7 +130,7 @@ class CodecUse:
         device: encodes, `cpu` or `cuda`.
         batch_seconds: of audio that a GPU encodes at once, about; a CPU encodes one utterance after another.
         fit_hours: of the train split that a codec is fitted on, about; None: all of it.
-        taken_from: the folder of prepared data, or of an export, whose codec is taken; None: one is fitted.
+        taken_from: prepared data or an export, a folder or its URL, whose codec is taken; None: one is fitted.
     """
 
     device: str = "cpu"

@@ -11,7 +11,7 @@ from dvc.repo import Repo
 from omegaconf import OmegaConf
 
 from pipeline.configuration.composed import CONF
-from pipeline.configuration.resolvers import CODE_OF_CODECS, CODE_OF_FEED, watched_mixture
+from pipeline.configuration.resolvers import CODE_OF_CODECS, CODE_OF_FEED, watched_codec, watched_mixture
 
 MIXING = CONF.parent / "docs" / "configuration.md"
 
@@ -31,6 +31,11 @@ MIXING = CONF.parent / "docs" / "configuration.md"
 )
 def test_one_name_stands_for_the_folders_of_a_mixture(folders: list[str], watched: str) -> None:
     assert watched_mixture(dict.fromkeys(folders, 1.0), "data/prepared") == watched
+
+
+def test_a_codec_behind_a_url_is_not_watched() -> None:
+    assert watched_codec("data/a") == "data/a/codec"
+    assert watched_codec("s3://bucket/prepared") == CODE_OF_CODECS
 
 
 def test_the_configuration_says_what_is_watched(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import hydra
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from omegaconf import OmegaConf
 
 from pipeline.configuration.composed import CONF
 from pipeline.preparation.prepare import prepare, prepare_combination
+from pipeline.preparation.taken_codec import taken_codec
+from pipeline.provenance.digests import digest_of
 from pipeline.provenance.prepared_data import prepared_settings, read_prepared_identity, require_prepared
 from pipeline.tokens.shards import TokenDataset
 
@@ -90,8 +93,26 @@ def test_a_codec_of_other_settings_is_refused(
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_codec_behind_a_url_is_fetched_anew_each_time(corpora: dict[str, Path], fitted: Path, tmp_path: Path) -> None:
+    bucket, url = fsspec.filesystem("memory"), "memory://taken_codec/prepared"
+    options = composed(corpora["b"], f"codec.taken_from={url}/")["codec"]
+    with pytest.raises(
+        FileNotFoundError, match=r"^codec.taken_from: memory://taken_codec/prepared/codec does not exist"
+    ):
+        taken_codec(options, tmp_path)
+    for name in ("codec.json", "codec.safetensors"):
+        bucket.pipe(f"{url}/codec/{name}", (fitted / "codec" / name).read_bytes())
+    folder = taken_codec(options, tmp_path)
+    assert folder is not None
+    assert digest_of(folder) == digest_of(fitted / "codec")
+    bucket.pipe(f"{url}/codec/codec.safetensors", bytes(100))
+    with pytest.raises(ValueError, match=r"codec.safetensors is not a safetensors file"):
+        taken_codec(options, tmp_path)
+    bucket.rm(url, recursive=True)
+
+
 def test_a_codec_that_is_not_there_or_damaged_is_refused(corpora: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere/codec does not exist; name a folder of prepared data"):
+    with pytest.raises(FileNotFoundError, match="nowhere/codec does not exist; name prepared data, or an export"):
         prepare(composed(corpora["b"], "codec.taken_from=nowhere"), tmp_path / "prepared", tmp_path / "cache")
     (tmp_path / "broken" / "codec").mkdir(parents=True)
     (tmp_path / "broken" / "codec" / "codec.json").write_text("{")
