@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lightning as L  # noqa: N812
@@ -19,9 +18,10 @@ from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.packing import PackedDocuments
 from lightning_modules.schedule import ScheduleConfig
-from tests.lightning_modules.numbered_documents import NumberedDocuments
+from tests.lightning_modules.documents import numbered_documents
+from tests.lightning_modules.fake_trainer import fake_trainer
 
-DOCUMENTS = NumberedDocuments([5, 17, 3, 40, 8, 1, 30])
+DOCUMENTS = numbered_documents([5, 17, 3, 40, 8, 1, 30])
 N_TOKENS = 104
 
 
@@ -57,23 +57,6 @@ class Portions:
 
 def speech_tokens(batch_size: int, n_batches: int, sequence_length: int = 4) -> SpeechTokens:
     return SpeechTokens(DOCUMENTS, DOCUMENTS, sequence_length, 2, batch_size, n_batches, seed=7)
-
-
-def fake_trainer(rank: int, world_size: int, accumulate: int = 1, global_step: int = 0) -> Any:
-    """What the data module asks a Trainer for; the count of batches is the one a checkpoint would bring."""
-
-    def count() -> SimpleNamespace:
-        return SimpleNamespace(ready=99, started=99, processed=99, completed=98)
-
-    progress = SimpleNamespace(total=count(), current=count())
-    return SimpleNamespace(
-        global_rank=rank,
-        world_size=world_size,
-        accumulate_grad_batches=accumulate,
-        global_step=global_step,
-        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
-        strategy=SimpleNamespace(root_device=torch.device("cpu")),
-    )
 
 
 COURSES = {
@@ -179,7 +162,7 @@ def test_empty_windows_weigh_nothing(tiny_config: DecoderConfig) -> None:
         tiny_config, ObjectiveConfig(1.0, 0.3, 0.0, 0.0), OptimizerConfig(1e-2, (0.9, 0.95), 0.1, 1e-8),
         ScheduleConfig(2, 0.5, 0.1), max_steps=1, seed=1,
     )  # fmt: skip
-    documents = NumberedDocuments([5, 17, 3, 9])
+    documents = numbered_documents([5, 17, 3, 9])
     windows = OnePass(PackedDocuments(documents, 4, 2, seed=None))
     losses = []
     assert len(windows) == 9

@@ -11,8 +11,8 @@ from lightning_modules.data_module import SpeechTokens
 from lightning_modules.documents import CappedDocuments
 from lightning_modules.mixture import MixedWindows, Mixture, apportioned
 from lightning_modules.packing import PackedDocuments
-from tests.lightning_modules.numbered_documents import NumberedDocuments
-from tests.lightning_modules.test_data_module import fake_trainer
+from tests.lightning_modules.documents import numbered_documents
+from tests.lightning_modules.fake_trainer import fake_trainer
 
 LENGTH, LOOKAHEAD, SEED = 16, 2, 3
 # Of the second corpus no two documents share a window, which leaves three eighths of each empty.
@@ -21,7 +21,7 @@ SMALL, HALF_EMPTY, LARGE = [5, 7, 16, 4, 9, 3], [10] * 40, [16, 12, 8, 4] * 500
 
 def mixture(weights: dict[str, float]) -> Mixture:
     lengths = {"small": SMALL, "half empty": HALF_EMPTY, "large": LARGE}
-    return Mixture({name: NumberedDocuments(lengths[name]) for name in weights}, weights)
+    return Mixture({name: numbered_documents(lengths[name]) for name in weights}, weights)
 
 
 def mixed(weights: dict[str, float]) -> MixedWindows:
@@ -84,7 +84,9 @@ def step_of(
     rank: int, world_size: int, batch_size: int, accumulate: int, step: int, state: dict[str, Any]
 ) -> list[Any]:
     """The windows that a rank reads in one optimizer step, micro-batch after micro-batch."""
-    data = SpeechTokens(mixture(WEIGHTS), {"small": NumberedDocuments(SMALL)}, LENGTH, LOOKAHEAD, batch_size, 999, SEED)
+    data = SpeechTokens(
+        mixture(WEIGHTS), {"small": numbered_documents(SMALL)}, LENGTH, LOOKAHEAD, batch_size, 999, SEED
+    )
     if state:
         data.load_state_dict(state)
     data.trainer = fake_trainer(rank, world_size, accumulate, step)
@@ -114,7 +116,7 @@ def test_a_position_in_another_mixture_is_refused() -> None:
 
 
 def test_equally_large_corpora_are_not_ordered_alike() -> None:
-    same = Mixture({name: NumberedDocuments(LARGE) for name in "ab"}, {"a": 1.0, "b": 1.0})
+    same = Mixture({name: numbered_documents(LARGE) for name in "ab"}, {"a": 1.0, "b": 1.0})
     first, second = MixedWindows(same, LENGTH, LOOKAHEAD, SEED).corpora.values()
     assert any(first[i].tokens.tolist() != second[i].tokens.tolist() for i in range(5))
 
@@ -128,7 +130,7 @@ def test_apportioned_numbers_add_up_and_leave_nobody_out() -> None:
 
 
 def test_of_capped_documents_only_the_beginning_is_read() -> None:
-    documents = NumberedDocuments([3, 40, 8])
+    documents = numbered_documents([3, 40, 8])
     capped = CappedDocuments(documents, 8)
     assert capped.lengths.tolist() == [3, 8, 8]
     assert capped.n_capped == 1
@@ -140,4 +142,4 @@ def test_of_capped_documents_only_the_beginning_is_read() -> None:
 
 def test_a_mixture_weighs_each_of_its_corpora() -> None:
     with pytest.raises(ValueError, match="weigh each"):
-        Mixture({"a": NumberedDocuments([3])}, {"a": 1.0, "b": 1.0})
+        Mixture({"a": numbered_documents([3])}, {"a": 1.0, "b": 1.0})

@@ -7,10 +7,10 @@ import torch
 from lightning_modules.batch import Batch, are_targets
 from lightning_modules.data_module import Collate
 from lightning_modules.packing import PackedDocuments, best_fit_decreasing
-from tests.lightning_modules.numbered_documents import NumberedDocuments
+from tests.lightning_modules.documents import numbered_documents
 
 LENGTHS = [5, 17, 3, 40, 8, 1, 30]
-DOCUMENTS = NumberedDocuments(LENGTHS)
+DOCUMENTS = numbered_documents(LENGTHS)
 FIRST_TOKENS = np.cumsum(LENGTHS) - LENGTHS
 
 
@@ -80,7 +80,7 @@ def test_what_windows_cannot_teach_is_said() -> None:
 
 
 def test_a_piece_looks_ahead_to_the_targets_beyond_its_window() -> None:
-    windows = PackedDocuments(NumberedDocuments([10]), 4, lookahead=3, seed=None)
+    windows = PackedDocuments(numbered_documents([10]), 4, lookahead=3, seed=None)
     assert [windows[i].tokens.tolist() for i in range(3)] == [
         [8, 9, 0, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5, 6], [4, 5, 6, 7, 8, 9, 0]
     ]  # fmt: skip
@@ -110,4 +110,4 @@ def test_targets_are_counted_before_the_windows_are_read(sequence_length: int, l
 
 def test_no_tokens_is_an_error() -> None:
     with pytest.raises(ValueError, match="no tokens to train on"):
-        PackedDocuments(NumberedDocuments([]), 4, 1, seed=0)
+        PackedDocuments(numbered_documents([]), 4, 1, seed=0)

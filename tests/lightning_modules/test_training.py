@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812
-import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import Logger
 
 from lightning_modules.callbacks.resume import step_checkpoints
 from lightning_modules.configuration import OptimizerConfig, TrainerConfig
@@ -19,49 +17,10 @@ from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.precision.recipes import RECIPES
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer, compiles
+from tests.lightning_modules.documents import rising_documents
+from tests.lightning_modules.memory_logger import MemoryLogger
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="working weights are a GPU's")
-
-
-class ListDocuments:
-    """Documents that count upwards from a random start."""
-
-    def __init__(self, n: int, seed: int, vocabulary: int = 40) -> None:
-        rng = np.random.default_rng(seed)
-        self.documents = [
-            (np.arange(rng.integers(5, 40)) + rng.integers(vocabulary)) % (vocabulary - 1) + 1 for _ in range(n)
-        ]
-        self.lengths = np.array([len(document) for document in self.documents])
-
-    def __len__(self) -> int:
-        return len(self.documents)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.documents[index]
-
-
-class MemoryLogger(Logger):
-    """Keeps what was logged at every step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values: dict[tuple[str, int], float] = {}
-
-    @property
-    def name(self) -> str:
-        return "memory"
-
-    @property
-    def version(self) -> str:
-        return "0"
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        assert step is not None
-        self.values |= {
-            (name, step): value for name, value in metrics.items() if not name.startswith(("throughput", "epoch"))
-        }
 
 
 class Interruption(L.Callback):
@@ -110,7 +69,7 @@ def train(
         recompute=config.recompute,
     )
     data = SpeechTokens(
-        ListDocuments(60, seed=1), ListDocuments(10, seed=2), config.sequence_length, 2, config.batch_size,
+        rising_documents(60, seed=1), rising_documents(10, seed=2), config.sequence_length, 2, config.batch_size,
         config.n_batches, seed=3,
     )  # fmt: skip
     logger = MemoryLogger()

@@ -17,21 +17,14 @@ from lightning_modules.model.configuration import DecoderConfig
 from lightning_modules.model.objective import ObjectiveConfig
 from lightning_modules.model.router import Routing
 from lightning_modules.schedule import ScheduleConfig
+from tests.lightning_modules.documents import ListedDocuments
 
 SPEED = 0.01
 
 
-class RandomDocuments:
-    def __init__(self, n: int, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self.documents = [rng.integers(1, 40, size=20) for _ in range(n)]
-        self.lengths = np.full(n, 20)
-
-    def __len__(self) -> int:
-        return len(self.documents)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.documents[index]
+def random_documents(n: int, seed: int) -> ListedDocuments:
+    rng = np.random.default_rng(seed)
+    return ListedDocuments([rng.integers(1, 40, size=20) for _ in range(n)])
 
 
 class Counter(L.Callback):
@@ -86,7 +79,7 @@ def test_biases_follow_the_whole_step_and_nothing_but_training(
         max_steps=3,
         seed=0,
     )
-    data = SpeechTokens(RandomDocuments(40, 0), RandomDocuments(4, 1), 16, 2, 2, 3 * accumulate, seed=0)
+    data = SpeechTokens(random_documents(40, 0), random_documents(4, 1), 16, 2, 2, 3 * accumulate, seed=0)
     counter, logger = Counter(accumulate), Values(tmp_path)
     trainer = L.Trainer(
         accelerator="cpu", max_steps=3, max_epochs=-1, accumulate_grad_batches=accumulate, log_every_n_steps=1,

@@ -16,7 +16,7 @@ from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.key_spans import KeySpans, attend_spans
 from lightning_modules.model.recompute_kinds import RECOMPUTE_KINDS
 from lightning_modules.model.shared_rows import run_within_spans
-from tests.lightning_modules.model.test_shared_rows import SharedWithNobody
+from tests.lightning_modules.model.shared_with_nobody import SharedWithNobody
 
 N_TOKENS = 256
 

@@ -9,19 +9,10 @@ from torch import Tensor
 from lightning_modules.model.attention_inputs import document_beginnings
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.document_borders import DocumentBorders
-from lightning_modules.model.shared_rows import SharedRows, run_within_borders, run_within_spans
+from lightning_modules.model.shared_rows import run_within_borders, run_within_spans
 from lightning_modules.model.token_loss import IGNORED_TARGET
-from tests.lightning_modules.model.test_recompute import kept_bytes
-
-
-class SharedWithNobody(SharedRows):
-    """One rank of P; where P is 1, it has all there is."""
-
-    def whole(self, part: Tensor) -> Tensor:
-        return self.joined(part)
-
-    def add_up(self, sums: Tensor) -> Tensor:
-        return sums
+from tests.lightning_modules.model.kept_bytes import kept_bytes
+from tests.lightning_modules.model.shared_with_nobody import SharedWithNobody
 
 
 @pytest.fixture

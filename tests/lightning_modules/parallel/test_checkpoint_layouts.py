@@ -26,6 +26,7 @@ from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.schedule import ScheduleConfig
 from lightning_modules.trainer import build_trainer, model_device
 from tests.conftest import TINY
+from tests.lightning_modules.documents import rising_documents
 from tests.ranks import run_on_ranks
 
 DECODER = replace(TINY, num_hidden_layers=2)
@@ -40,21 +41,6 @@ ROUTE = [list(LAYOUTS)[i] for i in (0, 1, 0, 2, 0, 3, 1, 2, 1, 3, 2, 3, 0)]
 FIRST = 2  # the step after which one device hands over
 LAST = FIRST + len(ROUTE)
 GLOBAL_BATCH = 8
-
-
-class Documents:
-    """Documents that count upwards from a random start."""
-
-    def __init__(self, n: int, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self.documents = [(np.arange(rng.integers(5, 40)) + rng.integers(39)) % 39 + 1 for _ in range(n)]
-        self.lengths = np.array([len(document) for document in self.documents])
-
-    def __len__(self) -> int:
-        return len(self.documents)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.documents[index]
 
 
 class Recorder(L.Callback):
@@ -91,7 +77,9 @@ def train(layout: ParallelConfig | None, folder: Path, max_steps: int, resume: P
             DECODER, ObjectiveConfig(1.0, 0.3, 0.01, 1e-3), OptimizerConfig(1e-3, (0.9, 0.95), 0.1, 1e-8),
             ScheduleConfig(2, 0.5, 0.1), LAST, seed=1,
         )  # fmt: skip
-    data = SpeechTokens(Documents(60, 1), Documents(2, 2), 24, 2, 2, LAST * config.accumulate_grad_batches, seed=3)
+    data = SpeechTokens(
+        rising_documents(60, 1), rising_documents(2, 2), 24, 2, 2, LAST * config.accumulate_grad_batches, seed=3
+    )
     trainer = build_trainer(config, layout, "fp32", False, folder)  # type: ignore[arg-type]
     recorder = Recorder()
     # Behind what brings the random state back.

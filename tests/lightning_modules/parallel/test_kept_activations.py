@@ -10,7 +10,7 @@ import torch.distributed as dist
 from lightning_modules.model.experts import MixtureOfExperts
 from lightning_modules.parallel.all_gather import AllGatherDispatcher
 from lightning_modules.parallel.all_to_all import AllToAllDispatcher
-from tests.lightning_modules.model.test_recompute import kept_bytes
+from tests.lightning_modules.model.kept_bytes import kept_bytes
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from lightning_modules.parallel.configuration import ParallelConfig
-from tests.lightning_modules.parallel.test_strategy import CASES, train
+from tests.lightning_modules.parallel.layout_trainings import CASES, train
 from tests.ranks import run_on_ranks
 
 LAYOUT = ParallelConfig(ep=2)

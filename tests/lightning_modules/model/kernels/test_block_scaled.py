@@ -19,7 +19,7 @@ from lightning_modules.model.kernels.chosen_experts import Experts  # noqa: E402
 from lightning_modules.model.kernels.expert_ranks import Choices  # noqa: E402
 from lightning_modules.model.kernels.few_rows import Norm  # noqa: E402
 from lightning_modules.model.kernels.sorted_choices import sort_choices  # noqa: E402
-from tests.lightning_modules.model.kernels.test_few_rows import draw_remembered  # noqa: E402
+from tests.lightning_modules.model.kernels.few_rows_cases import draw_remembered  # noqa: E402
 
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
 
@@ -42,7 +42,7 @@ def plain(matrix: Matrix) -> Matrix:
     return Matrix((matrix.values.float() * BlockScales(matrix.scales).spread(matrix.values.shape)).to(DTYPE))
 
 
-def check(actual: Tensor, expected: Tensor) -> None:
+def assert_close(actual: Tensor, expected: Tensor) -> None:
     tolerance = 1e-5 if torch.float32 == DTYPE else 2**-6
     error = (actual.double() - expected.double()).abs().max() / expected.double().abs().max()
     assert error < tolerance, float(error)
@@ -53,15 +53,15 @@ def test_projections(n_rows: int) -> None:
     torch.manual_seed(0)
     norm = Norm(draw(384) + 1, 1e-6)
     x, first, second = draw(n_rows, 384), draw_blocks(144, 384), draw_blocks(272, 384)
-    check(few_rows.multiply(x, first, second, norm), few_rows.multiply(x, plain(first), plain(second), norm))
+    assert_close(few_rows.multiply(x, first, second, norm), few_rows.multiply(x, plain(first), plain(second), norm))
     queries = draw_blocks(2 * 48, 384)
     for interleaves in (True, False):
         remembered = draw_remembered(n_rows, 16, interleaves, DTYPE)
         got, expected = (
             few_queries.project_queries(x, matrix, norm, 32, remembered) for matrix in (queries, plain(queries))
         )
-        check(got[0], expected[0])
-        check(got[1], expected[1])
+        assert_close(got[0], expected[0])
+        assert_close(got[1], expected[1])
 
 
 @pytest.mark.parametrize("n_rows", [1, 3])
@@ -69,8 +69,8 @@ def test_heads(n_rows: int) -> None:
     torch.manual_seed(0)
     up = draw_blocks(3 * 80, 192)
     query, context = draw(n_rows, 3, 32), draw(n_rows, 3, 192)
-    check(few_queries.absorb_queries(query, up, 192), few_queries.absorb_queries(query, plain(up), 192))
-    check(few_rows.raise_values(context, up, 32), few_rows.raise_values(context, plain(up), 32))
+    assert_close(few_queries.absorb_queries(query, up, 192), few_queries.absorb_queries(query, plain(up), 192))
+    assert_close(few_rows.raise_values(context, up, 32), few_rows.raise_values(context, plain(up), 32))
 
 
 @pytest.mark.parametrize(("n_rows", "n_shared"), [(2, 1), (20, 2)])
@@ -90,4 +90,4 @@ def test_experts(n_rows: int, n_shared: int) -> None:
             order = sort_choices(indices, 4)
             activations = grouped_experts.activate(hidden, experts, order, choices.weights)
             outputs.append(grouped_experts.project_down(activations, hidden, experts, order))
-    check(*outputs)
+    assert_close(*outputs)

@@ -22,7 +22,7 @@ from lightning_modules.model.kernels.chosen_experts import Experts  # noqa: E402
 from lightning_modules.model.kernels.expert_ranks import Choices, choose  # noqa: E402
 from lightning_modules.model.kernels.few_rows import Matrix, Norm  # noqa: E402
 from lightning_modules.model.kernels.sorted_choices import sort_choices  # noqa: E402
-from tests.lightning_modules.model.kernels.test_few_rows import both_types, check, draw, normalised  # noqa: E402
+from tests.lightning_modules.model.kernels.few_rows_cases import assert_rounded, both_types, draw, normalised  # noqa: E402
 
 N_EXPERTS, HIDDEN, WIDTH = 8, 96, 40
 
@@ -66,7 +66,7 @@ def test_few_rows_go_through_the_chosen_experts(n_rows: int, n_shared: int, dtyp
     hidden, weight = draw(n_rows, HIDDEN, dtype=dtype), draw(HIDDEN, dtype=dtype) + 1
     activations = chosen_experts.activate(hidden, Norm(weight, 1e-6), experts, choices)
     output = chosen_experts.project_down(activations, hidden, experts, choices)
-    check(output, hidden.double() + expected(normalised(hidden, weight), experts, choices))
+    assert_rounded(output, hidden.double() + expected(normalised(hidden, weight), experts, choices))
 
 
 @both_types
@@ -83,9 +83,9 @@ def test_few_rows_go_through_a_dense_network(dtype: torch.dtype) -> None:
     activations = chosen_experts.activate(hidden, Norm(weight, 1e-6), dense, None)
     x = normalised(hidden, weight)
     activated = F.silu(x @ gate.double().mT) * (x @ up.double().mT)
-    check(activations[:, 0], activated)
+    assert_rounded(activations[:, 0], activated)
     output = chosen_experts.project_down(activations, hidden, dense, None)
-    check(output, hidden.double() + activations[:, 0].double() @ down.double().mT)
+    assert_rounded(output, hidden.double() + activations[:, 0].double() @ down.double().mT)
 
 
 @both_types
@@ -97,7 +97,7 @@ def test_many_rows_share_the_chosen_experts(n_rows: int, n_shared: int, dtype: t
     order = sort_choices(choices.indices, N_EXPERTS)
     activations = grouped_experts.activate(tokens, experts, order, choices.weights)
     output = grouped_experts.project_down(activations, residual, experts, order)
-    check(output, residual.double() + expected(tokens.double(), experts, choices))
+    assert_rounded(output, residual.double() + expected(tokens.double(), experts, choices))
 
 
 def test_choices_are_sorted_by_expert() -> None:

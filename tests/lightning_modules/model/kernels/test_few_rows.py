@@ -4,7 +4,6 @@ import os
 
 import pytest
 import torch
-from torch import Tensor
 
 from lightning_modules.model.rotary import rotate
 
@@ -15,46 +14,17 @@ if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
 
 from lightning_modules.model.kernels import few_queries, few_rows  # noqa: E402
 from lightning_modules.model.kernels.few_rows import Matrix, Norm  # noqa: E402
-from lightning_modules.model.kernels.latent_append import Remembered, append_latent  # noqa: E402
+from lightning_modules.model.kernels.latent_append import append_latent  # noqa: E402
+from tests.lightning_modules.model.kernels.few_rows_cases import (  # noqa: E402
+    EPSILON,
+    assert_rounded,
+    both_types,
+    draw,
+    draw_remembered,
+    normalised,
+)
 
-DTYPES = [torch.float32] if DEVICE == "cpu" else [torch.float32, torch.bfloat16]
-both_types = pytest.mark.parametrize("dtype", DTYPES)
 ROWS = [1, 3, few_rows.FEW_ROWS]
-EPSILON = 1e-6
-
-
-def draw(*shape: int, dtype: torch.dtype) -> Tensor:
-    return (torch.randn(*shape, device=DEVICE) / shape[-1] ** 0.5).to(dtype)
-
-
-def normalised(x: Tensor, weight: Tensor) -> Tensor:
-    """RMS norm, rounded to the type of its input, in double precision."""
-    exact = x.double() * torch.rsqrt(x.double().square().mean(dim=-1, keepdim=True) + EPSILON) * weight.double()
-    return exact.to(x.dtype).double()
-
-
-def check(actual: Tensor, expected: Tensor) -> None:
-    """In BF16, an input of a sum or the sum itself may have been rounded the other way."""
-    tolerance = 2e-6 if actual.dtype == torch.float32 else 2**-7
-    error = (actual.double() - expected).abs().max() / expected.abs().max()
-    assert error < tolerance, float(error)
-
-
-def draw_remembered(n_rows: int, rope_dim: int, interleaves: bool, dtype: torch.dtype) -> Remembered:
-    """What one new token of each row is remembered by, on its way into an empty cache."""
-    rank = 20
-    angles = torch.randn(n_rows, 1, rope_dim // 2, device=DEVICE)
-    return Remembered(
-        draw(n_rows, 1, rank + rope_dim, dtype=dtype),
-        draw(rank, dtype=dtype) + 1,
-        angles.cos(),
-        angles.sin(),
-        torch.zeros(n_rows, 6, rank, dtype=dtype, device=DEVICE),
-        torch.zeros(n_rows, 6, rope_dim, dtype=dtype, device=DEVICE),
-        torch.arange(n_rows, device=DEVICE),
-        EPSILON,
-        interleaves,
-    )
 
 
 @both_types
@@ -65,7 +35,7 @@ def test_two_matrices_multiply_side_by_side(n_rows: int, depth: int, dtype: torc
     x, weight = draw(n_rows, depth, dtype=dtype), draw(depth, dtype=dtype) + 1
     first, second = draw(24, depth, dtype=dtype), draw(36, depth, dtype=dtype)
     product = few_rows.multiply(x, Matrix(first), Matrix(second), Norm(weight, EPSILON))
-    check(product, normalised(x, weight) @ torch.cat((first, second)).double().mT)
+    assert_rounded(product, normalised(x, weight) @ torch.cat((first, second)).double().mT)
 
 
 @both_types
@@ -78,9 +48,9 @@ def test_a_residual_is_added_to_rows_that_lie_apart(n_rows: int, dtype: torch.dt
         draw(n_rows, 40, dtype=dtype),
     )
     product = few_rows.multiply(x, Matrix(matrix), residual=residual)
-    check(product, x.double() @ matrix.double().mT + residual.double())
+    assert_rounded(product, x.double() @ matrix.double().mT + residual.double())
     exact = few_rows.multiply(x, Matrix(matrix), dtype=torch.float32)
-    check(exact, x.double() @ matrix.double().mT)
+    assert_rounded(exact, x.double() @ matrix.double().mT)
 
 
 @both_types
@@ -97,8 +67,8 @@ def test_queries_are_projected_and_rotated(
     cos, sin = remembered.cos[:, 0], remembered.sin[:, 0]
     nope, rope = few_queries.project_queries(x, Matrix(matrix), Norm(weight, EPSILON), nope_dim, remembered)
     query = (normalised(x, weight) @ matrix.double().mT).unflatten(1, (3, -1))
-    check(nope, query[..., :nope_dim])
-    check(rope, rotate(query[..., nope_dim:], cos[:, None], sin[:, None], interleaves).double())
+    assert_rounded(nope, query[..., :nope_dim])
+    assert_rounded(rope, rotate(query[..., nope_dim:], cos[:, None], sin[:, None], interleaves).double())
     cached = remembered.latent.clone(), remembered.rope_key.clone()
     append_latent(remembered)
     assert torch.equal(cached[0], remembered.latent)
@@ -114,6 +84,6 @@ def test_heads_go_into_the_latent_space_and_out_of_it(n_rows: int, dtype: torch.
     key_up, value_up = up.double().unflatten(0, (n_heads, -1)).split((nope_dim, value_dim), dim=1)
     query, context = draw(n_rows, n_heads, nope_dim, dtype=dtype), draw(n_rows, n_heads, rank, dtype=dtype)
     absorbed = few_queries.absorb_queries(query, Matrix(up), rank)
-    check(absorbed, torch.einsum("nhk,hkr->nhr", query.double(), key_up))
+    assert_rounded(absorbed, torch.einsum("nhk,hkr->nhr", query.double(), key_up))
     values = few_rows.raise_values(context, Matrix(up), nope_dim)
-    check(values, torch.einsum("nhr,hvr->nhv", context.double(), value_up))
+    assert_rounded(values, torch.einsum("nhr,hvr->nhv", context.double(), value_up))

@@ -9,7 +9,7 @@ from lightning_modules.precision.emulation import BLOCK, E4M3, E4M3_MAX
 from lightning_modules.precision.kernels import blockwise
 from lightning_modules.precision.kernels.layouts import BothLayouts, Plan
 from lightning_modules.precision.scaling import Scaling
-from tests.lightning_modules.precision.kernels.test_blockwise import (
+from tests.lightning_modules.precision.kernels.blockwise_cases import (
     ROUTINGS,
     along_tokens,
     needs_hopper,
