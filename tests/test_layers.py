@@ -69,6 +69,11 @@ def test_the_rooms_of_the_pipeline_know_no_hydra(path: Path) -> None:
     assert not any(within(name, package) for name in imports(path) for package in ("hydra", "omegaconf"))
 
 
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[:2] == ("pipeline", "plumbing")], ids=str)
+def test_plumbing_stands_on_nothing(path: Path) -> None:
+    assert not any(within(name, "pipeline") and not within(name, "pipeline.plumbing") for name in imports(path))
+
+
 @pytest.mark.parametrize("path", [p for p in MODULES if p.parts[:2] == ("pipeline", "audio")], ids=str)
 def test_audio_knows_no_tokens(path: Path) -> None:
     others = FLOOR_2 - {"audio"}

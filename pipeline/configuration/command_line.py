@@ -9,18 +9,14 @@ from pathlib import Path
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
 
+from pipeline.configuration.composed import is_multirun
 from pipeline.configuration.overridden import BUNDLES, SHAPING
-from pipeline.plumbing.files import read_json
 
 # What prepared data may depend on: their own groups, where they lie, and choices that may set any of these.
 PREPARING = ("data", "codec", "paths", "experiment", "cluster", "debug")
 
 OUTPUTS = "paths.outputs"
-# In a sweep's folder: the keys of the overrides that all its jobs share.
-SHARED = "shared_overrides.json"
 
 
 def command(stage: str, groups: tuple[str, ...]) -> str:
@@ -39,25 +35,13 @@ def repeating_command() -> str:
     return f"dvc exp apply {shlex.quote(experiment)}" if experiment else command("train", (*SHAPING, *BUNDLES))
 
 
-def swept_overrides(hydra: HydraConf | DictConfig) -> str:
-    """What tells this job of a multirun from the others, in one line."""
-    return ", ".join(own_overrides(hydra))
-
-
-def own_overrides(hydra: HydraConf | DictConfig) -> list[str]:
-    """What tells this job of a multirun from the others: its overrides but for those that all jobs share."""
-    path = Path(hydra.sweep.dir, SHARED)
-    shared = read_json(path) if path.is_file() else []
-    return [o for o in hydra.overrides.task if o.partition("=")[0] not in shared]
-
-
 def next_command(stage: str, outputs: Path) -> str:
     """The command that goes on with what a stage has left in `outputs`, with all that was typed for this one.
 
     Other data, another store or other settings of what follows would be the usual ones otherwise.
     """
     typed = _typed()
-    if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.MULTIRUN:
+    if not HydraConfig.initialized() or is_multirun():
         # A job has a folder of its own, which nobody typed.
         own = [] if outputs == Path("outputs") else [f"{OUTPUTS}={outputs}"]
         typed = [*(override for override in typed if override.partition("=")[0] != OUTPUTS), *own]

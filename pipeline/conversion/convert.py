@@ -21,7 +21,6 @@ from pipeline.conversion.verdict import Surroundings, Verdict, examine
 from pipeline.mlflow_model.description import describe_export, is_speaking
 from pipeline.plumbing.files import sweep
 from pipeline.plumbing.lock import alone
-from pipeline.plumbing.stage_runs import child_run
 from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import export_digest
 from pipeline.provenance.identity import Identity, TrainingIdentity, identify_checkpoint, identity_path, write_identity
@@ -30,6 +29,7 @@ from pipeline.provenance.training import left_checkpoint, prepared_for
 from pipeline.tracking.config import NO_MODEL, TrackingConfig, anchored
 from pipeline.tracking.model_entry import EXPORT, ModelEntry
 from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.stage_runs import child_run
 
 log = logging.getLogger(__name__)
 

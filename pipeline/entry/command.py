@@ -11,9 +11,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pipeline.configuration.command_line import swept_overrides
-from pipeline.configuration.composed import CONF, Folders, is_multirun, plain
+from pipeline.configuration.composed import CONF, Folders, plain
 from pipeline.configuration.experiment import check_experiment
+from pipeline.configuration.multirun import MultirunJob
 from pipeline.entry.composition import refuse_parts
 from pipeline.entry.ending import Ending
 from pipeline.entry.help import help_text
@@ -58,8 +58,8 @@ def command(
             return work(values, folders)
 
         def job(config: DictConfig) -> Any:
-            if is_multirun():
-                with ending.of_job_among_others(swept_overrides(HydraConfig.get())):
+            if (this := MultirunJob.of_this_process()) is not None:
+                with ending.of_job_among_others(", ".join(this.overrides)):
                     return task(config)
             with ending.of_job():
                 return task(config)

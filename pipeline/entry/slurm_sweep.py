@@ -17,7 +17,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from pipeline.configuration.command_line import own_overrides
+from pipeline.configuration.multirun import own_overrides
 from pipeline.entry.ending import JobFailedError
 from pipeline.entry.slurm_queue import SlurmError, counted, ending, queued, said_by
 from pipeline.entry.sweep_jobs import written_values

@@ -16,8 +16,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.configuration.command_line import SHARED
 from pipeline.configuration.composed import REPOSITORY, plain
+from pipeline.configuration.multirun import SHARED
 from pipeline.configuration.settings import read_settings
 from pipeline.entry.sweep_jobs import written_values
 from pipeline.plumbing.files import atomic_write, read_yaml, write_json

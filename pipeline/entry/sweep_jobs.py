@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.configuration.command_line import own_overrides
+from pipeline.configuration.multirun import own_overrides
 from pipeline.entry.ending import JobFailedError
 from pipeline.entry.errors import sentence_of
 from pipeline.plumbing.files import read_json, write_yaml
@@ -113,8 +113,8 @@ def _describe(config: DictConfig, value: Any, error: BaseException | None) -> Jo
 
 def _record_failure(config: DictConfig, error: Exception) -> None:
     """Leave a run that failed, as a child of the sweep's, unless the training had one already."""
-    from pipeline.plumbing.stage_runs import failed_training_run, has_a_run
     from pipeline.provenance.training import is_trained
+    from pipeline.tracking.stage_runs import failed_training_run, has_a_run
 
     if has_a_run(error) or is_trained(Path(config.hydra.runtime.output_dir, "train"), written_values(config)):
         return

@@ -38,7 +38,6 @@ from pipeline.plumbing.files import sweep, write_metrics, write_yaml
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.lock import alone
 from pipeline.plumbing.rank import rank_of_this_process
-from pipeline.plumbing.stage_runs import child_run
 from pipeline.preparation.origins import read_origins
 from pipeline.provenance.exports import export_digest
 from pipeline.provenance.identity import (
@@ -53,6 +52,7 @@ from pipeline.tokens.ngram import NgramBaselines
 from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
 from pipeline.tracking.notes import SOUND
+from pipeline.tracking.stage_runs import child_run
 
 log = logging.getLogger(__name__)
 

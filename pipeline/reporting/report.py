@@ -14,7 +14,6 @@ from pipeline.configuration.command_line import repeating_command
 from pipeline.configuration.composed import REPOSITORY, Folders, cache_folder
 from pipeline.plumbing.files import sweep
 from pipeline.plumbing.redaction import redacted_values
-from pipeline.plumbing.stage_runs import child_run
 from pipeline.provenance.identity import IDENTITY, Identity, read_identity
 from pipeline.provenance.prepared_data import find_prepared
 from pipeline.provenance.training import prepared_for, recorded_configuration, run_of
@@ -25,6 +24,7 @@ from pipeline.reporting.sections.headline import report_verdict
 from pipeline.tracking.config import anchored
 from pipeline.tracking.lineage import environment, source_tags
 from pipeline.tracking.notes import VERDICT
+from pipeline.tracking.stage_runs import child_run
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ from pipeline.configuration.settings import read_settings
 from pipeline.plumbing.files import read_json, sweep
 from pipeline.plumbing.lock import exclusive, in_turn
 from pipeline.plumbing.rank import Node
-from pipeline.plumbing.stage_runs import training_run
 from pipeline.preparation.prepare import prepare_combination
 from pipeline.provenance.prepared_data import prepared_settings, require_prepared
 from pipeline.provenance.remote_data import LocalCopy, local_copy
@@ -32,6 +31,7 @@ from pipeline.sweeping.pruning import pruning
 from pipeline.tracking.config import TrackingConfig, anchored
 from pipeline.tracking.history import HistoryCheckpoint, HistoryLogger
 from pipeline.tracking.run import TrackedRun
+from pipeline.tracking.stage_runs import training_run
 from pipeline.training.abandonment import EndWithFolder
 from pipeline.training.configuration import FeedConfig
 from pipeline.training.division import check_memory, divide

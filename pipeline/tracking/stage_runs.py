@@ -5,11 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-
-from pipeline.configuration.command_line import own_overrides, swept_overrides
-from pipeline.configuration.composed import REPOSITORY, Folders, is_multirun
+from pipeline.configuration.composed import REPOSITORY, Folders
+from pipeline.configuration.multirun import MultirunJob
 from pipeline.configuration.overridden import overridden, shaping
 from pipeline.configuration.settings import read_settings
 from pipeline.plumbing.rank import rank_of_this_process
@@ -36,17 +33,16 @@ def training_run(values: Mapping[str, Any], outputs: Path, name: str, resume_run
     config = read_settings(TrackingConfig, values["tracking"], "tracking")
     if rank_of_this_process() != 0:
         return start_run(config, REPOSITORY, outputs, RunRequest(name, "train"))
-    hydra, parent, tags = HydraConfig.get(), None, dict[str, str]()
-    if hydra.mode == RunMode.MULTIRUN:
-        own, sweep_folder = own_overrides(hydra), Path(hydra.sweep.dir)
+    job, parent, tags = MultirunJob.of_this_process(), None, dict[str, str]()
+    if job is not None:
         parent_tags = {GOAL_TAG: values["sweep"]["goal"], OBJECTIVE_TAG: values["sweep"]["objective"]}
-        parent = sweep_parent(config, REPOSITORY, sweep_folder, sweep_title(own, sweep_folder), parent_tags)
-        overrides = shaping(own)
+        parent = sweep_parent(config, REPOSITORY, job.sweep, sweep_title(job.overrides, job.sweep), parent_tags)
+        overrides = shaping(job.overrides)
         title = job_title(overrides, name)
         tags = {
-            JOB_TAG: Path(hydra.runtime.output_dir).name,
-            CONFIGURATION_TAG: " ".join(without_seed(own)) or DEFAULT,
-            OVERRIDES_TAG: " ".join(own),
+            JOB_TAG: job.folder.name,
+            CONFIGURATION_TAG: " ".join(without_seed(job.overrides)) or DEFAULT,
+            OVERRIDES_TAG: " ".join(job.overrides),
         }
     else:
         overrides = overridden(values)
@@ -93,7 +89,8 @@ def child_run(values: Mapping[str, Any], folders: Folders, stage: str, training:
         training: which training the results are from; of an unknown one the run is nobody's child.
     """
     config = read_settings(TrackingConfig, values["tracking"], "tracking")
-    name = f"{stage} {swept_overrides(HydraConfig.get())}".strip() if is_multirun() else stage
+    job = MultirunJob.of_this_process()
+    name = stage if job is None else f"{stage} {', '.join(job.overrides)}".strip()
     tags = {} if training is None else training.tags()
     parent = run_of(folders.training / "train", training).get("run_id")
     request = RunRequest(name, stage, parent, tags, parent_tags=tags)
