@@ -1,7 +1,4 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,17 +7,14 @@ from torch import Tensor
 
 from benchmarks import decode
 
-REPOSITORY = Path(__file__).parents[2]
 SMALLEST = ("--preset", "tiny", "--device", "cpu", "--batch", "3", "--context", "40", "--steps", "4")
 PEER = ("--peer", "transformers")
 
 
-def test_the_command_prints_one_line_and_says_what_transformers_does() -> None:
+def test_the_command_prints_one_line_and_says_what_transformers_does(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
-    command = [sys.executable, "-m", "benchmarks.decode", *SMALLEST, *PEER]
-    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    (line,) = finished.stdout.splitlines()
+    decode.main([*SMALLEST, *PEER])
+    (line,) = capfd.readouterr().out.splitlines()
     result: dict[str, Any] = json.loads(line)
     assert result["ratio"] == pytest.approx(result["transformers"]["step_ms"] / result["step_ms"], rel=1e-2)
     assert result["tokens_per_second"] == pytest.approx(3000 / result["step_ms"], rel=1e-2)

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,13 @@ from benchmarks import train_step
 from benchmarks.training.workload import RandomBatches, compose_workload
 from lightning_modules.batch import Batch
 
-REPOSITORY = Path(__file__).parents[2]
 SMALLEST = ("--preset", "tiny", "--device", "cpu", "--batch", "1", "--length", "32", "--steps", "2")
 
 
-def test_the_command_prints_one_line_and_trains_as_transformers_does() -> None:
+def test_the_command_prints_one_line_and_trains_as_transformers_does(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
-    command = [sys.executable, "-m", "benchmarks.train_step", *SMALLEST, "--peer", "transformers"]
-    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    (line,) = finished.stdout.splitlines()
+    train_step.main([*SMALLEST, "--peer", "transformers"])
+    (line,) = capfd.readouterr().out.splitlines()
     assert_both_train_the_same(json.loads(line))
 
 

@@ -2,18 +2,17 @@
 
 import csv
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline.configuration.composed import CONF
 from pipeline.configuration.settings import read_settings
 from pipeline.plumbing.files import write_json
 from pipeline.provenance.prepared_data import write_prepared_identity
 from pipeline.training.configuration import FeedConfig
 from pipeline.training.feed import corpus_names, open_feed
+from tests.pipeline.conftest import Told
 from tests.prepared_tokens import write_prepared_tokens
 
 # Of data behind URLs, of which there are none here.
@@ -94,14 +93,15 @@ def test_corpora_are_called_by_the_ends_of_their_paths() -> None:
         corpus_names(["data/a", "data/a/"])
 
 
-def test_a_mixture_is_trained_and_validated_by_corpus(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_mixture_is_trained_and_validated_by_corpus(
+    folders: dict[str, Path], tmp_path: Path, typed: Callable[..., Told]
+) -> None:
     overrides = [
         "debug=smoke", "data=espeak", "tracking=none", "trainer.sequence_length=32", f"paths.prepared={folders['a']}",
         f"paths.outputs={tmp_path / 'outputs'}", f"feed.mixture={{{folders['a']}: 0.7, {folders['b']}: 0.3}}",
     ]  # fmt: skip
-    subprocess.run(
-        [sys.executable, "-m", "pipeline.train", *overrides], check=True, capture_output=True, cwd=CONF.parent
-    )
+    status, *told = typed("train", *overrides)
+    assert status == 0, told
     outputs = tmp_path / "outputs" / "train"
     with (outputs / "validation.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
