@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 from dataclasses import replace
@@ -69,6 +70,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no process is left alone with one of them at the end."""
     places = {TESTS / name: place for place, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the millions of objects that imported modules hold: a tenth of a test's time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
