@@ -8,9 +8,7 @@ import importlib
 import importlib.metadata
 import inspect
 import re
-import socket
 from types import ModuleType
-from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from lightning_modules.model.dispatch import Dispatcher
 from lightning_modules.parallel.deep_ep_dispatcher import DeepEPDispatcher, Quantiser
 from lightning_modules.parallel.deep_ep_transports import ElasticTransport, LegacyTransport, Transport
+from lightning_modules.parallel.seats import own_seat, told_by_all, unreachable
 
 # The releases whose signatures are known, and what the newer API needs beyond the older one.
 LEGACY_VERSIONS = {(1, 0), (1, 1), (1, 2)}
@@ -33,23 +32,9 @@ LEGACY_ARGUMENTS = {
     "num_tokens_per_expert", "expert_alignment", "config",
 }  # fmt: skip
 
-Told = TypeVar("Told")
-
 
 class DeepEPUnavailable(RuntimeError):  # noqa: N818
     """DeepEP cannot be used here; the message says why, in words that finish "DeepEP is not used: …"."""
-
-
-class Seat(NamedTuple):
-    """Where a rank sits.
-
-    Attributes:
-        host: the machine's name.
-        device: the number of its GPU there; -1: none that matters.
-    """
-
-    host: str
-    device: int
 
 
 def deep_ep_dispatcher(n_experts: int, ep_mesh: DeviceMesh, quantise: Quantiser | None = None) -> Dispatcher:
@@ -77,34 +62,13 @@ def deep_ep_dispatcher(n_experts: int, ep_mesh: DeviceMesh, quantise: Quantiser 
         transport = _transport(_import(), group, n_experts)
     except DeepEPUnavailable as error:
         reason = str(error)
-    seats = _told_by_all(Seat(socket.gethostname(), torch.cuda.current_device() if reason is None else -1), group)
-    reasons = _told_by_all(reason or _unreachable(seats, seats[group.rank()]), group)
+    seats = told_by_all(own_seat(reason is None), group)
+    reasons = told_by_all(reason or unreachable(seats, seats[group.rank()]), group)
     for rank, why in enumerate(reasons):
         if why is not None:
             raise DeepEPUnavailable(why if rank == group.rank() else f"rank {rank} cannot: {why}")
     assert transport is not None
     return DeepEPDispatcher(transport, n_experts // ep_mesh.size(), quantise)
-
-
-def _told_by_all(mine: Told, group: dist.ProcessGroup) -> list[Told]:
-    """What every rank says, in their order."""
-    told = [mine] * group.size()
-    dist.all_gather_object(told, mine, group)
-    return told
-
-
-def _unreachable(seats: list[Seat], here: Seat) -> str | None:
-    """Why this rank's GPU cannot write to those of others on its machine; None: it can."""
-    for rank, seat in enumerate(seats):
-        if seat is here or seat.host != here.host or -1 in (seat.device, here.device):
-            continue
-        if seat.device >= torch.cuda.device_count() or seat.device == here.device:
-            return f"the GPU of rank {rank} is not visible beside this rank's own"
-        if not torch.cuda.can_device_access_peer(here.device, seat.device):
-            return (
-                f"GPUs {here.device} and {seat.device} of {here.host} do not reach each other (NVLink or peer access)"
-            )
-    return None
 
 
 def _transport(module: ModuleType, group: dist.ProcessGroup, n_experts: int) -> Transport:

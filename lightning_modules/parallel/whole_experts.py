@@ -3,7 +3,8 @@
 FSDP gathers a block's parameters into one buffer, from which it copies each to a place of its own, and copies gradients
 into another before they travel: a block waits for both. A stack that is split by whole experts needs neither, for the
 ranks' parts, one after the other, are the stack. FSDP lets such a parameter gather itself, by extensions that a local
-tensor may have (`fsdp_pre_all_gather`, `fsdp_post_all_gather`); all else of a block it gathers as ever.
+tensor may have (`fsdp_pre_all_gather`, `fsdp_post_all_gather`); all else of a block it gathers as ever. GPUs of one
+machine copy parts from each other (`peer_copies.py`).
 """
 
 from collections import deque
@@ -20,6 +21,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.experts import GroupedExperts
+from lightning_modules.parallel.peer_copies import Meeting, PeerParts, can_copy
 
 # One is read, the next is gathered, and one more may still be read: FSDP has a gather wait until the block before the
 # one that computes has begun, not until it has ended.
@@ -36,17 +38,24 @@ def gather_experts_whole(decoder: Decoder, reshards: bool, sums_once: bool) -> N
         reshards: whether blocks are gathered anew for their backward pass, so that stacks can take turns.
         sums_once: whether a backward pass's gradients are summed over ranks at once, in their own type.
     """
-    stacks = [stack for block in decoder.blocks() if isinstance(block, FSDPModule) for stack in _stacks(block)]
-    sums = GradientSums(stacks[0].device) if stacks and sums_once else None
+    weights = [stack for block in decoder.blocks() if isinstance(block, FSDPModule) for stack in _stacks(block)]
+    if not weights:
+        return
+    device, group = weights[0].device, _group_of(weights[0])
+    sums = GradientSums(device) if sums_once else None
+    meeting = Meeting(group, device) if can_copy(group, device) else None
     rooms: dict[torch.Size, list[_Room]] = {}
-    for weight in stacks:
+    stacks = []
+    for weight in weights:
         of_shape = rooms.setdefault(weight.shape, [])
         if len(of_shape) < N_ROOMS or not reshards:
             of_shape.append(_Room(weight))
         else:
             # To the end of the row: whoever had it longest gives way.
             of_shape.append(of_shape.pop(0))
-        WholeStack(weight, of_shape[-1], sums)
+        parts = None if meeting is None else PeerParts(weight.to_local(), group)
+        stacks.append(WholeStack(weight, of_shape[-1], group, parts, sums))
+    stacks[0].meets_before = stacks[-1].meets_behind = meeting
 
 
 def _stacks(block: torch.nn.Module) -> list[DTensor]:
@@ -71,6 +80,11 @@ def _is_split_by_experts(weight: DTensor) -> bool:
     return n_ranks > 1 and dimension == 0 and weight.shape[0] % n_ranks == 0
 
 
+def _group_of(weight: DTensor) -> dist.ProcessGroup:
+    """The ranks that it is split over, in a mesh that may have another dimension for replicas."""
+    return weight.device_mesh.get_group(weight.device_mesh.ndim - 1)
+
+
 class _Room:
     """Memory for a whole stack.
 
@@ -90,30 +104,58 @@ class WholeStack:
     Args:
         weight: the stack, of which each rank has as many experts.
         room: where it is gathered.
+        group: the ranks.
+        parts: its parts, which are copied; None: an exchange gathers them.
         sums: sum its gradients over ranks; None: FSDP does.
+
+    Attributes:
+        meets_before: where ranks meet before they copy parts in a forward pass, for steps have changed these.
+        meets_behind: where they meet once they have. After a backward pass they need not: weights change when gradients
+            of all ranks have come.
     """
 
-    def __init__(self, weight: DTensor, room: _Room, sums: "GradientSums | None") -> None:
+    def __init__(
+        self,
+        weight: DTensor,
+        room: _Room,
+        group: dist.ProcessGroup,
+        parts: PeerParts | None,
+        sums: "GradientSums | None",
+    ) -> None:
         self.weight = weight
+        self.meets_before: Meeting | None = None
+        self.meets_behind: Meeting | None = None
         self._room = room
+        self._group = group
+        self._parts = parts
         self._sums = sums
-        self._group: dist.ProcessGroup | None = None
         self._is_summed = False
+        if parts is not None:
+            weight._local_tensor = parts.own
         part = weight._local_tensor
         part.fsdp_pre_all_gather = self.begin  # type: ignore[attr-defined]
         part.fsdp_post_all_gather = self.end  # type: ignore[attr-defined]
 
     def begin(self, mesh: DeviceMesh) -> tuple[tuple[()], None]:
-        """Gather the stack over `mesh`, beside the stream that computes; FSDP is to gather nothing of it."""
-        self._group = mesh.get_group()
+        """Gather the stack beside the stream that computes; FSDP is to gather nothing of it."""
+        is_backward = _is_backward()
         # Since the forward pass no weight has changed.
-        if not (self._room.holder is self and _is_backward()):
-            whole = self._room.whole
+        if not (self._room.holder is self and is_backward):
+            if self.meets_before is not None and not is_backward:
+                self.meets_before.wait()
             # What the backward pass needs of it is there again by then.
-            with torch.autograd._unsafe_preserve_version_counter(whole):
-                dist.all_gather_into_tensor(whole, self.weight._local_tensor, group=self._group)
+            with torch.autograd._unsafe_preserve_version_counter(self._room.whole):
+                self._gather(self._room.whole)
             self._room.holder = self
+            if self.meets_behind is not None and not is_backward:
+                self.meets_behind.wait()
         return (), None
+
+    def _gather(self, whole: Tensor) -> None:
+        if self._parts is None:
+            dist.all_gather_into_tensor(whole, self.weight._local_tensor, group=self._group)
+        else:
+            self._parts.copy_to(whole)
 
     def end(
         self, gathered: Sequence[Tensor], metadata: None, dtype: torch.dtype, *, out: Tensor | None = None
@@ -129,7 +171,6 @@ class WholeStack:
     def _sum(self, parameter: Tensor) -> None:
         """Have the gradient of the gathered stack summed over ranks, in FSDP's place."""
         assert self._sums is not None
-        assert self._group is not None
         gradient, parameter.grad = cast(Tensor, parameter.grad), None
         self._sums.send(gradient, self.weight, self._group)
 

@@ -18,9 +18,10 @@ from torch import Tensor
 from lightning_modules.model.dispatch import Choice, Dispatched, Dispatcher, LocalDispatcher
 from lightning_modules.model.recompute import computed_once, recomputed
 from lightning_modules.parallel import deep_ep
-from lightning_modules.parallel.deep_ep import DeepEPUnavailable, Seat, deep_ep_dispatcher
+from lightning_modules.parallel.deep_ep import DeepEPUnavailable, deep_ep_dispatcher
 from lightning_modules.parallel.deep_ep_dispatcher import DeepEPDispatcher
 from lightning_modules.parallel.deep_ep_transports import LegacyTransport
+from lightning_modules.parallel.seats import Seat, unreachable
 from lightning_modules.precision.emulation import quantise_1x128
 from tests.lightning_modules.parallel.recording_deep_ep import (
     NUM_SMS,
@@ -48,7 +49,7 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: {"wheels-of-deepep": "1.2.1.post3"}[name])
     # Other ranks say what this one does, and sit on machines of their own.
     monkeypatch.setattr(dist, "all_gather_object", lambda told, mine, group: None)
-    monkeypatch.setattr(deep_ep, "_unreachable", lambda seats, here: None)
+    monkeypatch.setattr(deep_ep, "unreachable", lambda seats, here: None)
     return monkeypatch
 
 
@@ -387,7 +388,7 @@ def test_gpus_of_one_machine_have_to_reach_each_other(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda here, there: there != 2)
     here = Seat("a", 0)
-    why = deep_ep._unreachable([here, *others], here)
+    why = unreachable([here, *others], here)
     assert why is None if reason is None else why is not None and why.startswith(reason)
 
 
