@@ -46,6 +46,8 @@ class OpenOptions:
         allow_missing: globs of published names, such as `*.o_proj.weight`, that may be absent; random weights take
             their places.
         seed: of those random weights.
+        drop: what is left out though it is there: `mtp`, the prediction modules.
+        weights: `trained`, or `ema`: their running mean.
     """
 
     config: DecoderConfig | None = None

@@ -10,7 +10,8 @@ from pipeline.comparison.finding.found import Found
 from pipeline.comparison.pairing import on_the_same_recordings, require_comparable
 from pipeline.comparison.recordings import other_recordings
 from pipeline.configuration.composed import cache_folder
-from pipeline.evaluation.evaluate import find_data, write_evaluation
+from pipeline.evaluation.evaluate import write_evaluation
+from pipeline.evaluation.model import find_data
 from pipeline.plumbing.files import read_yaml
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.lock import in_turn

@@ -11,6 +11,7 @@ from pipeline.audio.codecs.storage import load_codec
 from pipeline.audio.measures.gate import FlatnessGate
 from pipeline.audio.measures.summary import ReferenceStatistics, SpeechMeasures, measure_speech
 from pipeline.conversion.check import FAIL, PASS, WARN, Check
+from pipeline.conversion.configuration import ConversionSettings
 from pipeline.conversion.held_out import CannotRunError, HeldOut
 from pipeline.evaluation.listening import decode_all
 from pipeline.evaluation.synthesis import generate_codes
@@ -25,12 +26,10 @@ def check_sound(
     codec_folder: Path,
     reference_folder: Path,
     held_out: HeldOut,
-    gate: FlatnessGate,
-    n_clips: int,
-    seconds: float,
-    seed: int,
+    settings: ConversionSettings,
     is_trained: bool,
-    context: int | None = None,
+    seed: int,
+    context: int | None,
 ) -> Check:
     """Let the target speak from nothing, and hold it against real speech and against codes drawn at random.
 
@@ -38,6 +37,16 @@ def check_sound(
     of real speech, or a Fréchet distance no better than that of random codes, is a warning: so little speech measures
     it roughly. The distance is told as a share of that of as many random clips: the bias of few clips is in both, and
     `evaluate` alone says how far it is without.
+
+    Args:
+        decoder: of the target.
+        codec_folder: what it speaks through.
+        reference_folder: what real speech measures, as preparing has left it.
+        held_out: speech that the codes are compared with.
+        settings: how much is said, and the limits of its flatness.
+        is_trained: whether its matrices look so; what is not may beep.
+        seed: of the draws.
+        context: tokens that the model has learnt to look back over; None: nobody knows.
 
     Raises:
         CannotRunError: when there is no codec, or nothing to compare with.
@@ -50,16 +59,16 @@ def check_sound(
     vocabulary = held_out.documents.vocabulary
     if (codec.n_codebooks, codec.codebook_size) != (vocabulary.n_codebooks, vocabulary.codebook_size):
         raise CannotRunError(f"{codec_folder} is not the codec that the prepared data speak through")
-    n_frames = round(seconds * codec.frame_rate)
-    nothing = [torch.zeros(0, codec.n_codebooks, dtype=torch.int64)] * n_clips
-    codes = generate_codes(decoder, vocabulary, nothing, n_frames, SAMPLING, seed, n_clips, context)
+    n_frames = round(settings.clip_seconds * codec.frame_rate)
+    nothing = [torch.zeros(0, codec.n_codebooks, dtype=torch.int64)] * settings.clips
+    codes = generate_codes(decoder, vocabulary, nothing, n_frames, SAMPLING, seed, settings.clips, context)
     generator = torch.Generator().manual_seed(seed)
     random = [held_out.baselines.sample_unigram(len(clip), generator) for clip in codes]
     spoken, drawn = (
         measure_speech(decode_all(codec, clips, "decoding"), codec.sample_rate, references[0].measures.statistics)
         for clips in (codes, random)
     )
-    return judge(spoken, drawn, references[1], gate, is_trained)
+    return judge(spoken, drawn, references[1], settings.flatness_gate, is_trained)
 
 
 def judge(

@@ -104,11 +104,9 @@ def listen(
             surroundings.codec,
             surroundings.prepared / "reference",
             held_out,
-            settings.flatness_gate,
-            settings.clips,
-            settings.clip_seconds,
-            surroundings.seed,
+            settings,
             is_trained,
+            surroundings.seed,
             surroundings.context,
         )
     except CannotRunError as error:

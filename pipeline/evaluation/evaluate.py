@@ -6,39 +6,33 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from pipeline.audio.codecs.storage import load_codec
-from pipeline.checkpoints.loading import load_decoder
 from pipeline.configuration.command_line import next_command
 from pipeline.configuration.composed import Folders, is_multirun
 from pipeline.evaluation.balance import balance
 from pipeline.evaluation.calibration import calibration
 from pipeline.evaluation.clip import CODEC, GENERATED, REAL
-from pipeline.evaluation.configuration import EvaluationConfig, read_evaluation
+from pipeline.evaluation.configuration import read_evaluation
 from pipeline.evaluation.copying import copying
 from pipeline.evaluation.diversity import diversity
+from pipeline.evaluation.examination import examine
 from pipeline.evaluation.findings import Findings, merge
 from pipeline.evaluation.judging import judging
-from pipeline.evaluation.listening import control_speech, random_speech, write_clips
+from pipeline.evaluation.listening import write_clips
 from pipeline.evaluation.long_generation import long_generation
 from pipeline.evaluation.loss_breakdown import loss_breakdown
 from pipeline.evaluation.losses import losses
 from pipeline.evaluation.minimal_pairs import minimal_pairs
-from pipeline.evaluation.model import checkpoint_weights, codec_folder, find_data, find_model, identify_model
+from pipeline.evaluation.model import find_data, find_model, identify_model
 from pipeline.evaluation.note import evaluation_note, mirrored
 from pipeline.evaluation.prediction_ahead import prediction_ahead
 from pipeline.evaluation.ranks import joined_ranks
-from pipeline.evaluation.scoring import score_documents
 from pipeline.evaluation.sound import sound
-from pipeline.evaluation.speakers import Speakers
-from pipeline.evaluation.speech import speak
 from pipeline.evaluation.subject import Subject
 from pipeline.judges.registry import check_presence
-from pipeline.plumbing.device import device_of
 from pipeline.plumbing.files import sweep, write_metrics, write_yaml
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.plumbing.lock import alone
 from pipeline.plumbing.rank import rank_of_this_process
-from pipeline.preparation.origins import read_origins
 from pipeline.provenance.exports import export_digest
 from pipeline.provenance.identity import (
     IDENTITY,
@@ -48,9 +42,6 @@ from pipeline.provenance.identity import (
 )
 from pipeline.provenance.prepared_data import read_prepared_identity
 from pipeline.provenance.training import CONFIGURATION, prepared_for
-from pipeline.tokens.ngram import NgramBaselines
-from pipeline.tokens.shards import TokenDataset
-from pipeline.tokens.vocabulary import Vocabulary
 from pipeline.tracking.notes import SOUND
 from pipeline.tracking.stage_runs import child_run
 
@@ -189,74 +180,6 @@ def write_evaluation(
     return findings
 
 
-def examine(model: Path, prepared: Path, context: int | None, settings: EvaluationConfig) -> Subject:
-    """Load a model, score held-out speech with it, and let it speak.
-
-    Args:
-        model: an export, or another checkpoint.
-        prepared: the folder of prepared data, in the tokens of the model's codec.
-        context: tokens that the model has learnt to look back over; None: nobody knows.
-        settings: of the evaluation.
-    """
-    decoder = load_decoder(model, weights=checkpoint_weights(settings.weights)).to(device_of(settings.device))
-    codec = load_codec(codec_folder(model, prepared))
-    vocabulary = Vocabulary(codec.n_codebooks, codec.codebook_size)
-    train, validation, test = (open_split(prepared / split, vocabulary) for split in ("train", "validation", "test"))
-    baselines = NgramBaselines.fit(train, validation)
-    speech, seed = settings.speech, settings.seed
-    say_reach(test, context, decoder.config.max_position_embeddings, speech.seconds * codec.frame_rate)
-    score = score_documents(decoder, test, vocabulary.n_codebooks, context=context, sampling=settings.sampling)
-    spoken = speak(decoder, codec, test, prepared / "examples", speech, settings.sampling, seed, context)
-    lengths = [clip.n_frames for clip in spoken if clip.kind in GENERATED]
-    clips = (
-        *spoken,
-        *random_speech(baselines, codec, lengths, seed),
-        *control_speech(len(lengths), speech.seconds - speech.prompt_seconds, codec.sample_rate, seed),
-    )
-    origins = read_origins(test)
-    return Subject(
-        decoder=decoder,
-        codec=codec,
-        train=train,
-        validation=validation,
-        test=test,
-        origins=origins,
-        speakers=Speakers.of(origins, read_origins(train)),
-        prepared=prepared,
-        baselines=baselines,
-        context=context,
-        settings=settings,
-        score=score,
-        clips=clips,
-    )
-
-
-def say_reach(test: TokenDataset, context: int | None, max_positions: int, n_frames: float) -> None:
-    """Say where tokens stand further on than the model was trained to look back.
-
-    Args:
-        test: what is scored.
-        context: tokens of the training's windows; None: nobody knows.
-        max_positions: `max_position_embeddings` of the model.
-        n_frames: of the longest utterance that is generated.
-    """
-    longest = max(int(test.lengths.max()), round(n_frames * test.vocabulary.n_codebooks) + 1)
-    if context is not None and longest > context:
-        log.info(
-            "Utterances of up to %d tokens, windows of %d in training: what lies beyond is scored and spoken through "
-            "windows that move on by half.",
-            longest,
-            context,
-        )
-    elif context is None and longest > max_positions:
-        log.warning(
-            "Utterances have up to %d tokens, and the model is made for %d (max_position_embeddings): what lies beyond "
-            "says little of it. Evaluate shorter utterances.",
-            longest,
-            max_positions,
-        )
-
-
 def say_what_is_uncertain(metrics: Mapping[str, float], n_documents: int) -> None:
     """Say where so few utterances were held out that nobody knows how far a figure can be trusted."""
     if unknown := [name for name in OF_HELD_OUT if f"{name}/low" not in metrics]:
@@ -266,18 +189,3 @@ def say_what_is_uncertain(metrics: Mapping[str, float], n_documents: int) -> Non
             " and ".join(unknown),
             n_documents,
         )
-
-
-def open_split(folder: Path, vocabulary: Vocabulary) -> TokenDataset:
-    """Open a split, and make sure that it speaks the model's language.
-
-    Raises:
-        ValueError: when the tokens were prepared with another codec.
-    """
-    dataset = TokenDataset.open(folder)
-    if dataset.vocabulary != vocabulary:
-        raise ValueError(
-            f"{folder} has tokens of {dataset.vocabulary}, the model's codec speaks {vocabulary}; "
-            "train and convert again on the prepared data, or prepare it with the model's codec."
-        )
-    return dataset
