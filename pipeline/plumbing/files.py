@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,25 +117,22 @@ def write_yaml(path: Path | str, value: Any) -> None:
 
 def read_yaml(path: Path | str) -> Any:
     """Read a YAML file; a missing or malformed file raises an error that names it."""
-    path = Path(path)
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist; run the stage that writes it first.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is not valid YAML ({reason}); delete it and run its stage again.") from None
+    return _read(Path(path), "YAML", yaml.safe_load, yaml.YAMLError)
 
 
 def read_json(path: Path | str) -> Any:
     """Read a JSON file; a missing or malformed file raises an error that names it."""
-    path = Path(path)
+    return _read(Path(path), "JSON", json.loads, json.JSONDecodeError)
+
+
+def _read(path: Path, language: str, parse: Callable[[str], Any], malformed: type[Exception]) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist; run the stage that writes it first.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run its stage again.") from None
+    except (malformed, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not valid {language} ({reason}); delete it and run its stage again.") from None
 
 
 def write_csv(path: Path | str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:

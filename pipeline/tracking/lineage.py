@@ -8,6 +8,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipeline.plumbing.git import git
+
 PACKAGES = ("torch", "torchaudio", "lightning", "numpy", "hydra-core", "dvc", "mlflow")
 # DVC rewrites these while it runs a pipeline.
 REWRITTEN = ("dvc.lock", ".gitignore")
@@ -41,10 +43,10 @@ def source_tags(repository_root: Path) -> dict[str, str]:
     experiment = os.environ.get("DVC_EXP_NAME")
     if experiment:
         tags["dvc.experiment"] = experiment
-    commit = _git(repository_root, "rev-parse", "HEAD")
+    commit = git(repository_root, "rev-parse", "HEAD")
     if commit:
         tags["mlflow.source.git.commit"] = commit
-        branch = _git(repository_root, "rev-parse", "--abbrev-ref", "HEAD")
+        branch = git(repository_root, "rev-parse", "--abbrev-ref", "HEAD")
         # A detached HEAD, as in DVC's experiments, has no branch.
         if branch and branch != "HEAD":
             tags["mlflow.source.git.branch"] = branch
@@ -61,21 +63,11 @@ def changed_files(repository_root: Path) -> list[str]:
     What a pipeline writes by itself says nothing about the source: `dvc.lock`, `.gitignore`, everything under `data/`
     and `outputs/`, and, inside a DVC experiment, `params.yaml`.
     """
-    status = _git(repository_root, "status", "--porcelain", "--no-renames", "-z", "--", ".") or ""
-    prefix = _git(repository_root, "rev-parse", "--show-prefix") or ""
+    status = git(repository_root, "status", "--porcelain", "--no-renames", "-z", "--", ".") or ""
+    prefix = git(repository_root, "rev-parse", "--show-prefix") or ""
     names = [entry[3:].removeprefix(prefix) for entry in status.split("\0") if entry]
     rewritten = REWRITTEN + (("params.yaml",) if os.environ.get("DVC_EXP_BASELINE_REV") else ())
     return [name for name in names if Path(name).name not in rewritten and Path(name).parts[0] not in WRITTEN_FOLDERS]
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command; None where git, a repository or a first commit is missing."""
-    command = ["git", "--no-optional-locks", *arguments]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip("\n")
 
 
 def _cpu() -> str:

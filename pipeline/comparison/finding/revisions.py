@@ -1,7 +1,6 @@
 """Models in a git revision or a DVC experiment: brought here from git and DVC's cache, the working tree untouched."""
 
 import logging
-import subprocess
 import typing
 from collections.abc import Iterable
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from pipeline.comparison.finding.folders import EVALUATE, EXPORT, TRAIN, found_in
 from pipeline.comparison.finding.found import Found, Places
 from pipeline.plumbing.files import atomic_folder
+from pipeline.plumbing.git import git
 from pipeline.provenance.identity import IDENTITY
 from pipeline.provenance.training import CONFIGURATION
 
@@ -45,10 +45,10 @@ def _commit(name: str, repository: Path) -> str | None:
     """The commit that a revision, or an experiment of this name, stands for."""
     if name.startswith("-"):
         return None
-    found = _git(repository, "rev-parse", "--quiet", "--verify", f"{name}^{{commit}}")
+    found = git(repository, "rev-parse", "--quiet", "--verify", f"{name}^{{commit}}")
     if found:
         return found
-    lines = (_git(repository, "for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS) or "").splitlines()
+    lines = (git(repository, "for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS) or "").splitlines()
     commits = [line.split()[0] for line in lines if line.partition(f"{EXPERIMENTS}/")[2].split("/", 2)[2:] == [name]]
     if len(commits) > 1:
         raise ValueError(
@@ -90,13 +90,3 @@ def _copy(files: "DVCFileSystem", paths: Iterable[str], outputs: str, folder: Pa
         except FileNotFoundError:
             place.unlink(missing_ok=True)
             log.warning("%s is in neither git nor DVC's cache.", path)
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command; None where it fails, or there is no git."""
-    command = ["git", "--no-optional-locks", *arguments]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
