@@ -18,6 +18,8 @@ CPU = torch.device("cpu")
 
 # Below, torchaudio's table of filter phases fits a cache: 16 MB. It grows with the product of the reduced rates.
 LARGEST_TABLE = 1 << 22
+# On a CPU torch compiles a convolution for each length, and keeps a thousand of them: there are so many a second.
+_LENGTHS_A_SECOND = 4
 _LOWPASS_WIDTH = 64
 _ROLLOFF = 0.9475937167399596
 
@@ -38,7 +40,9 @@ def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarra
     if table_size(source_rate, target_rate) > LARGEST_TABLE:
         resampled = soxr.resample(audio, source_rate, target_rate, quality="VHQ")
         return _fit(resampled, math.ceil(len(audio) * target_rate / source_rate))
-    return _resampler(source_rate, target_rate, CPU)(torch.from_numpy(audio)).numpy()
+    padded = np.pad(audio, (0, -len(audio) % max(1, source_rate // _LENGTHS_A_SECOND)))
+    resampled = _resampler(source_rate, target_rate, CPU)(torch.from_numpy(padded)).numpy()
+    return resampled[: math.ceil(len(audio) * target_rate / source_rate)]
 
 
 def resample_many(sounds: Sequence[Sound], target_rate: int, device: torch.device) -> list[Tensor]:

@@ -3,6 +3,7 @@ import tracemalloc
 import librosa
 import numpy as np
 import pytest
+import torch
 import torchaudio.functional
 
 from pipeline.audio.resampling import CPU, LARGEST_TABLE, resample, resample_many, table_size
@@ -78,3 +79,13 @@ def test_many_are_resampled_as_each_by_itself():
         alone = resample(samples, rate, 8000)
         assert len(together) == len(alone)
         np.testing.assert_allclose(together.numpy(), alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(("source", "target"), [(16000, 8000), (22050, 8000), (8000, 16000), (3, 2)])
+def test_the_silence_that_makes_lengths_few_changes_nothing(source, target):
+    for length in (1, source // 3, source, 5 * source // 3 + 1):
+        audio = np.random.default_rng(length).standard_normal(length).astype(np.float32)
+        alone = torchaudio.functional.resample(
+            torch.from_numpy(audio), source, target, 64, 0.9475937167399596, "sinc_interp_kaiser", 14.769656459379492
+        )
+        np.testing.assert_allclose(resample(audio, source, target), alone.numpy(), atol=1e-6)
