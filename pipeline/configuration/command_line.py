@@ -17,6 +17,8 @@ from pipeline.configuration.overridden import BUNDLES, SHAPING
 PREPARING = ("data", "codec", "paths", "experiment", "cluster", "debug")
 
 OUTPUTS = "paths.outputs"
+# What Hydra reads as it stands.
+PLAIN = re.compile(r"[\w/.+-]+", re.ASCII)
 
 
 def command(stage: str, groups: tuple[str, ...]) -> str:
@@ -43,9 +45,20 @@ def next_command(stage: str, outputs: Path) -> str:
     typed = _typed()
     if not HydraConfig.initialized() or is_multirun():
         # A job has a folder of its own, which nobody typed.
-        own = [] if outputs == Path("outputs") else [f"{OUTPUTS}={outputs}"]
+        own = [] if outputs == Path("outputs") else [f"{OUTPUTS}={typable(shown(outputs))}"]
         typed = [*(override for override in typed if override.partition("=")[0] != OUTPUTS), *own]
     return _command(stage, typed)
+
+
+def shown(folder: Path) -> Path:
+    """A folder as one would type it."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def typable(value: object) -> str:
+    """A value as Hydra takes it: in its quotation marks, unless there is nothing in it that means something else."""
+    text = str(value)
+    return text if PLAIN.fullmatch(text) else '"' + text.replace('"', '\\"') + '"'
 
 
 def preparing_command() -> str:

@@ -16,6 +16,7 @@ from pipeline.configuration.settings import near_matches
 from pipeline.entry.frames import innermost
 
 GIVEN_TWICE = re.compile(r"already at '(?P<key>[^']+)'")
+AMBIGUOUS = re.compile(r"Ambiguous value for argument '(?P<override>.+)'$", re.MULTILINE)
 # Conf files that begin so are parts of others, and no choices.
 PART = "_"
 
@@ -69,6 +70,11 @@ def _of_composition(error: ConfigCompositionException) -> str:
         return f"{cause.full_key or cause.key} is not a setting{hint}"
     if twice := GIVEN_TWICE.search(str(error)):
         return f"{twice['key']} is there already; set it without the leading +."
+    if listed := AMBIGUOUS.match(str(error)):
+        return (
+            f"`{listed['override']}` lists values; add -m for a job with each, or put a value with commas in quotes, "
+            "as 'key=\"a,b\"'."
+        )
     return f"{_first_line(error)}."
 
 

@@ -16,6 +16,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from pipeline.configuration.command_line import OUTPUTS
 from pipeline.configuration.composed import REPOSITORY, plain
 from pipeline.configuration.multirun import SHARED
 from pipeline.configuration.settings import read_settings
@@ -57,6 +58,7 @@ def run_sweep(
     folder, stage = Path(config.hydra.sweep.dir), str(config.hydra.job.name)
     parsed = OverridesParser.create(config_loader=context.config_loader).parse_overrides(list(arguments))
     require_seeds_apart(parsed, sweep.seeds, stage)
+    refuse_places(parsed, stage)
     with exclusive(folder / LOCK, "A sweep", folder, "hydra.sweep.dir=…"):
         with atomic_write(folder / "multirun.yaml") as path:
             path.write_text(redacted(OmegaConf.to_yaml(config)), encoding="utf-8")
@@ -261,6 +263,18 @@ def require_seeds_apart(parsed: Sequence[Override], n_seeds: int, stage: str) ->
         raise ValueError(f"sweep.seeds={n_seeds} is for trainings; {stage} takes several values of its own settings.")
     if n_seeds > 1 and any(o.is_sweep_override() and o.get_key_element() == SEED for o in parsed):
         raise ValueError(f"seed lists values, and sweep.seeds={n_seeds} makes more of them; leave one of both out.")
+
+
+def refuse_places(parsed: Sequence[Override], stage: str) -> None:
+    """Refuse a list of folders to train into: jobs have folders of their own, and all would train the same.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if stage == TRAINING and any(o.is_sweep_override() and o.get_key_element() == OUTPUTS for o in parsed):
+        raise ValueError(
+            f"{OUTPUTS} lists folders, and each job of a sweep has one of its own, in hydra.sweep.dir; leave it out."
+        )
 
 
 def _decisive(values: dict[str, object]) -> dict[str, object]:

@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from pipeline.configuration.command_line import shown
 from pipeline.configuration.multirun import own_overrides
 from pipeline.entry.ending import JobFailedError
 from pipeline.entry.errors import sentence_of
@@ -46,7 +47,7 @@ class SweepJobs(Callback):
             if config.hydra.job.name == "train":
                 _record_failure(config, error)
         elif job.objective is not None:
-            log.info("%s: %.4f, in %s.", job, job.objective, _shown(job.folder))
+            log.info("%s: %.4f, in %s.", job, job.objective, shown(Path(job.folder)))
         job.write()
 
 
@@ -59,8 +60,10 @@ def written_values(config: DictConfig) -> dict[str, Any]:
 
 
 def say_summary(folder: Path) -> None:
-    """Say how the jobs of a sweep ended, and name the best one."""
+    """Say how the jobs of a sweep ended, and name the best one; of one that was refused there is nothing to say."""
     jobs, record = read_jobs(folder), read_record(folder)
+    if not any(path.is_dir() for path in folder.iterdir()):
+        return
     if jobs:
         print(summary(jobs, record.sign if record else 1))
     if record and (n_open := len(record.jobs) - len(jobs)) > 0:
@@ -93,7 +96,7 @@ def summary(jobs: list[Job], sign: int = 1) -> str:
     if best.jobs:
         job = best_job(best, sign)
         run = f", run {job.run_id}" if job.run_id else ""
-        lines.append(f"Best: {job}, {job.objective:.4f}, in {_shown(job.folder)}{run}.")
+        lines.append(f"Best: {job}, {job.objective:.4f}, in {shown(Path(job.folder))}{run}.")
     return "\n".join(lines)
 
 
@@ -139,9 +142,3 @@ def _number(hydra: DictConfig) -> int:
     """A job's place in the sweep, which its folder is named by; Hydra numbers those that it runs this time."""
     name = Path(hydra.runtime.output_dir).name
     return int(name) if name.isdecimal() else int(hydra.job.num)
-
-
-def _shown(folder: str) -> str:
-    """A folder as one would type it."""
-    path, here = Path(folder), Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else folder

@@ -47,9 +47,11 @@ def encode_prompt(audio: np.ndarray, sample_rate: int, codec: Codec, name: str) 
     """The codes [F, Q] of mono audio [s].
 
     Raises:
-        ValueError: when nothing is to be heard in it; the message names it, and the remedy.
+        ValueError: when nothing is to be heard in it, or samples are no numbers; the message names it, and the remedy.
     """
     samples = torch.from_numpy(resample(audio, sample_rate, codec.sample_rate))
-    if not len(samples) or not torch.isfinite(samples).all() or float(samples.abs().max()) < SILENT_PEAK:
+    if not torch.isfinite(samples).all():
+        raise ValueError(f"{name}: holds NaN or infinite samples; give a recording of speech.")
+    if not len(samples) or float(samples.abs().max()) < SILENT_PEAK:
         raise ValueError(f"{name}: nothing is to be heard in it; give a recording of speech.")
     return codec.encode(samples)

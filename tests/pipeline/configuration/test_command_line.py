@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from pipeline.configuration.command_line import next_command, preparing_command
+from pipeline.configuration.command_line import next_command, preparing_command, typable
 from pipeline.configuration.composed import CONF
 
 OWN = [path.stem for path in sorted(CONF.glob("*.yaml")) if path.stem != "config"]
@@ -54,6 +55,12 @@ def test_the_next_stage_goes_by_what_was_typed_for_this_one(mode, outputs, comma
         assert next_command("evaluate", Path(outputs)) == command
     finally:
         HydraConfig.instance().cfg = None
+
+
+@pytest.mark.parametrize("path", ["out/a", "/home/Jürgen/my runs/0", "a,b", "it's", 'say "so"', "{x}[y](z)", "lr=1e-3"])
+def test_hydra_reads_a_path_that_is_advised(path: str) -> None:
+    assert OverridesParser.create().parse_override(f"paths.outputs={typable(path)}").value() == path
+    assert (typable(path) == path) == (path == "out/a"), "quotation marks only where they are needed"
 
 
 @pytest.mark.parametrize(("outputs", "words"), [("outputs", ""), ("out", " paths.outputs=out")])

@@ -84,6 +84,7 @@ def test_help_is_the_command_s_own(typed: Callable[..., Told], stage: str) -> No
         (["+precision.bits=3"], "precision.bits is not a setting"),
         (["+optimizer.lr=3"], "optimizer.lr is there already; set it without the leading +."),
         (["trainer"], "`trainer` cannot be read: a setting is typed as key=value"),
+        (["optimizer.lr=1e-3,1e-4"], "`optimizer.lr=1e-3,1e-4` lists values; add -m for a job with each, or"),
         (["~model"], "model is missing from the configuration"),
         (["data=folder"], "data.root has to be given: add data.root=…"),
         (["data=_common"], "data=_common is a part that other files under conf/data share, and no choice."),

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from pipeline.entry.sweep import combinations, of_seeds, require_seeds_apart, runs_at_once
+from pipeline.entry.sweep import combinations, of_seeds, refuse_places, require_seeds_apart, runs_at_once
 from pipeline.sweeping.job import Job, read_job, read_jobs
 from pipeline.sweeping.record import SweepRecord, read_record
 
@@ -34,6 +34,14 @@ def test_every_combination_is_trained_with_every_seed() -> None:
 def test_seeds_that_contradict_each_other_are_refused(words: list[str], stage: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         require_seeds_apart(parsed(*words), 3, stage)
+
+
+def test_trainings_are_not_asked_to_lie_in_several_places() -> None:
+    places = parsed("paths.outputs=a,b")
+    with pytest.raises(ValueError, match=r"paths\.outputs lists folders, .*leave it out"):
+        refuse_places(places, "train")
+    refuse_places(places, "evaluate")
+    refuse_places(parsed("paths.outputs=a", "seed=1,2"), "train")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,9 @@ def test_seeds_of_a_configuration_are_one_and_the_best_mean_wins() -> None:
 def test_an_interrupted_sweep_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     SweepRecord("train", "val/loss", "minimize", [["lr=1"], ["lr=2"], ["lr=3"]]).write(tmp_path)
     say_summary(tmp_path)
+    assert capsys.readouterr().out == "", "refused before a job began"
+    (tmp_path / "0").mkdir()
+    say_summary(tmp_path)
     assert capsys.readouterr().out == "3 of 3 jobs have not ended; the same command goes on with them.\n"
     Job(0, ("lr=1",), str(tmp_path / "0"), 2.0, "", None).write()
     say_summary(tmp_path)

@@ -35,6 +35,14 @@ def test_what_is_no_recording_is_named(codec: MelRvqCodec, tmp_path: Path, conte
         read_prompt(tmp_path / "clip.wav", codec, "prompt=clip.wav")
 
 
+def test_samples_that_are_no_numbers_are_no_prompt(codec: MelRvqCodec, tmp_path: Path) -> None:
+    samples = np.full(4000, 0.1, np.float32)
+    samples[7] = np.nan
+    soundfile.write(tmp_path / "broken.wav", samples, 8000, subtype="FLOAT")
+    with pytest.raises(ValueError, match="holds NaN or infinite samples"):
+        read_prompt(tmp_path / "broken.wav", codec, "prompt")
+
+
 def test_silence_is_no_prompt(codec: MelRvqCodec, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(4000), 8000)
     with pytest.raises(ValueError, match="nothing is to be heard in it"):
