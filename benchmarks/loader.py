@@ -23,7 +23,8 @@ from benchmarks.command_line import count
 from lightning_modules.data_module import Collate, OptimizerSteps, RankSlices, batches_of
 from lightning_modules.mixture import MixedWindows, Mixture
 from lightning_modules.packing import PackedDocuments
-from pipeline.tokens.shards import TokenDataset, finish_split, shard_path, write_shard
+from pipeline.tokens.dataset import TokenDataset
+from pipeline.tokens.shards import finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(4, 256)

@@ -32,7 +32,7 @@ from lightning_modules.precision.kinds import PRECISIONS
 from lightning_modules.precision.plugins import build_precision
 from lightning_modules.precision.recipes import everything
 from lightning_modules.schedule import ScheduleConfig
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 
 PAPER_BAR = 0.0025
 COMMON: dict[str, Any] = {

@@ -28,7 +28,7 @@ from lightning_modules.configuration import TrainerConfig
 from lightning_modules.data_module import SpeechTokens
 from lightning_modules.trainer import build_trainer
 from pipeline.configuration.settings import read_settings
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.training.model import build_model
 
 

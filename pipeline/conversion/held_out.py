@@ -8,8 +8,8 @@ from lightning_modules.model.decoder import Decoder
 from pipeline.checkpoints.loading import read_weights
 from pipeline.checkpoints.quantisation import RoundingLog, retype
 from pipeline.checkpoints.stored_tensor import CheckpointSource
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.tokens.ngram import NgramBaselines
-from pipeline.tokens.shards import TokenDataset
 
 BYTES_PER_PARAMETER = 4
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_modules.model.decoder import Decoder
 from pipeline.conversion.check import FAIL, PASS, Check
 from pipeline.conversion.survey import TensorFacts
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 
 NAME = "logits"
 N_DOCUMENTS, MAX_TOKENS = 4, 512

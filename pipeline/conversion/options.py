@@ -9,7 +9,7 @@ from pipeline.checkpoints.architecture_match import OpenOptions
 from pipeline.checkpoints.writing.plan import ConversionOptions
 from pipeline.configuration.model import read_model
 from pipeline.conversion.configuration import ConversionSettings
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.tokens.vocabulary import Special
 
 GIB = 2**30

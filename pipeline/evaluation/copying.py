@@ -9,8 +9,8 @@ from torch import Tensor
 from pipeline.evaluation.clip import GENERATED
 from pipeline.evaluation.findings import Findings
 from pipeline.evaluation.subject import Subject
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.tokens.repetition import longest_matches, without_holds
-from pipeline.tokens.shards import TokenDataset
 
 log = logging.getLogger(__name__)
 

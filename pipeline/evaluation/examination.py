@@ -15,8 +15,8 @@ from pipeline.evaluation.speech import speak
 from pipeline.evaluation.subject import Subject
 from pipeline.plumbing.device import device_of
 from pipeline.preparation.origins import read_origins
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.tokens.ngram import NgramBaselines
-from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)

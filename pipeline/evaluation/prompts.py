@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pipeline.evaluation.listening import decode_all
 from pipeline.evaluation.prompts import Prompt, choose_prompts
 from pipeline.evaluation.synthesis import generate_codes
 from pipeline.plumbing.files import read_json
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 
 
 def speak(

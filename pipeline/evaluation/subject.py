@@ -13,8 +13,8 @@ from pipeline.evaluation.scoring import Score
 from pipeline.evaluation.speakers import Speakers
 from pipeline.preparation.origins import Origin
 from pipeline.statistics.resampling import Design
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.tokens.ngram import NgramBaselines
-from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.audio.utterances import Utterance
 from pipeline.plumbing.files import read_csv, write_csv
 from pipeline.preparation.plan import Plan
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 
 TABLE = "utterances.csv"
 REMEDY = "run prepare-data again"

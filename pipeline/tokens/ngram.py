@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.tokens.vocabulary import Special, Vocabulary
 
 CHUNK_TOKENS = 2**20

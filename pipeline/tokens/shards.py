@@ -1,4 +1,4 @@
-"""Token documents on disk: shards that workers write apart, and a split that opens them as one.
+"""Token documents on disk: shards that workers write apart, and the index that makes them a split.
 
 A shard is two files. `shard_00000.bin` holds its documents' tokens one after the other, as little-endian unsigned
 integers of 16 bits, or of 32 where the vocabulary needs them. `shard_00000.json` says what they are: the format, the
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.plumbing.files import atomic_write, read_json, write_json
-from pipeline.tokens.verification import Verification
 from pipeline.tokens.vocabulary import Vocabulary
 
 FORMAT_VERSION = 2
@@ -61,7 +60,7 @@ def write_shard(path: Path | str, documents: Sequence[np.ndarray], vocabulary: V
         "lengths": [len(document) for document in documents],
     }
     write_json(path.with_suffix(".json"), description)
-    return _Shard.read(path).summary
+    return Shard.read(path).summary
 
 
 def read_document(path: Path | str, number: int) -> np.ndarray:
@@ -70,15 +69,15 @@ def read_document(path: Path | str, number: int) -> np.ndarray:
     Raises:
         FileNotFoundError, ValueError: naming what is missing, truncated or of another format.
     """
-    shard = _Shard.read(Path(path))
+    shard = Shard.read(Path(path))
     start = int(shard.lengths[:number].sum())
     return np.array(shard.map()[start : start + int(shard.lengths[number])])
 
 
 def document_lengths(folder: Path | str) -> Iterator[int]:
     """The tokens of each document of a finished split, one shard's after the other's."""
-    for number in range(len(_read_versioned(Path(folder) / INDEX_NAME)["shards"])):
-        yield from _Shard.read(shard_path(folder, number)).lengths.tolist()
+    for number in range(len(read_versioned(Path(folder) / INDEX_NAME)["shards"])):
+        yield from Shard.read(shard_path(folder, number)).lengths.tolist()
 
 
 def _check_document(name: str, document: np.ndarray, vocabulary_size: int) -> None:
@@ -119,7 +118,7 @@ def finish_split(folder: Path | str, n_shards: int | None = None) -> dict[str, A
         )
     summaries, vocabulary = [], None
     for number in numbers:
-        shard = _Shard.read(shard_path(folder, number))
+        shard = Shard.read(shard_path(folder, number))
         vocabulary = vocabulary or shard.vocabulary
         if shard.vocabulary != vocabulary:
             raise ValueError(
@@ -141,8 +140,16 @@ def finish_split(folder: Path | str, n_shards: int | None = None) -> dict[str, A
 
 
 @dataclass(frozen=True, eq=False)
-class _Shard:
-    """One shard as its description tells, its data's size checked."""
+class Shard:
+    """One shard as its description tells, its data's size checked.
+
+    Attributes:
+        path: of its data.
+        vocabulary: what its tokens mean.
+        dtype: that they are written in.
+        lengths: int64 [documents] the tokens of each document.
+        summary: what the index says of it.
+    """
 
     path: Path
     vocabulary: Vocabulary
@@ -151,9 +158,14 @@ class _Shard:
     summary: ShardSummary
 
     @classmethod
-    def read(cls, path: Path) -> "_Shard":
+    def read(cls, path: Path) -> "Shard":
+        """The shard whose data lie at `path`.
+
+        Raises:
+            FileNotFoundError, ValueError: naming what is missing, truncated or of another format.
+        """
         description_path = path.with_suffix(".json")
-        description = _read_versioned(description_path)
+        description = read_versioned(description_path)
         try:
             vocabulary = Vocabulary(**description["vocabulary"])
             dtype = _token_type(vocabulary)
@@ -180,7 +192,7 @@ class _Shard:
         tokens = np.memmap(self.path, dtype=self.dtype, mode="r", shape=(self.summary.n_tokens,))
         return tokens.view(np.ndarray)  # of which stretches are taken three times as fast
 
-    def first(self, n_documents: int) -> "_Shard":
+    def first(self, n_documents: int) -> "Shard":
         """The same shard without its later documents."""
         lengths = self.lengths[:n_documents]
         return replace(
@@ -205,125 +217,13 @@ def _checked_lengths(lengths: Any) -> np.ndarray:
     return np.array(lengths, dtype=np.int64)
 
 
-def _read_versioned(path: Path) -> dict[str, Any]:
+def read_versioned(path: Path) -> dict[str, Any]:
+    """A description or an index.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it is of another format.
+    """
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT_VERSION:
         raise ValueError(f"{path} is not of token format {FORMAT_VERSION}; {REMEDY}.")
     return content
-
-
-class TokenDataset:
-    """The documents of one split, memory-mapped: `dataset[i]` is document i, int64 tokens [T].
-
-    Files are mapped when first read, once in each process that the dataset is pickled to. They are compared with their
-    checksums when the dataset is opened; where that takes a while it goes on in the background, and whatever is asked
-    of the dataset after a changed byte was met raises.
-
-    Attributes:
-        folder: where the split lies.
-        vocabulary: what its tokens mean.
-        lengths: int64 [documents] the tokens of each document.
-    """
-
-    def __init__(
-        self, folder: Path, vocabulary: Vocabulary, shards: Sequence[_Shard], verification: Verification | None = None
-    ) -> None:
-        self.folder = folder
-        self.vocabulary = vocabulary
-        self.lengths = np.concatenate([shard.lengths for shard in shards])
-        self._shards = list(shards)
-        self._first_documents = np.cumsum([0] + [len(shard.lengths) for shard in shards])
-        self._starts = np.concatenate([np.cumsum(shard.lengths) - shard.lengths for shard in shards])
-        self._maps: dict[int, np.ndarray] = {}
-        self._verification = verification
-
-    @classmethod
-    def open(cls, folder: Path | str) -> "TokenDataset":
-        """Open the split that `finish_split` completed.
-
-        Raises:
-            FileNotFoundError: naming a file that does not exist.
-            ValueError: naming a file that is truncated, changed, of another format, or not the one the index lists.
-        """
-        folder = Path(folder)
-        index_path = folder / INDEX_NAME
-        index = _read_versioned(index_path)
-        try:
-            vocabulary = Vocabulary(**index["vocabulary"])
-            summaries = [ShardSummary(**entry) for entry in index["shards"]]
-            totals = int(index["n_documents"]), int(index["n_tokens"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{index_path} lists no shards ({error}); {REMEDY}.") from error
-        shards = [_Shard.read(shard_path(folder, number)) for number in range(len(summaries))]
-        for summary, shard in zip(summaries, shards, strict=True):
-            if shard.summary != summary or shard.vocabulary != vocabulary:
-                raise ValueError(f"{shard.path} is not the shard that {index_path} lists; {REMEDY}.")
-        if totals != (sum(s.n_documents for s in summaries), sum(s.n_tokens for s in summaries)):
-            raise ValueError(f"{index_path} counts other documents or tokens than its shards have; {REMEDY}.")
-        if not any(summary.n_documents for summary in summaries):
-            raise ValueError(f"{index_path} lists no documents; {REMEDY}.")
-        verification = Verification({shard.path: shard.summary.sha256 for shard in shards}, REMEDY)
-        return cls(folder, vocabulary, shards, verification)
-
-    @property
-    def n_tokens(self) -> int:
-        """All tokens, BOS and EOS among them."""
-        return int(self.lengths.sum())
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"{self.folder} has {len(self)} documents, and no document {index}.")
-        index %= len(self)
-        shard = int(np.searchsorted(self._first_documents, index, side="right")) - 1
-        start = self._starts[index]
-        return self._read(shard, start, start + self.lengths[index])
-
-    def chunks(self, n_tokens: int) -> Iterator[np.ndarray]:
-        """Yield all documents end to end, int64, in pieces of at most `n_tokens` tokens."""
-        for shard in range(len(self._shards)):
-            length = len(self._map(shard))
-            for start in range(0, length, n_tokens):
-                yield self._read(shard, start, min(start + n_tokens, length))
-
-    def excerpt(self, n_tokens: int) -> "TokenDataset":
-        """The first documents, until they hold `n_tokens` tokens; all of them where there are no more."""
-        n_documents = min(len(self), 1 + int(np.searchsorted(np.cumsum(self.lengths), n_tokens)))
-        starts = self._first_documents[:-1]
-        shards = [
-            shard.first(n_documents - int(start))
-            for start, shard in zip(starts, self._shards, strict=True)
-            if start < n_documents
-        ]
-        return TokenDataset(self.folder, self.vocabulary, shards, self._verification)
-
-    def verify(self) -> None:
-        """Wait until everything has been read and compared with its checksum.
-
-        Raises:
-            ValueError: naming a file whose content has changed.
-        """
-        if self._verification is not None:
-            self._verification.finish()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_maps": {}, "_verification": None}
-
-    def _read(self, shard: int, start: int, end: int) -> np.ndarray:
-        """The shard's tokens from `start` to `end`, int64, every one of them in the vocabulary."""
-        if self._verification is not None:
-            self._verification.check()
-        tokens = np.array(self._map(shard)[start:end], dtype=np.int64)
-        if len(tokens) and tokens.max() >= self.vocabulary.size:
-            path = self._shards[shard].path
-            raise ValueError(
-                f"{path} holds the token {tokens.max()}, outside its vocabulary of {self.vocabulary.size}; {REMEDY}."
-            )
-        return tokens
-
-    def _map(self, shard: int) -> np.ndarray:
-        if shard not in self._maps:
-            self._maps[shard] = self._shards[shard].map()
-        return self._maps[shard]

@@ -16,7 +16,7 @@ from pipeline.audio.codecs.configuration import USE
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.provenance.prepared_data import PreparedIdentity, read_prepared_identity
 from pipeline.provenance.remote_data import LocalCopy, local_copy
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
 from pipeline.training.configuration import DROP, FeedConfig
 from pipeline.training.duplicates import Duplicates, UntoldAudioError, find_duplicates

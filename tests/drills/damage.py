@@ -12,7 +12,8 @@ from pipeline.audio.codecs.configuration import MelRvqConfig
 from pipeline.audio.codecs.mel_rvq import MelRvqCodec
 from pipeline.audio.codecs.storage import load_codec, save_codec
 from pipeline.entry.errors import sentence_of
-from pipeline.tokens.shards import TokenDataset, finish_split, shard_path, write_shard
+from pipeline.tokens.dataset import TokenDataset
+from pipeline.tokens.shards import finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
 from tests.drills.tally import Family, LostError, Tally
 

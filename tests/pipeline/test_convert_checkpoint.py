@@ -22,7 +22,7 @@ from pipeline.conversion.configuration import read_conversion
 from pipeline.conversion.held_out import HeldOut, Surroundings, open_held_out
 from pipeline.conversion.verdict import listen
 from pipeline.evaluation.scoring import score_documents
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 
 SPEECH = [
     "data.minutes=15", "data.voices=[en-us]", "data.words_per_minute=[160,180]", "data.pitch=[45,55]",

@@ -22,7 +22,7 @@ from pipeline.audio.reading import read_audio
 from pipeline.audio.splitting import SPLITS
 from pipeline.configuration.composed import CONF, REPOSITORY
 from pipeline.preparation import encoding
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 
 RATE = 8000
 N_GOOD = 24

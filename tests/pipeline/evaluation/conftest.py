@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.tokens.shards import TokenDataset, finish_split, shard_path, write_shard
+from pipeline.tokens.dataset import TokenDataset
+from pipeline.tokens.shards import finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
 
 

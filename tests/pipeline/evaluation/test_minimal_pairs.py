@@ -11,8 +11,8 @@ from pipeline.evaluation.minimal_pairs import SpeechList, is_right, minimal_pair
 from pipeline.evaluation.pair_tasks import Pair, Side
 from pipeline.evaluation.speakers import Speakers
 from pipeline.preparation.origins import Origin
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.tokens.ngram import NgramBaselines
-from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Vocabulary
 
 N_DOCUMENTS, N_FRAMES = 60, 60

@@ -19,7 +19,7 @@ from pipeline.evaluation.specimens import Exhibit
 from pipeline.evaluation.synthesis import generate_codes
 from pipeline.judges.judge import Judgement, Measure, Specimen
 from pipeline.judges.registry import Options, Panel
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 from tests.ranks import run_on_ranks
 
 FRAMES = [9, 1, 30, 4, 17, 6, 12]

@@ -12,8 +12,8 @@ from lightning_modules.model.router import Routing
 from lightning_modules.model.sampling_configuration import SamplingConfig
 from lightning_modules.model.sliding import window_start
 from pipeline.evaluation.scoring import score_documents, token_nats
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.tokens.ngram import NgramBaselines
-from pipeline.tokens.shards import TokenDataset
 from pipeline.tokens.vocabulary import Special, Vocabulary
 
 FRAMES = [9, 1, 30, 0, 9, 4, 17]

@@ -12,7 +12,8 @@ from pipeline.audio.utterances import Piece, Utterance
 from pipeline.preparation import encoding
 from pipeline.preparation.encoding import Encoding, Material, some_hours
 from pipeline.preparation.engines.engine import LocalEngine
-from pipeline.tokens.shards import TokenDataset, finish_split
+from pipeline.tokens.dataset import TokenDataset
+from pipeline.tokens.shards import finish_split
 from pipeline.tokens.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(1, 256)

@@ -8,7 +8,8 @@ from pipeline.audio.corpora.corpus import Recording
 from pipeline.audio.utterances import Piece, Utterance
 from pipeline.preparation.inspection import Inspection
 from pipeline.preparation.origins import TABLE, Origin, read_origins, write_origins
-from pipeline.tokens.shards import TokenDataset, finish_split, shard_path, write_shard
+from pipeline.tokens.dataset import TokenDataset
+from pipeline.tokens.shards import finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
 
 UTTERANCES = [

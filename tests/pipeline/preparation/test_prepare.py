@@ -17,7 +17,7 @@ from pipeline.preparation import encoding
 from pipeline.preparation.prepare import prepare, prepare_combination
 from pipeline.provenance.prepared_data import prepared_settings, require_prepared
 from pipeline.tokens.audio_hashes import read_audio_hashes
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 
 RATE = 8000
 

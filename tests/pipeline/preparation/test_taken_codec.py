@@ -16,7 +16,7 @@ from pipeline.preparation.prepare import prepare, prepare_combination
 from pipeline.preparation.taken_codec import taken_codec
 from pipeline.provenance.digests import digest_of
 from pipeline.provenance.prepared_data import prepared_settings, read_prepared_identity, require_prepared
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 
 RATE = 8000
 SMALL = ("codec.n_codebooks=1", "codec.codebook_size=8", "codec.fit_frames=100", "codec.kmeans_iterations=2")

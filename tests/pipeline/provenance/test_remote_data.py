@@ -19,7 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pipeline.plumbing import downloads
 from pipeline.provenance.prepared_data import COPIES, find_prepared, read_prepared_identity
 from pipeline.provenance.remote_data import local_copy
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 from tests.prepared_tokens import write_prepared_tokens
 
 

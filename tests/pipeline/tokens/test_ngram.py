@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pipeline.tokens import ngram
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.tokens.ngram import NgramBaselines, count_pairs, interpolate
-from pipeline.tokens.shards import TokenDataset, finish_split, shard_path, write_shard
+from pipeline.tokens.shards import finish_split, shard_path, write_shard
 from pipeline.tokens.vocabulary import Vocabulary
 
 TOY = Vocabulary(n_codebooks=3, codebook_size=5)

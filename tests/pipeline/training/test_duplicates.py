@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.tokens.audio_hashes import TABLE, read_audio_hashes, write_audio_hashes
-from pipeline.tokens.shards import TokenDataset
+from pipeline.tokens.dataset import TokenDataset
 from pipeline.training.configuration import FeedConfig
 from pipeline.training.duplicates import Overlap, find_duplicates
 from pipeline.training.feed import Feed, open_feed
