@@ -19,7 +19,7 @@ from pipeline.conversion.report import conversion_report, headline_metrics
 from pipeline.conversion.staging import CODEC, Staging, copy_codec
 from pipeline.conversion.verdict import Surroundings, Verdict, examine
 from pipeline.mlflow_model.description import describe_export, is_speaking
-from pipeline.plumbing.files import sweep
+from pipeline.plumbing.files import naming, sweep
 from pipeline.plumbing.lock import alone
 from pipeline.provenance.digests import digest_of
 from pipeline.provenance.exports import export_digest
@@ -72,7 +72,7 @@ def write_target(
     """
     settings, layout, named = read_conversion(values), values["layout"], values["source"]
     identity = identify_source(path, source.identity, follows_training=not named)
-    with progress_bar("converting") as progress:
+    with naming(staging.target), progress_bar("converting") as progress:
         conversion = convert(source, staging.path, layout, conversion_options(settings), progress)
     if conversion.resumed_files:
         # Not in the report, which is the same however often a conversion was interrupted.

@@ -16,13 +16,14 @@ BUGS = (
     ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, NameError, NotImplementedError, SyntaxError,
     TypeError,
 )  # fmt: skip
+PLACES = "with paths.outputs, paths.prepared and paths.cache, or the command's own target or to"
 REMEDIES = {
-    errno.ENOSPC: "free some space, or write to another disk with paths.outputs, paths.prepared and paths.cache",
-    errno.EFBIG: "write to a disk that takes larger files with paths.outputs, paths.prepared and paths.cache",
-    errno.EDQUOT: "free some space, or write to another disk with paths.outputs, paths.prepared and paths.cache",
-    errno.EACCES: "change its permissions, or choose another place with paths.outputs, paths.prepared and paths.cache",
-    errno.EPERM: "change its permissions, or choose another place with paths.outputs, paths.prepared and paths.cache",
-    errno.EROFS: "choose another place with paths.outputs, paths.prepared and paths.cache",
+    errno.ENOSPC: f"free some space, or write to another disk {PLACES}",
+    errno.EFBIG: f"write to a disk that takes larger files {PLACES}",
+    errno.EDQUOT: f"free some space, or write to another disk {PLACES}",
+    errno.EACCES: f"change its permissions, or choose another place {PLACES}",
+    errno.EPERM: f"change its permissions, or choose another place {PLACES}",
+    errno.EROFS: f"choose another place {PLACES}",
     errno.EMFILE: "raise the number of open files with `ulimit -n`",
 }
 TORCH_WRITER = re.compile(r"inline_container\.cc.*(unexpected pos|write failed|writing)|PytorchStreamWriter failed")

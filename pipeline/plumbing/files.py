@@ -1,6 +1,7 @@
 """Small files written whole or not at all, and read with errors that name them."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -18,6 +19,19 @@ import yaml
 HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
 # What is being written, with the id of the process that writes, and the machine that it runs on.
 PARTIAL_NAME = re.compile(r"\..+\.(?P<pid>\d+)(@(?P<host>[\w-]+))?\.partial(\.\w+)?")
+# No space, too large a file, the quota is used up.
+OF_FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have the errors of a full disk within name `path`: the operating system does not say what was written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in OF_FULL_DISK and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -28,7 +42,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     # The process id keeps two writers apart; the suffix stays last because writers read the format from it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}@{HOST}.partial{path.suffix}")
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -44,7 +59,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)

@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -34,6 +35,15 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         fail()
     assert read_json(path) == {"good": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [atomic_write, atomic_folder])
+def test_a_full_disk_is_told_with_what_was_written(tmp_path: Path, write) -> None:
+    with pytest.raises(OSError, match="No space left on device: '.*out'"), write(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError, match="reset by peer$"), write(tmp_path / "out"):
+        raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_files_that_differ_in_suffix_can_be_written_at_once(tmp_path: Path) -> None:
