@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from tests.drills.tally import Family, LostError, Tally
-from tests.pipeline.test_train_ranks import ONE_DEVICE, TWO_RANKS, launch
+from tests.pipeline.launched_ranks import ONE_DEVICE, TWO_RANKS, launch
 from tests.prepared_tokens import write_prepared_tokens
 
 PATIENCE = ["strategy.rank_late_seconds=4", "strategy.rank_lost_seconds=12"]

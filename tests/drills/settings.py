@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from tests.drills.tally import Family, LostError, Tally
-from tests.pipeline.configuration.test_experiment import (
+from tests.pipeline.configuration.wrong_settings import (
     OTHERS,
     WRONG,
     changed,
