@@ -8,35 +8,39 @@ from pathlib import Path
 from statistics import fmean
 
 import yaml
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.configuration.command_line import OUTPUTS
 from pipeline.configuration.composed import REPOSITORY, plain
 from pipeline.configuration.multirun import SHARED
 from pipeline.configuration.settings import read_settings
 from pipeline.entry.sweep_jobs import written_values
+from pipeline.entry.sweep_request import (
+    TRAINING,
+    combinations,
+    of_seeds,
+    refuse_places,
+    require_seeds_apart,
+    space_of,
+)
 from pipeline.plumbing.files import atomic_write, read_yaml, write_json
 from pipeline.plumbing.lock import exclusive
 from pipeline.plumbing.redaction import redacted
-from pipeline.sweeping.configuration import SEARCHES, SweepConfig
+from pipeline.sweeping.configuration import OPTUNA, SweepConfig
 from pipeline.sweeping.job import CONFIGURATION, JOB, SEED, key_of, read_job, without_seed
 from pipeline.sweeping.objective import PRUNED, figure
 from pipeline.sweeping.record import SweepRecord, read_record
 from pipeline.sweeping.search import Search
-from pipeline.sweeping.space import Choice, Dimension, Range
 from pipeline.tracking.config import TrackingConfig
 from pipeline.tracking.sweep import close_runs_left_behind
 
 log = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
-TRAINING = "train"
 # Settings of a job that its result does not depend on.
 INDIFFERENT = ("tracking", "sweep")
 
@@ -64,7 +68,7 @@ def run_sweep(
             path.write_text(redacted(OmegaConf.to_yaml(config)), encoding="utf-8")
         jobs = Jobs(context, config, folder, sweep)
         jobs.share(parsed)
-        if sweep.search == SEARCHES[1]:
+        if sweep.search == OPTUNA:
             if sweep.at_once == 1 and (several := runs_at_once(config.hydra.launcher)):
                 log.warning("Trials run one by one, and the launcher could run %s: set sweep.at_once.", several)
             return search(parsed, int(config.seed), sweep, jobs, launcher)
@@ -102,31 +106,6 @@ def runs_at_once(launcher: DictConfig) -> str:
     """How many jobs a launcher runs at a time; empty where it is one."""
     n_jobs = launcher.get("n_jobs", launcher.get("array_parallelism", 1))
     return "" if n_jobs in (None, 1) else f"{n_jobs} at once" if n_jobs > 0 else "one on each core"
-
-
-def space_of(parsed: Sequence[Override]) -> list[Dimension]:
-    """What a search chooses from: the values with commas, and the ranges.
-
-    Raises:
-        ValueError: when there is nothing to choose from.
-    """
-    space: list[Dimension] = []
-    for override in parsed:
-        key = override.get_key_element()
-        if override.is_interval_sweep():
-            interval = override.value()
-            assert isinstance(interval, IntervalSweep)
-            assert interval.start is not None
-            assert interval.end is not None
-            space.append(Range(key, interval.start, interval.end, "log" in interval.tags))
-        elif override.is_sweep_override():
-            space.append(Choice(key, tuple(override.sweep_string_iterator())))
-    if not space:
-        raise ValueError(
-            "sweep=optuna has nothing to search; give a range, as 'optimizer.lr=tag(log,interval(1e-4,1e-2))', or "
-            "values with commas."
-        )
-    return space
 
 
 class Jobs:
@@ -229,52 +208,6 @@ class Jobs:
     def _differs(self, key: str) -> bool:
         """Whether jobs that were asked for earlier have other values of a setting."""
         return len({tuple(o for o in job if key_of(o) == key_of(key)) for job in self._record.jobs}) > 1
-
-
-def combinations(parsed: Sequence[Override]) -> list[list[str]]:
-    """The overrides of every combination of values.
-
-    Raises:
-        ValueError: when a value is a range to search.
-    """
-    for override in parsed:
-        if override.is_sweep_override() and not override.is_discrete_sweep():
-            raise ValueError(
-                f"{override.input_line} is a range, of which there is no every value; list the values, with commas, or "
-                "have the range searched with sweep=optuna."
-            )
-    return [list(job) for job in BasicSweeper.split_arguments(list(parsed), None)[0]]
-
-
-def of_seeds(overrides: Sequence[str], first: int, n_seeds: int) -> list[list[str]]:
-    """A configuration once for each of its seeds."""
-    if n_seeds == 1:
-        return [list(overrides)]
-    return [[*without_seed(overrides), f"{SEED}={first + i}"] for i in range(n_seeds)]
-
-
-def require_seeds_apart(parsed: Sequence[Override], n_seeds: int, stage: str) -> None:
-    """Refuse what contradicts several seeds of each configuration.
-
-    Raises:
-        ValueError: with the remedy.
-    """
-    if n_seeds > 1 and stage != TRAINING:
-        raise ValueError(f"sweep.seeds={n_seeds} is for trainings; {stage} takes several values of its own settings.")
-    if n_seeds > 1 and any(o.is_sweep_override() and o.get_key_element() == SEED for o in parsed):
-        raise ValueError(f"seed lists values, and sweep.seeds={n_seeds} makes more of them; leave one of both out.")
-
-
-def refuse_places(parsed: Sequence[Override], stage: str) -> None:
-    """Refuse a list of folders to train into: jobs have folders of their own, and all would train the same.
-
-    Raises:
-        ValueError: with the remedy.
-    """
-    if stage == TRAINING and any(o.is_sweep_override() and o.get_key_element() == OUTPUTS for o in parsed):
-        raise ValueError(
-            f"{OUTPUTS} lists folders, and each job of a sweep has one of its own, in hydra.sweep.dir; leave it out."
-        )
 
 
 def _decisive(values: dict[str, object]) -> dict[str, object]:

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from pipeline.configuration.settings import read_settings
 
 GOALS = ("minimize", "maximize")
-SEARCHES = ("grid", "optuna")
+OPTUNA = "optuna"
+SEARCHES = ("grid", OPTUNA)
 # Figures of a training, and what those of an evaluation begin with.
 OF_TRAINING, OF_EVALUATION = ("val/loss", "val/loss_last", "train/loss"), ("eval/", "audio/", "judge/")
 

@@ -7,7 +7,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from pipeline.entry.sweep import combinations, of_seeds, refuse_places, require_seeds_apart, runs_at_once
+from pipeline.entry.sweep import runs_at_once
+from pipeline.entry.sweep_request import combinations, of_seeds, refuse_places, require_seeds_apart
 from pipeline.sweeping.job import Job, read_job, read_jobs
 from pipeline.sweeping.record import SweepRecord, read_record
 
