@@ -31,17 +31,18 @@ def started(*arguments: str, **streams: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, **streams)
 
 
-def test_a_file_holds_what_was_asked_for_and_how_fast_it_came_is_told(export: Path, tmp_path: Path) -> None:
-    process = started(f"export={export}", f"to={tmp_path}/speech.wav", "seconds=0.5", stdout=subprocess.PIPE)
-    output, told = process.communicate()
-    assert (process.returncode, output) == (0, b""), told
+def test_a_file_holds_what_was_asked_for_and_how_fast_it_came_is_told(
+    typed: Callable[..., Told], export: Path, tmp_path: Path
+) -> None:
+    status, output, told = typed("stream", "top_k=1", f"export={export}", f"to={tmp_path}/speech.wav", "seconds=0.5")
+    assert (status, output) == (0, ""), told
     audio, sample_rate = read_audio(tmp_path / "speech.wav")
     assert (sample_rate, len(audio)) == (8000, round(0.5 * 125) * 64)
     assert re.fullmatch(
         r"0\.50 s of speech in [\d.]+ s \(real-time factor [\d.]+\), the first of it after [\d.]+ s; 124 tokens, "
         r"\d+ a second; cache 0\.02 MiB, 192 bytes a token\. Wrote .*/speech\.wav\.\n",
-        told.decode(),
-    ), told.decode()
+        told,
+    ), told
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
