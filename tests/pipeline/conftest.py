@@ -1,6 +1,7 @@
 import importlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,17 @@ def copy(espeak_available: None, tmp_path_factory: pytest.TempPathFactory) -> Re
     copy.commit("first run")
     copy.first_runs = first_runs(start, copy.tree(), tmp_path_factory.getbasetemp())
     return copy
+
+
+@pytest.fixture(scope="module")
+def recordings(copy: RepositoryCopy) -> Path:
+    """A folder of good speech and one broken file."""
+    folder = copy.root / "recordings"
+    folder.mkdir()
+    for path in sorted((copy.root / "data/cache").glob("espeak-*/shard_000/*.wav"))[:15]:
+        shutil.copy(path, folder)
+    (folder / "broken.wav").write_text("not audio")
+    return folder
 
 
 def first_runs(start: str, end: str, basetemp: Path) -> list[str]:
