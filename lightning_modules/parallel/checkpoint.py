@@ -23,6 +23,7 @@ from lightning_modules.parallel.checkpoint_folder import (
     partial_path,
     remove,
 )
+from lightning_modules.parallel.sent_errors import let_errors_be_sent
 
 MODEL = "state_dict"
 OPTIMIZERS = "optimizer_states"
@@ -57,6 +58,7 @@ class CheckpointWriter:
         # The background thread communicates while training does: through a group of its own, on the CPU.
         self._group: dist.ProcessGroup | None = None
         self.saves = BackgroundSaves()
+        let_errors_be_sent()
 
     def save(self, checkpoint: Mapping[str, Any], path: Path) -> None:
         """Begin to save, and return when the tensors may change again.

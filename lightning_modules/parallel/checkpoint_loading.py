@@ -27,6 +27,7 @@ from lightning_modules.parallel.checkpoint import (
 )
 from lightning_modules.parallel.checkpoint_folder import INDEX_DIGEST, META_FILE, is_sharded
 from lightning_modules.parallel.checkpoint_metadata import SafeReader
+from lightning_modules.parallel.sent_errors import let_errors_be_sent
 
 # Where a LightningModule keeps the model.
 DECODER = "decoder"
@@ -158,6 +159,7 @@ def _open(path: Path) -> dict[str, Any]:
 
 def _read(state: dict[str, Any], reader: SafeReader) -> None:
     """Fill the tensors of `state`, each rank its own shards."""
+    let_errors_be_sent()
     try:
         _load(state, reader, alone=not dist.is_initialized())
     except CheckpointException as error:
