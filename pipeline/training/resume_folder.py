@@ -26,7 +26,8 @@ from pipeline.checkpoints.stored_tensor import DamagedCheckpointError
 from pipeline.plumbing.files import write_json
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.tracking.history import TRACKED_RUN
-from pipeline.training.interrupted import DESCRIPTION, interrupted_trainings, lock_of, remove_training
+from pipeline.training.interrupted import DESCRIPTION, lock_of, remove_training
+from pipeline.training.other_trainings import say_others
 
 log = logging.getLogger(__name__)
 
@@ -112,15 +113,7 @@ class ResumeFolder:
                     remove(path)
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
         write_json(self.path / DESCRIPTION, {"name": self.name, "begun": begun, "identity": self.identity})
-        left = [training for training in interrupted_trainings(self.root) if not training.is_under_way]
-        if others := [training for training in left if training.path != self.path]:
-            log.info(
-                "Other interrupted trainings in %s: %d, %.1f GB. `python -m pipeline.training.interrupted` lists and "
-                "removes them.",
-                self.root,
-                len(others),
-                sum(training.n_bytes for training in others) / 1e9,
-            )
+        say_others(self.root, self.path, self.identity, begins_anew=point is None)
 
     def best(self, step: int) -> Path:
         """The best checkpoint by validation loss, that of `step`: a file or a folder.

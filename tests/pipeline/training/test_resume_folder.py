@@ -60,9 +60,16 @@ def test_the_same_training_goes_on(tmp_path: Path) -> None:
     assert resume.best(30).is_file()
 
 
-@pytest.mark.parametrize("change", [{"seed": 2}, {"model": {"layers": 3, "betas": [0.9, 0.95]}}, {"extra": None}])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seed": 2}, "The one that stopped at step 30 differs from it in seed (1 there, 2 here)."),
+        ({"model": {"layers": 3, "betas": [0.9, 0.95]}}, "differs from it in model.layers (2 there, 3 here)."),
+        ({"extra": None}, "differs from it in extra (absent there, None here)."),
+    ],
+)
 def test_another_training_starts_anew_and_leaves_this_one_alone(
-    tmp_path: Path, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, change: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     interrupted(tmp_path)
     other = folder(tmp_path, IDENTITY | change)
@@ -70,11 +77,23 @@ def test_another_training_starts_anew_and_leaves_this_one_alone(
     with caplog.at_level(logging.INFO):
         other.begin(None)
     assert f"Other interrupted trainings in {tmp_path}: 1, 0.0 GB." in caplog.text
+    assert "This training begins anew." in caplog.text
+    assert told in caplog.text
     save(other, 1, None)
     other.remove()
     point = folder(tmp_path).find()
     assert point is not None
     assert point.step == 30
+
+
+def test_a_training_that_is_nothing_like_the_others_is_not_held_against_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupted(tmp_path)
+    with caplog.at_level(logging.INFO):
+        folder(tmp_path, {"seed": 2, "model": {"betas": [0.5, 0.95], "layers": 3}}).begin(None)
+    assert "Other interrupted trainings" in caplog.text
+    assert "begins anew" not in caplog.text
 
 
 def flip(path: Path) -> None:
