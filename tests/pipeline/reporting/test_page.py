@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import replace
 from datetime import timedelta
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -16,50 +15,7 @@ from pipeline.reporting.figures.style import CSS_VARIABLES
 from pipeline.reporting.page import render, render_circumstances, write_report
 from pipeline.reporting.report import where_to_look
 from pipeline.reporting.sections import SECTIONS
-
-VOID = {"meta", "link", "br", "img", "input", "hr", "source"}
-
-
-class Page(HTMLParser):
-    """What a browser would see: elements, the addresses they load or lead to, text, and unbalanced tags."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.ids: list[str] = []
-        self.handlers: list[str] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(html)
-        assert self._open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag in ("th", "td", "dt", "dd", "tr"):
-            self.text += " "
-        for name, value in attributes:
-            if name in ("src", "href", "xlink:href", "data", "poster", "action", "srcset"):
-                self.addresses.append(value)
-            if name == "id":
-                self.ids.append(value)
-            if name.startswith("on"):
-                self.handlers.append(name)
-            self.addresses += re.findall(r"url\(([^)]*)\)", value or "")
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in VOID:
-            self._open.pop()
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if self._open[-1:] != ["style"]:
-            self.text += data
+from tests.pipeline.reporting.parsed_page import Page
 
 
 @pytest.fixture(scope="module")
