@@ -25,6 +25,14 @@ def build_adamw(
     """AdamW over `groups` of parameters, each with its own `weight_decay`, whose moments are kept in a type.
 
     Parameters that have working weights step with them, in one kernel. Else FP32 moments are torch's own fused AdamW.
+
+    Args:
+        groups: of parameters.
+        lr: the rate.
+        betas: of the two moments.
+        eps: added to the root of the second.
+        moments: their type.
+        working_weights: rounded copies of the parameters, if there are any.
     """
     if working_weights is not None:
         return FusedAdamW(groups, lr, betas, eps, moments, working_weights)

@@ -31,6 +31,9 @@ def resample(audio: np.ndarray, source_rate: int, target_rate: int) -> np.ndarra
     only 9 dB down just above the new Nyquist frequency, this one 60 dB. It tabulates every phase of the filter, which
     for rates with few common factors (47,999 to 8,000 Hz: 1.6 GB) is out of all proportion; soxr takes these, in
     memory and time that do not depend on the ratio.
+
+    Raises:
+        ValueError: a rate is not positive.
     """
     if source_rate <= 0 or target_rate <= 0:
         raise ValueError(f"sample rates must be positive, not {source_rate} and {target_rate}.")

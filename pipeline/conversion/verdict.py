@@ -75,7 +75,16 @@ def run(
     settings: ConversionSettings,
     surroundings: Surroundings,
 ) -> list[Check]:
-    """The checks that run the model on held-out speech; all are skipped, with the reason, where that is impossible."""
+    """The checks that run the model on held-out speech; all are skipped, with the reason, where that is impossible.
+
+    Args:
+        source: what was converted.
+        target: what came of it.
+        facts: of the target's tensors, by published name.
+        random_parts: whether some of its weights are random, since the source lacked them.
+        settings: of the conversion.
+        surroundings: held-out speech, and what it is spoken through.
+    """
     is_trained, max_bytes = look(facts).is_trained, round(settings.max_run_gib * GIB)
     try:
         held_out = open_held_out(surroundings, source.config.vocab_size, settings.held_out_tokens)

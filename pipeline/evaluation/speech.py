@@ -30,7 +30,17 @@ def speak(
     seed: int,
     context: int | None = None,
 ) -> list[Clip]:
-    """Continue held-out utterances, and speak from nothing; `context` is as `generate` takes it.
+    """Continue held-out utterances, and speak from nothing.
+
+    Args:
+        decoder: the model.
+        codec: that its tokens are of.
+        test: held-out utterances.
+        examples: the folder of recordings that were kept of them.
+        config: how many clips, how long, and how many at once.
+        sampling: how tokens are drawn.
+        seed: of the choice of utterances and of the draws.
+        context: tokens that the model has learnt to look back over; None: all.
 
     Returns:
         The utterances that were continued, as recorded as far as that was kept and through the codec, their

@@ -58,7 +58,11 @@ def plan_best(training: PlannedTraining, strategy: ParallelConfig, gpu: GpuConfi
 def candidates_of(
     training: PlannedTraining, strategy: ParallelConfig, gpu: GpuConfig, rehearsals: Rehearsals
 ) -> list[Candidate]:
-    """Every layout with as few ranks to a window as it takes for one to fit, the best first."""
+    """Every layout with as few ranks to a window as it takes for one to fit, the best first.
+
+    Raises:
+        ValueError: no layout's sizes divide; the message names the keys.
+    """
     gpus_per_node = strategy.gpus_per_node or 1
     n_ranks = strategy.nodes * gpus_per_node
     candidates: list[Candidate] = []

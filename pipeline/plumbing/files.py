@@ -169,7 +169,11 @@ def write_csv(path: Path | str, rows: Iterable[Mapping[str, Any]], columns: Sequ
 
 
 def read_csv(path: Path | str) -> list[dict[str, str]]:
-    """Read a CSV file with a header into one dictionary of strings a row."""
+    """Read a CSV file with a header into one dictionary of strings a row.
+
+    Raises:
+        FileNotFoundError: naming it, when it is not there.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; run the stage that writes it first.")

@@ -170,7 +170,11 @@ class Preparation:
 
     @cached_property
     def inspecting(self) -> Inspecting:
-        """The first pass, over the recordings that are listed."""
+        """The first pass, over the recordings that are listed.
+
+        Raises:
+            FileNotFoundError: nothing was listed yet; the message names the command that does.
+        """
         listing = self.inspected / LISTING
         if not listing.exists():
             raise FileNotFoundError(f"Nothing is inspected with these settings. Do it: {self._command(INSPECT)}")
@@ -185,7 +189,11 @@ class Preparation:
 
     @cached_property
     def material(self) -> Material:
-        """What utterances are made from, as planned."""
+        """What utterances are made from, as planned.
+
+        Raises:
+            FileNotFoundError: nothing was planned yet; the message names the command that does.
+        """
         if not self._pointer.exists():
             raise FileNotFoundError(f"No plan of these settings is there. Make one: {self._command(PLAN)}")
         folder = self.cache / read_json(self._pointer)["folder"]

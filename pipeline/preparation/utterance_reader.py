@@ -107,6 +107,9 @@ def cut_spans(blocks: Iterable[np.ndarray], spans: Sequence[tuple[int, int]]) ->
     """Yield the samples of each span [first, last) of a recording that comes in blocks, in one pass.
 
     The spans are in order and do not overlap; at most one of them and a block are in memory.
+
+    Raises:
+        ValueError: the recording ends before a span does.
     """
     remaining = iter(blocks)
     held, offset = np.zeros(0, np.float32), 0

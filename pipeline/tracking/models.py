@@ -71,7 +71,17 @@ def log_model_metrics(
     time_ms: int,
     step: int = 0,
 ) -> None:
-    """Log metrics on a run, and on the model of this digest, if the store knows it, tied to the data they are of."""
+    """Log metrics on a run, and on the model of this digest, if the store knows it, tied to the data they are of.
+
+    Args:
+        store: where both are.
+        run_id: of the run.
+        digest: of the model's export.
+        metrics: by name.
+        dataset: name and digest of the data; None: nobody knows.
+        time_ms: when they were measured, in milliseconds since 1970.
+        step: of the training.
+    """
     model = find_model(store, store.client.get_run(run_id).info.experiment_id, digest)
     model_id = model.model_id if model else None
     name, data_digest = dataset or (None, None)

@@ -46,6 +46,14 @@ def leave_outputs(
     """Write and log all that a training leaves, and return the best validation loss.
 
     Until everything is in its place, the outputs say of no training that they are its.
+
+    Args:
+        values: the composed configuration.
+        outputs: where to write.
+        identity: which training it is.
+        resume: the folder that its checkpoints lie in.
+        run: that figures and files are logged to.
+        trainer: that has trained to the end.
     """
     folder = outputs / "train"
     begin_outputs(folder)

@@ -42,7 +42,11 @@ class ChunkedStream:
         return len(self._codes) - self._n_context
 
     def push(self, codes: Tensor) -> Tensor:
-        """Take codes [f, Q]; return the samples of every chunk that this completes."""
+        """Take codes [f, Q]; return the samples of every chunk that this completes.
+
+        Raises:
+            RuntimeError: the stream is finished.
+        """
         if self._finished:
             raise RuntimeError("The stream is finished; start another one with `codec.stream()`.")
         codes = checked_codes(codes, self._codes.shape[1], self._codebook_size)

@@ -82,6 +82,9 @@ def sample_vectors(batches: Iterable[Tensor], n_vectors: int, seed: int) -> Tens
 
     Every vector gets a random key, and those with the smallest keys stay: one pass, never more than twice `n_vectors`
     and one batch in memory.
+
+    Raises:
+        ValueError: there are no vectors.
     """
     random = np.random.default_rng(seed)
     kept: list[Tensor] = []

@@ -34,7 +34,11 @@ class Entry:
 
 
 def audio_field(values: Mapping[str, Any], name: str) -> str:
-    """A field that names an audio file."""
+    """A field that names an audio file.
+
+    Raises:
+        ValueError: it is none.
+    """
     value = values[name]
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"`{name}` is {value!r}, not the path of an audio file")
@@ -42,7 +46,11 @@ def audio_field(values: Mapping[str, Any], name: str) -> str:
 
 
 def text_field(values: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """The first of some fields that says anything; numbers stand for themselves, as readers' often do."""
+    """The first of some fields that says anything; numbers stand for themselves, as readers' often do.
+
+    Raises:
+        ValueError: one is neither text nor a number.
+    """
     for name in names:
         value = values.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -55,14 +63,22 @@ def text_field(values: Mapping[str, Any], names: Sequence[str]) -> str | None:
 
 
 def require_text(name: str, value: str) -> str:
-    """The value of a field, which JSON lets hold what no text does."""
+    """The value of a field, which JSON lets hold what no text does.
+
+    Raises:
+        ValueError: it does.
+    """
     if not is_utf8(value):
         raise ValueError(f"`{name}` holds half a character ({ascii(value)}); write the file in UTF-8")
     return value
 
 
 def seconds_field(values: Mapping[str, Any], name: str) -> float | None:
-    """A field in seconds from 0 on; None where it is absent."""
+    """A field in seconds from 0 on; None where it is absent.
+
+    Raises:
+        ValueError: it is no such number.
+    """
     value = values.get(name)
     if value is None:
         return None
@@ -76,7 +92,11 @@ def seconds_field(values: Mapping[str, Any], name: str) -> float | None:
 
 
 def length_field(values: Mapping[str, Any], name: str) -> float | None:
-    """A field in seconds above 0; None where it is absent."""
+    """A field in seconds above 0; None where it is absent.
+
+    Raises:
+        ValueError: it is no such number.
+    """
     seconds = seconds_field(values, name)
     if seconds == 0:
         raise ValueError(f"`{name}` is 0; leave it out where it is not known")

@@ -177,7 +177,11 @@ def _within(location: str, names: str) -> list[str]:
 
 @contextmanager
 def named(key: str) -> Iterator[None]:
-    """Name the option that leads to a file which cannot be read."""
+    """Name the option that leads to a file which cannot be read.
+
+    Raises:
+        ValueError: what was raised, with the option before it.
+    """
     try:
         yield
     except OSError as error:

@@ -45,7 +45,11 @@ class _Chunk:
 
     @cached_property
     def tensor(self) -> StoredTensor:
-        """What lies there: looked at once, when it is first read, for there may be a hundred thousand chunks."""
+        """What lies there: looked at once, when it is first read, for there may be a hundred thousand chunks.
+
+        Raises:
+            DamagedCheckpointError: it is not what the index says.
+        """
         label = f"{self.file}: {self.name}"
         with FilePart.open(self.file, self.start, self.n_bytes) as file:
             tensor = load_archive(file, self.n_bytes, label)

@@ -62,10 +62,15 @@ def dot_plot(
     band: tuple[float, float] | None = None,
     intervals: Mapping[str, tuple[float, float]] | None = None,
 ) -> Markup:
-    """Draw one dot a signal on a logarithmic axis, with its value and interval, and an accepted `band` shaded.
+    """Draw one dot a signal on a logarithmic axis, with its value and interval.
 
-    `groups` says for each signal whether it is a reference, the model's, or a control. Values that are not positive
-    cannot stand on the axis and are left out.
+    Args:
+        values: by signal; those that are not positive cannot stand on the axis and are left out.
+        groups: for each signal whether it is a reference, the model's, or a control.
+        name: of the figure.
+        label: of the axis.
+        band: what is accepted, shaded.
+        intervals: (low, high) of some signals.
     """
     shown = {signal: value for signal, value in values.items() if np.isfinite(value) and value > 0}
     figure = new_figure(HALF, 70 + 25 * max(1, len(shown)))
