@@ -11,13 +11,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from pipeline.configuration.composed import CONF, Folders, plain
+from pipeline.configuration.composed import CONF, REPOSITORY, Folders, plain
 from pipeline.configuration.experiment import check_experiment
 from pipeline.configuration.multirun import MultirunJob
 from pipeline.entry.composition import refuse_parts
 from pipeline.entry.ending import Ending
 from pipeline.entry.help import help_text
-from pipeline.entry.places import require_writable
+from pipeline.entry.places import require_writable, say_where_paths_start
 from pipeline.entry.positional import gathered
 from pipeline.entry.quiet import quieten
 from pipeline.entry.sweep_folder import with_folder
@@ -51,6 +51,7 @@ def command(
             values = plain(config)
             check_experiment(values, config_name)
             folders = Folders.of(values)
+            say_where_paths_start(values["paths"], REPOSITORY)
             for name in writes:
                 require_writable(f"paths.{name}", folders.outputs if name == "outputs" else Path(values["paths"][name]))
             ending.has_begun = True
