@@ -22,7 +22,7 @@ from pipeline.evaluation.long_generation import long_generation
 from pipeline.evaluation.loss_breakdown import loss_breakdown
 from pipeline.evaluation.losses import losses
 from pipeline.evaluation.minimal_pairs import minimal_pairs
-from pipeline.evaluation.model import find_data, find_model, identify_model
+from pipeline.evaluation.model import find_data, find_model, identify_model, require_unchanged
 from pipeline.evaluation.note import evaluation_note, mirrored
 from pipeline.evaluation.prediction_ahead import prediction_ahead
 from pipeline.evaluation.ranks import joined_ranks
@@ -162,6 +162,7 @@ def write_evaluation(
     settings = read_evaluation(group)
     check_presence(settings.judging.named)
     subject = examine(model, prepared, training.context if training else None, settings)
+    require_unchanged(model, training)
     findings = merge(part(subject) for part in PARTS)
     if rank_of_this_process() > 0:
         return findings

@@ -55,6 +55,24 @@ def identify_model(model: Path, outputs: Path) -> TrainingIdentity | None:
     return identity.training
 
 
+def require_unchanged(model: Path, training: TrainingIdentity | None) -> None:
+    """Refuse an export that was replaced after it was identified: what has been read may be of either.
+
+    Args:
+        model: an export, or another checkpoint.
+        training: that it was from.
+
+    Raises:
+        ValueError: naming both trainings.
+    """
+    identity = read_identity(identity_path(model))
+    if identity is not None and identity.training != training:
+        raise ValueError(
+            f"{model} was replaced while it was evaluated (of {training or 'an unknown training'} before, of "
+            f"{identity.training or 'an unknown training'} now); evaluate it again."
+        )
+
+
 def codec_folder(model: Path, prepared: Path) -> Path:
     """The codec that a model speaks through: its own where it brings one along, else that of its tokens."""
     own = model / CODEC

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.evaluation.model import codec_folder, find_data, find_model, identify_model
+from pipeline.evaluation.model import codec_folder, find_data, find_model, identify_model, require_unchanged
 from pipeline.provenance.identity import Identity, TrainingIdentity, identity_path, write_identity
 from pipeline.provenance.prepared_data import PreparedIdentity, write_prepared_identity
 
@@ -47,6 +47,18 @@ def test_an_export_of_an_earlier_training_is_refused_and_its_checkpoint_is_not(o
     with pytest.raises(ValueError, match="is from another training"):
         identify_model(find_model(outputs, "export"), outputs)
     assert identify_model(find_model(outputs, "trained"), outputs) == later
+
+
+def test_an_export_that_was_replaced_meanwhile_is_refused(outputs: Path) -> None:
+    export = outputs / "export"
+    training = identify_model(export, outputs)
+    require_unchanged(export, training)
+    require_unchanged(outputs / "train" / "checkpoint.ckpt", training)
+    write_identity(identity_path(export), Identity(replace(TRAINING, checkpoint="another")))
+    with pytest.raises(
+        ValueError, match=r"export was replaced .*of checkpoint checkpoint before, of checkpoint another"
+    ):
+        require_unchanged(export, training)
 
 
 def test_a_model_without_a_codec_of_its_own_speaks_through_that_of_its_tokens(outputs: Path) -> None:
