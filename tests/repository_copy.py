@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import mlflow
-import pytest
 from mlflow.entities import Run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -20,8 +19,6 @@ class RepositoryCopy:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # What first runs came to in git: of the copies that were ready before, and of this one.
-        self.first_runs: list[str] = []
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
             cwd=REPOSITORY, capture_output=True, text=True, check=True,
@@ -83,13 +80,3 @@ class RepositoryCopy:
 
 def stages_run(output: str) -> list[str]:
     return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
-
-
-def copy_repeats_others(copy: RepositoryCopy) -> None:
-    """What the first run left in git, dvc.lock and metrics, is equal in all copies, each in a folder of its own.
-
-    Every module that uses a copy calls this: the one that is ready last has others to compare with.
-    """
-    if len(copy.first_runs) < 2:
-        pytest.skip("the first copy of this session; the next is held against it")
-    assert len(set(copy.first_runs)) == 1

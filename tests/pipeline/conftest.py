@@ -1,13 +1,11 @@
 import importlib
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from tests.repository_copy import STAGES, RepositoryCopy, stages_run
 
@@ -38,10 +36,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def copy(espeak_available: None, tmp_path_factory: pytest.TempPathFactory) -> RepositoryCopy:
     """A copy of the repository, after its first `dvc repro`."""
     copy = RepositoryCopy(tmp_path_factory.mktemp("melisma"))
-    start = copy.tree()
     assert stages_run(copy.run("dvc", "repro")) == STAGES
     copy.commit("first run")
-    copy.first_runs = first_runs(start, copy.tree(), tmp_path_factory.getbasetemp())
     return copy
 
 
@@ -54,13 +50,3 @@ def recordings(copy: RepositoryCopy) -> Path:
         shutil.copy(path, folder)
     (folder / "broken.wav").write_text("not audio")
     return folder
-
-
-def first_runs(start: str, end: str, basetemp: Path) -> list[str]:
-    """What git made of the first run of every copy of this session, in whichever process, that began alike."""
-    shared = basetemp.parent if "PYTEST_XDIST_WORKER" in os.environ else basetemp
-    path = shared / "first_runs.txt"
-    with FileLock(f"{path}.lock"):
-        lines = [*(path.read_text().splitlines() if path.exists() else []), f"{start} {end}"]
-        path.write_text("\n".join(lines))
-    return [line.split()[1] for line in lines if line.split()[0] == start]
