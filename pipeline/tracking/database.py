@@ -27,6 +27,11 @@ LAYING = 60.0
 ANOTHER = "move it away, and a new one is made"
 
 
+def keep_mlflow_silent() -> None:
+    """Of a new database it prints two lines, and of every error the whole traceback; what counts is told here."""
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
 def prepare_database(path: Path) -> None:
     """Make sure that `path` is a store that can be written to; make it where there is none.
 
@@ -78,6 +83,7 @@ def _lay(path: Path) -> None:
     except Timeout:
         log.info("Another process is making %s; waiting for it, for at most %d s.", path, LAYING)
         lock.acquire(timeout=LAYING)
+    keep_mlflow_silent()
     try:
         if not _is_begun(path):
             with atomic_write(path) as temporary:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipeline.plumbing.process import Process
 from pipeline.plumbing.redaction import redacted
 from pipeline.tracking.config import TrackingConfig, artifact_location, store_uri
+from pipeline.tracking.database import keep_mlflow_silent
 from pipeline.tracking.reachability import check_reachable, use_http_defaults
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,7 @@ class Store:
 
     def __init__(self, uri: str) -> None:
         use_http_defaults()
-        # Of every error of a database it prints the whole traceback; the error itself is told here, in a line.
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        keep_mlflow_silent()
         self.uri = uri
         self.client = MlflowClient(tracking_uri=uri)
 
