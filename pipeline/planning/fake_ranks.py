@@ -59,8 +59,7 @@ def sharded_decoder(training: PlannedTraining, layout: Layout) -> Decoder:
     plugin.convert_module(decoder)
     # Gathering lists of ranks is all the mesh does here, and the CPU needs no driver for that.
     mesh = build_mesh(layout.config(), "cpu", layout.world_size)
-    working = working_policy(training.keeps_whole_gradients or layout.dp_replicate > 1)
-    policy = working if training.has_working_weights else plugin.fsdp_policy
+    policy = working_policy(sums_again(training, layout)) if training.has_working_weights else plugin.fsdp_policy
     # Block by block, as a decoder is that memory has to be planned for.
     choose = partial(
         choose_dispatcher,
@@ -70,6 +69,11 @@ def sharded_decoder(training: PlannedTraining, layout: Layout) -> Decoder:
     )
     parallelise(decoder, mesh, policy, choose, gathered_at_once=0)
     return decoder
+
+
+def sums_again(training: PlannedTraining, layout: Layout) -> bool:
+    """Whether gradients that ranks have summed are summed over micro-batches or replicas as well."""
+    return training.keeps_whole_gradients or layout.dp_replicate > 1
 
 
 def shard_sizes(decoder: Decoder) -> ShardSizes:

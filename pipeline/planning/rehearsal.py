@@ -9,7 +9,7 @@ recorded there is as much room for rows as at first in training.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial, wraps
+from functools import partial, partialmethod, wraps
 from typing import Any
 from unittest import mock
 
@@ -29,11 +29,12 @@ from lightning_modules.model.host_room import HostRoom
 from lightning_modules.model.within_borders import fits_borders
 from lightning_modules.parallel import all_gather
 from lightning_modules.parallel.row_bound import bound_rows
+from lightning_modules.parallel.whole_experts import N_ROOMS, GradientSums, gather_experts_whole
 from lightning_modules.precision import scaled_products
 from lightning_modules.precision.kernels import blockwise as kernels
 from lightning_modules.precision.quantised import keep_copies
 from lightning_modules.schedule import ScheduleConfig
-from pipeline.planning.fake_ranks import local_shard, sharded_decoder, standing_for_rank_0
+from pipeline.planning.fake_ranks import local_shard, sharded_decoder, standing_for_rank_0, sums_again
 from pipeline.planning.gpu_kernels import SHAPE_ONLY, GpuKernels
 from pipeline.planning.gpu_ways import gpu_ways
 from pipeline.planning.live_memory import LiveMemory, Segment
@@ -98,8 +99,10 @@ def rehearse(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> Rehea
         layout: the ranks, which stand behind a fake process group.
         gpu: what the ranks run on.
     """
-    # Of inputs that wait on the host, the last block's has not left: two others tell what a block keeps.
-    enough = ENOUGH_BLOCKS + (training.recompute == "blocks_offloaded")
+    # Of inputs that wait on the host, the last block's has not left: two others tell what a block keeps. Experts that
+    # are gathered whole take turns in more places than that.
+    waits_on_host = training.recompute == "blocks_offloaded"
+    enough = max(ENOUGH_BLOCKS + waits_on_host, N_ROOMS if training.has_working_weights and layout.ep == 1 else 0)
     n_dense = min(training.decoder.first_k_dense_replace, enough)
     n_mixtures = min(training.decoder.num_hidden_layers - training.decoder.first_k_dense_replace, enough)
     shallow = replace(training.decoder, num_hidden_layers=n_dense + n_mixtures, first_k_dense_replace=n_dense)
@@ -114,6 +117,8 @@ def rehearse(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> Rehea
         decoder._apply(_materialised)
         if training.has_working_weights:
             keep_copies(decoder)
+            with live, live.allocating("gathered"):
+                gather_experts_whole(decoder, reshards=True, sums_once=not sums_again(training, layout))
         bound = bound_rows(decoder, torch.device("cpu")) if training.is_recorded(layout) else None
         if bound is not None:
             bound.begin()
@@ -244,8 +249,16 @@ def _substitutions(training: PlannedTraining, layout: Layout, gpu: GpuConfig, li
     yield mock.patch.object(
         FSDPParamGroup, "post_backward", _allocating(live, "reduction", FSDPParamGroup.post_backward)
     )
+    yield mock.patch.object(GradientSums, "send", _allocating(live, "reduction", GradientSums.send))
+    yield mock.patch.object(GradientSums, "_add", partialmethod(_add_counted, live, GradientSums._add))
     yield mock.patch.object(kernels, "available", return_value=gpu.has_fp8)
     yield mock.patch.object(scaled_products, "runs_on_scaled_products", return_value=gpu.has_fp8)
+
+
+def _add_counted(sums: GradientSums, live: LiveMemory, add: Callable[..., None], weight: DTensor, total: Tensor) -> None:
+    """`add`, after which what has been summed is a gradient."""
+    add(sums, weight, total)
+    live.move(local_shard(weight.grad), "gradients")
 
 
 def _host_memory(live: LiveMemory) -> Iterator[Any]:
