@@ -255,9 +255,12 @@ def _substitutions(training: PlannedTraining, layout: Layout, gpu: GpuConfig, li
     yield mock.patch.object(scaled_products, "runs_on_scaled_products", return_value=gpu.has_fp8)
 
 
-def _add_counted(sums: GradientSums, live: LiveMemory, add: Callable[..., None], weight: DTensor, total: Tensor) -> None:
+def _add_counted(
+    sums: GradientSums, live: LiveMemory, add: Callable[..., None], weight: DTensor, total: Tensor
+) -> None:
     """`add`, after which what has been summed is a gradient."""
     add(sums, weight, total)
+    assert weight.grad is not None
     live.move(local_shard(weight.grad), "gradients")
 
 

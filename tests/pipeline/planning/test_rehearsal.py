@@ -16,6 +16,7 @@ from lightning_modules.batch import Batch
 from lightning_modules.configuration import OptimizerConfig
 from lightning_modules.language_model import LanguageModel
 from lightning_modules.model import by_hand
+from lightning_modules.parallel import whole_experts
 from lightning_modules.parallel.configuration import ParallelConfig
 from lightning_modules.parallel.mesh import build_mesh
 from lightning_modules.parallel.selection import PAGE
@@ -179,6 +180,15 @@ def test_few_blocks_stand_for_many(training, gpu, layout, recompute):
     # Losses hold routers' scores of rehearsed blocks alone; of blocks this narrow that is a share one sees.
     assert shallow.fullest.total == pytest.approx(deep.fullest.total, rel=2e-3)
     assert shallow.activations == pytest.approx(deep.activations, rel=1e-3)
+
+
+def test_whole_experts_take_turns_in_as_many_places_as_in_training(training, gpu):
+    decoder = replace(training.decoder, num_nextn_predict_layers=0)
+    layout = Layout(1, 2, 1, 2)
+    training = replace(training, decoder=decoder)
+    parts = step_memory(training, layout, gpu, rehearse(training, layout, gpu)).fullest.parts
+    stacks = 3 * decoder.n_routed_experts * decoder.hidden_size * decoder.moe_intermediate_size
+    assert parts["gathered"] >= whole_experts.N_ROOMS * stacks * training.gathered_bytes
 
 
 def test_ranks_that_share_windows_keep_their_part(training, gpu):
