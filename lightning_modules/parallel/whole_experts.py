@@ -7,8 +7,10 @@ tensor may have (`fsdp_pre_all_gather`, `fsdp_post_all_gather`); all else of a b
 machine copy parts from each other (`peer_copies.py`).
 """
 
+import weakref
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -56,6 +58,8 @@ def gather_experts_whole(decoder: Decoder, reshards: bool, sums_once: bool) -> N
         parts = None if meeting is None else PeerParts(weight.to_local(), group)
         stacks.append(WholeStack(weight, of_shape[-1], group, parts, sums))
     stacks[0].meets_before = stacks[-1].meets_behind = meeting
+    # Tensors refer to them weakly: what lies in a circle with tensors may never be collected.
+    decoder.whole_stacks = stacks  # type: ignore[assignment]
 
 
 def _stacks(block: torch.nn.Module) -> list[DTensor]:
@@ -90,12 +94,12 @@ class _Room:
 
     Attributes:
         whole: as long as all ranks' parts of `weight`.
-        holder: whose numbers it has.
+        holder: the weight whose numbers it has.
     """
 
     def __init__(self, weight: DTensor) -> None:
         self.whole = weight.to_local().new_empty(weight.shape)
-        self.holder: WholeStack | None = None
+        self.holder: DTensor | None = None
 
 
 class WholeStack:
@@ -132,21 +136,22 @@ class WholeStack:
         self._is_summed = False
         if parts is not None:
             weight._local_tensor = parts.own
-        part = weight._local_tensor
-        part.fsdp_pre_all_gather = self.begin  # type: ignore[attr-defined]
-        part.fsdp_post_all_gather = self.end  # type: ignore[attr-defined]
+        part, weak = weight._local_tensor, weakref.proxy(self)
+        part.fsdp_pre_all_gather = partial(WholeStack.begin, weak)  # type: ignore[attr-defined]
+        part.fsdp_post_all_gather = partial(WholeStack.end, weak)  # type: ignore[attr-defined]
+        self._sum_gradient = partial(WholeStack._sum, weak)
 
     def begin(self, mesh: DeviceMesh) -> tuple[tuple[()], None]:
         """Gather the stack beside the stream that computes; FSDP is to gather nothing of it."""
         is_backward = _is_backward()
         # Since the forward pass no weight has changed.
-        if not (self._room.holder is self and is_backward):
+        if not (self._room.holder is self.weight and is_backward):
             if self.meets_before is not None and not is_backward:
                 self.meets_before.wait()
             # What the backward pass needs of it is there again by then.
             with torch.autograd._unsafe_preserve_version_counter(self._room.whole):
                 self._gather(self._room.whole)
-            self._room.holder = self
+            self._room.holder = self.weight
             if self.meets_behind is not None and not is_backward:
                 self.meets_behind.wait()
         return (), None
@@ -164,7 +169,7 @@ class WholeStack:
         if out is None:
             return self._room.whole, ()
         if self._sums is not None and not self._is_summed:
-            out.register_post_accumulate_grad_hook(self._sum)
+            out.register_post_accumulate_grad_hook(self._sum_gradient)
             self._is_summed = True
         return None
 

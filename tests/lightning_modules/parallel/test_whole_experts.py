@@ -1,5 +1,6 @@
 """Experts that gather themselves train as those that FSDP gathers, bit for bit."""
 
+import gc
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lightning_modules.parallel import whole_experts
 from lightning_modules.parallel.configuration import ParallelConfig
-from lightning_modules.parallel.whole_experts import GradientSums
+from lightning_modules.parallel.whole_experts import GradientSums, WholeStack
 from tests.lightning_modules.parallel.sharded_training import CONFIG, N_RANKS, train
 from tests.ranks import run_on_ranks
 
@@ -36,6 +37,12 @@ class PartsOfOthers:
         dist.all_gather_into_tensor(whole, self.own, group=self._group)
 
 
+def n_left() -> int:
+    """Stacks that nothing needs any more, and that are there all the same."""
+    gc.collect()
+    return sum(type(thing) is WholeStack for thing in gc.get_objects())
+
+
 def train_every_way(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo")
     for name, (gathers_whole, reshards) in WAYS.items():
@@ -48,6 +55,9 @@ def train_every_way(rank: int, folder: Path) -> None:
             layout = ParallelConfig(dp_shard=N_RANKS)
             trained = train(layout, range(rank, rank + 1), 0, DEEP, gathers_whole, reshards)
         counts = {"sent": sent.call_count, "copied": PartsOfOthers.n_copied}
+        # It keeps what it was called with.
+        sent.reset_mock()
+        counts["left"] = n_left()
         torch.save(trained | counts, folder / f"{name}_{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
@@ -62,5 +72,6 @@ def test_experts_that_gather_themselves_train_as_by_fsdp(tmp_path: Path) -> None
         assert trained["copied"]["copied"] > trained["whole"]["copied"] == 0
         for result in trained.values():
             assert result["sent"] > 0
+            assert result["left"] == 0, "memory of a training that is over"
             assert result["losses"] == expected["losses"]
             torch.testing.assert_close(result["gradients"], expected["gradients"], rtol=0, atol=0)
