@@ -80,7 +80,7 @@ def run(
     Args:
         source: what was converted.
         target: what came of it.
-        facts: of the target's tensors, by published name.
+        facts: of every tensor, source and target beside each other, by published name.
         random_parts: whether some of its weights are random, since the source lacked them.
         settings: of the conversion.
         surroundings: held-out speech, and what it is spoken through.
