@@ -1,6 +1,5 @@
 """AdamW over plain and sharded parameters, with moments in FP32 or BF16 (arXiv 1711.05101)."""
 
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from lightning_modules.fused_adamw import FusedAdamW
 from lightning_modules.model.sharded import is_sharded, local
+from lightning_modules.moment_optimizer import MomentOptimizer
 from lightning_modules.precision.working_weights import WorkingWeights
 
 # What is kept from one step to the next in a type of its own.
@@ -57,42 +57,12 @@ class ShardedAdamW(torch.optim.AdamW):
         return has_complex
 
 
-class EagerAdamW(torch.optim.Optimizer):
-    """AdamW, one parameter after another, whose two moments are kept in a type of their own.
+class EagerAdamW(MomentOptimizer):
+    """AdamW, one parameter after another.
 
-    In BF16 they take half the memory (arXiv 2412.19437, section 3.3.2). Parameters are FP32, and every step computes in
-    FP32; only what waits for the next step is rounded.
-
-    Args:
-        params: in groups that may have their own `weight_decay`.
-        lr: the rate.
-        betas: of the two moments.
-        eps: added to the root of the second.
-        moments: their type.
-        of_groups: what else groups may have, and what it is where they do not.
+    Moments in BF16 take half the memory (arXiv 2412.19437, section 3.3.2). Parameters are FP32, and every step computes
+    in FP32; only what waits for the next step is rounded.
     """
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        moments: torch.dtype,
-        of_groups: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0} | dict(of_groups or {}))
-        self.moments = moments
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every parameter that has a gradient; `closure` first computes the gradients and the loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self.step_groups()
-        return loss
 
     def step_groups(self) -> None:
         """Step every parameter that has a gradient."""

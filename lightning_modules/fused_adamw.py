@@ -1,6 +1,6 @@
 """AdamW on a GPU in one pass over memory: clipping, moments, masters and working weights."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
 
 from lightning_modules.model.sharded import local
+from lightning_modules.moment_optimizer import MomentOptimizer
 from lightning_modules.precision.kernels.blockwise import squares_of
 from lightning_modules.precision.kernels.layouts import Copy
 from lightning_modules.precision.working_weights import WorkingWeights
@@ -16,7 +17,7 @@ from lightning_modules.precision.working_weights import WorkingWeights
 Rounded = Tensor | Copy
 
 
-class FusedAdamW(torch.optim.Optimizer):
+class FusedAdamW(MomentOptimizer):
     """AdamW (arXiv 1711.05101) over FP32 masters that also writes their rounded copies.
 
     Its state has the names and types of torch's own AdamW, so that checkpoints open in either. Each rank steps on its
@@ -40,8 +41,7 @@ class FusedAdamW(torch.optim.Optimizer):
         moments: torch.dtype,
         working_weights: WorkingWeights,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
-        self.moments = moments
+        super().__init__(params, lr, betas, eps, moments)
         self._working_weights = working_weights
         self._copies: dict[int, Rounded] = {id(master): working for master, working in working_weights.pairs}
         self._copies |= working_weights.quantised
@@ -62,13 +62,8 @@ class FusedAdamW(torch.optim.Optimizer):
         self._gradient_scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
         return norm
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every parameter that has a gradient; `closure` first computes the gradients and the loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step_groups(self) -> None:
+        """Step every parameter that has a gradient, as many in one launch as are of a kind."""
         # Whoever looked at the norm has kept the GPU waiting since: little is left to be done now.
         scale = self._gradient_scale if self._clipped else None
         kinds = list(self._clipped) or self._find_kinds()
@@ -83,7 +78,6 @@ class FusedAdamW(torch.optim.Optimizer):
                 kind.step(scale, rate, beta1, beta2, epsilon, *corrections)
             self._working_weights.follow_step()
         self._clipped.clear()
-        return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, and what was found out about them."""
