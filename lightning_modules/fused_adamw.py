@@ -42,7 +42,6 @@ class FusedAdamW(MomentOptimizer):
         working_weights: WorkingWeights,
     ) -> None:
         super().__init__(params, lr, betas, eps, moments)
-        self._working_weights = working_weights
         self._copies: dict[int, Rounded] = {id(master): working for master, working in working_weights.pairs}
         self._copies |= working_weights.quantised
         self._gradient_scale: Tensor | None = None
@@ -76,7 +75,6 @@ class FusedAdamW(MomentOptimizer):
                 scale = torch.ones((), device=kinds[0].parameters[0].device)
             for kind in kinds:
                 kind.step(scale, rate, beta1, beta2, epsilon, *corrections)
-            self._working_weights.follow_step()
         self._clipped.clear()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -114,8 +112,11 @@ class FusedAdamW(MomentOptimizer):
                 if parameter.grad is not None:
                     copy = self._copies[id(parameter)]
                     mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
-                    key = parameter.grad.dtype, None if isinstance(copy, Copy) else copy.dtype, mesh
-                    parts.setdefault(key, []).append((parameter, copy, group["weight_decay"]))
+                    # Of stacks a product may tell the norm, of matrices it does not.
+                    kind = parameter.ndim if isinstance(copy, Copy) else copy.dtype
+                    parts.setdefault((parameter.grad.dtype, kind, mesh), []).append(
+                        (parameter, copy, group["weight_decay"])
+                    )
         kinds = []
         for part in parts.values():
             parameters = tuple(id(parameter) for parameter, _, _ in part)
@@ -142,8 +143,7 @@ class _Kind:
         copies = (copy for _, copy, _ in parts)
         self._copies: list[Any] = [c if isinstance(c, Copy) else local(c.detach()) for c in copies]
         device = self._masters[0].device
-        self._decays = [decay for _, _, decay in parts]
-        self._decay_table = torch.tensor(self._decays, device=device)
+        self._decay_table = torch.tensor([decay for _, _, decay in parts], device=device)
         self._table = TensorTable([master.numel() for master in self._masters], device)
 
     def take_gradients(self) -> None:
@@ -188,16 +188,25 @@ class _Kind:
 
 
 class _QuantisedKind(_Kind):
-    """Stacks of matrices that compute in FP8 alone: each steps in a launch of its own, which quantises it."""
+    """Matrices, or stacks of them, that compute in FP8: the step quantises them."""
+
+    def __init__(self, state: Any, parts: list[tuple[Tensor, Any, float]]) -> None:
+        from lightning_modules.precision.kernels.adamw_blocks import BlockTable
+
+        super().__init__(state, parts)
+        self._blocks = BlockTable(self._copies)
+
+    def take_gradients(self) -> None:
+        """Look where the gradients lie, before the norm is waited for."""
+        super().take_gradients()
+        self._table.offsets(self._gradients)
 
     def step(self, scale: Tensor, *numbers: float) -> None:
-        """Launch the kernels; `numbers` as they name them, from the rate on."""
-        from lightning_modules.precision.kernels.adamw_blocks import step_and_quantise
-
+        """Launch the kernel; `numbers` as it names them, from the rate on."""
         assert self._moments is not None
-        tensors = zip(self._masters, self._gradients, *self._moments, self._copies, strict=True)
-        for state, decay in zip(tensors, self._decays, strict=True):
-            step_and_quantise(*state, decay, scale, *numbers)
+        states = self._masters, self._gradients, *self._moments
+        offsets = [self._table.offsets(tensors) for tensors in states]
+        self._blocks.step_and_quantise(states, offsets, self._decay_table, scale, *numbers)
 
     def _sum_of_squares(self) -> Tensor:
         """Of this rank's gradients; those that are as a product left them need not be read."""

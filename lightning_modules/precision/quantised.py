@@ -22,14 +22,14 @@ from lightning_modules.precision.emulated_products import EmulatedGroupedMM, Emu
 from lightning_modules.precision.emulation import BLOCK, Quantised
 from lightning_modules.precision.kernel_products import KernelExperts, KernelFeedForward, KernelLinear
 from lightning_modules.precision.kernels import blockwise as kernels
-from lightning_modules.precision.kernels.layouts import BothLayouts, Copy, Plan, room_for_weight
+from lightning_modules.precision.kernels.layouts import BothLayouts, Copy, Plan, halves_by_rows, room_for_weight
 from lightning_modules.precision.scaled_products import scaled_linear
 from lightning_modules.precision.scaling import Scaling
 
 
 class KeepsCopies(nn.Module):
     """A module that can keep its weights quantised, so that they are rounded when they change and not when they are
-    multiplied.
+    multiplied. Of the weights themselves only shapes, types and gradients then have to stay.
 
     Attributes:
         copies: quantised weights, as BothLayouts names them, one's after the other's; empty where none are kept.
@@ -43,6 +43,11 @@ class KeepsCopies(nn.Module):
     def weights_of(module: Any) -> tuple[Tensor, ...]:
         """The weights of a module with this one's parameters, as they are multiplied."""
         raise NotImplementedError
+
+    @classmethod
+    def parameters_of(cls, module: Any) -> tuple[Tensor, ...]:
+        """What the weights consist of."""
+        return cls.weights_of(module)
 
     @torch.no_grad()
     def keep_copies(self) -> bool:
@@ -58,6 +63,9 @@ class KeepsCopies(nn.Module):
             return False
         rooms = (room_for_weight(local(weight).shape, weight.device) for weight in weights)
         self.copies = tuple(tensor for room in rooms for tensor in room)
+        for parameter in self.parameters_of(self):
+            if not is_sharded(parameter):
+                parameter.data = parameter.data.new_zeros(()).expand(parameter.shape)
         return True
 
     def _is_whole(self) -> bool:
@@ -74,6 +82,10 @@ class KeepsCopies(nn.Module):
         """The copies, weight by weight."""
         firsts = range(0, len(self.copies), 4)
         return [Copy(BothLayouts(*self.copies[first : first + 4]), self.scaling) for first in firsts]
+
+    def quantised_parameters(self) -> list[Copy]:
+        """The copies of `parameters_of`, which share memory with those of the weights."""
+        return self.quantised()
 
 
 def keep_copies(module: nn.Module) -> list[KeepsCopies]:
@@ -122,6 +134,16 @@ class QuantisedFeedForward(KeepsCopies, FeedForward):
         """The gate's above the up projection's, which take one input, and the down projection's."""
         return torch.cat((module.gate_proj.weight, module.up_proj.weight)), module.down_proj.weight
 
+    @classmethod
+    def parameters_of(cls, module: Any) -> tuple[Tensor, ...]:
+        """All three."""
+        return module.gate_proj.weight, module.up_proj.weight, module.down_proj.weight
+
+    def quantised_parameters(self) -> list[Copy]:
+        """Of the gate and of the up projection the halves of what is stacked."""
+        stacked, down = self.quantised()
+        return [*(Copy(half, self.scaling) for half in halves_by_rows(stacked.layouts)), down]
+
     def keep_copies(self) -> bool:
         """Not where the layers within multiply."""
         return self._is_fused() and super().keep_copies()
@@ -158,13 +180,8 @@ class QuantisedExperts(KeepsCopies, GroupedExperts):
         return module.gate_up_proj, module.down_proj
 
     def keep_copies(self) -> bool:
-        """They are all that is multiplied: of the weights themselves only shapes, types and gradients have to stay."""
-        if not (_runs_on_kernels(self) and super().keep_copies()):
-            return False
-        for weight in self.weights_of(self):
-            if not is_sharded(weight):
-                weight.data = weight.data.new_zeros(()).expand(weight.shape)
-        return True
+        """Where products of both stacks run on kernels."""
+        return _runs_on_kernels(self) and super().keep_copies()
 
     def _is_whole(self) -> bool:
         """Experts that are spread over ranks are whole where they live, unless FSDP shards them or their block."""

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.model.router import Router
 from lightning_modules.model.sharded import local
-from lightning_modules.precision.quantised import QuantisedExperts, keep_copies
+from lightning_modules.precision.quantised import keep_copies
 
 
 class WorkingWeights:
@@ -49,10 +49,9 @@ class WorkingWeights:
         names = {module: name for name, module in self.decoder.named_modules()}
         self._keepers = [(keeper, masters.get_submodule(names[keeper])) for keeper in keep_copies(self.decoder)]
         self.quantised = {
-            id(weight): copy
+            id(master): copy
             for keeper, source in self._keepers
-            if isinstance(keeper, QuantisedExperts)
-            for weight, copy in zip(keeper.weights_of(source), keeper.quantised(), strict=True)
+            for master, copy in zip(keeper.parameters_of(source), keeper.quantised_parameters(), strict=True)
         }
         self.refresh()
 
@@ -64,13 +63,6 @@ class WorkingWeights:
                 local(working).copy_(local(master))
         for keeper, source in self._keepers:
             keeper.renew_copies(source)
-
-    @torch.no_grad()
-    def follow_step(self) -> None:
-        """Quantise anew what a step of the masters has rounded to BF16 alone."""
-        for keeper, source in self._keepers:
-            if not isinstance(keeper, QuantisedExperts):
-                keeper.renew_copies(source)
 
     @torch.no_grad()
     def hand_over_gradients(self, accumulates: bool) -> None:

@@ -1,5 +1,6 @@
 """What a step takes of a GPU's memory at its fullest, and what that is for."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,16 +106,17 @@ def _n_moments(training: PlannedTraining, layout: Layout) -> int:
 def _working_bytes(training: PlannedTraining, layout: Layout, gpu: GpuConfig) -> int:
     """BF16 weights, and the quantised copies that are kept of those that nobody has to gather.
 
-    Experts that are all here are these copies alone (see `lightning_modules.precision.quantised.KeepsCopies`).
+    On one rank there are copies alone (see `lightning_modules.precision.quantised.KeepsCopies`).
     """
     keeps_copies = training.precision in RECIPES and RECIPES[training.precision].keeps_copies and gpu.has_fp8
     total = 0
     for unit in parameter_units(training.decoder):
         is_whole = unit.n_shards(layout) * layout.dp_replicate == 1
-        copies = unit.fp8_bytes(layout) if keeps_copies and is_whole else 0
-        total += copies
-        if not (copies and unit.is_expert and layout.ep == 1):
-            total += unit.local_bytes(layout, training.gathered_bytes)
+        total += unit.local_bytes(layout, training.gathered_bytes)
+        if keeps_copies and is_whole:
+            total += unit.fp8_bytes(layout)
+            if layout.ep == 1:
+                total -= training.gathered_bytes * sum(map(math.prod, unit.quantised_shapes))
     return total
 
 

@@ -44,19 +44,23 @@ class Unit:
         """Numbers that a rank gathers to compute, its own included."""
         return self.n_parameters // layout.ep if self.is_expert else self.n_parameters
 
-    def fp8_bytes(self, layout: Layout) -> int:
-        """Bytes of rank 0's matrices quantised in blocks, with FP32 scales, once for either side they are summed over.
+    @property
+    def quantised_shapes(self) -> list[Shape]:
+        """Of matrices that a recipe of FP8 quantises.
 
-        What lies outside blocks, routers and norms are not quantised, and nothing that is faster in BF16.
+        What lies outside blocks, routers and norms are not, and nothing that is faster in BF16.
         """
         if self.is_fp32 or not self.block:
-            return 0
+            return []
         if self.is_expert:
             stacks = zip(self.shapes[0::2], self.shapes[1::2], strict=True)
-            return sum(
-                2 * _fp8_bytes(shape) // layout.ep for both in stacks if experts_pay(both[1][-1]) for shape in both
-            )
-        return sum(2 * _fp8_bytes(shape) for shape in self.shapes if len(shape) > 1 and linear_pays(*shape))
+            return [shape for both in stacks if experts_pay(both[1][-1]) for shape in both]
+        return [shape for shape in self.shapes if len(shape) > 1 and linear_pays(*shape)]
+
+    def fp8_bytes(self, layout: Layout) -> int:
+        """Bytes of rank 0's part of them, in blocks with FP32 scales, once for either side they are summed over."""
+        n_ways = layout.ep if self.is_expert else 1
+        return sum(2 * _fp8_bytes(shape) // n_ways for shape in self.quantised_shapes)
 
     def gathered_bytes(self, layout: Layout, number: int) -> int:
         """Bytes of as many numbers, of `number` bytes each where they are not FP32 always."""

@@ -79,6 +79,13 @@ def room_for_weight(shape: torch.Size, device: torch.device) -> BothLayouts:
     )
 
 
+def halves_by_rows(weight: BothLayouts) -> tuple[BothLayouts, BothLayouts]:
+    """The upper and the lower half of a weight [2N, K], for N a multiple of 128; both are parts of its memory."""
+    along = (0, 0, 1, 1)
+    upper, lower = zip(*(tensor.chunk(2, dim) for tensor, dim in zip(weight, along, strict=True)), strict=True)
+    return BothLayouts(*upper), BothLayouts(*lower)
+
+
 def room_for_plan(like: Tensor, n_choices: int, n_experts: int, room: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What a `Plan` of `n_choices` holds, with tiles for `room` of them."""
     n_tiles = room // BLOCK + n_experts

@@ -258,9 +258,10 @@ def store_both_ways(
     first_row,
     first_column,
     values,  # [n_rows, n_columns], row-major
-    transposed,  # [n_columns, n_rows], row-major
+    transposed,  # [n_columns, n_rows], rows `transposed_stride` apart
     n_rows,
     n_columns,
+    transposed_stride,
 ):
     """Write a square block of a matrix, and of its transpose."""
     rows, columns = rows_and_columns(first_row, first_column, ROWS_OUT)
@@ -269,13 +270,22 @@ def store_both_ways(
     gl.store(targets, gl.convert_layout(rounded, ROWS_OUT), inside)
     rows, columns = rows_and_columns(first_row, first_column, COLUMNS_OUT)
     inside = (rows < n_rows)[:, None] & (columns < n_columns)[None, :]
-    targets = transposed + columns[None, :] * n_rows + rows[:, None]
+    targets = transposed + columns[None, :] * transposed_stride + rows[:, None]
     gl.store(targets, gl.convert_layout(rounded, COLUMNS_OUT), inside)
 
 
 @gluon.jit
-def store_block_scale(factor, scales, transposed_scales, matrix, row_block, column_block, row_blocks, column_blocks):
+def store_block_scale(
+    factor,
+    scales,  # [stack, row_blocks, column_blocks], row-major
+    transposed_scales,  # [stack, column_blocks, row blocks], rows `transposed_stride` apart
+    place,  # matrix, row block and column block
+    row_blocks,
+    column_blocks,
+    transposed_stride,
+):
     """Write what gives a block's numbers back, for a stack of matrices and for their transposes."""
+    matrix, row_block, column_block = place
     scale = reciprocal(factor)
     gl.store(scales + (matrix * row_blocks + row_block) * column_blocks + column_block, scale)
-    gl.store(transposed_scales + (matrix * column_blocks + column_block) * row_blocks + row_block, scale)
+    gl.store(transposed_scales + (matrix * column_blocks + column_block) * transposed_stride + row_block, scale)

@@ -10,7 +10,7 @@ from lightning_modules.fused_adamw import FusedAdamW
 from lightning_modules.model.decoder import Decoder
 from lightning_modules.precision.emulation import quantise_128x128
 from lightning_modules.precision.kernels.blockwise import available, squares_of
-from lightning_modules.precision.quantised import KeepsCopies, QuantisedExperts
+from lightning_modules.precision.quantised import KeepsCopies, QuantisedExperts, QuantisedFeedForward, QuantisedLinear
 from lightning_modules.precision.recipes import RECIPES, convert_to_fp8
 from lightning_modules.precision.working_weights import WorkingWeights
 from tests.conftest import TINY
@@ -169,8 +169,9 @@ def test_a_step_leaves_quantised_copies_of_what_it_stepped(moments: torch.dtype)
     tolerance = 2e-6 if moments == torch.float32 else 2e-3
     for (master, _), other in zip(working.pairs, plain, strict=True):
         torch.testing.assert_close(master, other, rtol=0, atol=tolerance)
-    stacks = [m for m in working.decoder.modules() if isinstance(m, QuantisedExperts)]
-    assert len(working.quantised) == 2 * len(stacks) > 0
+    modules = [m for m in working.decoder.modules() if isinstance(m, KeepsCopies) and m.copies]
+    assert {QuantisedLinear, QuantisedFeedForward, QuantisedExperts} == set(map(type, modules))
+    assert len(working.quantised) == sum(len(module.parameters_of(module)) for module in modules)
     for name, module in working.decoder.named_modules():
         if isinstance(module, KeepsCopies):
             weights = module.weights_of(masters.get_submodule(name))

@@ -145,8 +145,16 @@ def test_working_weights_and_their_gradients_are_those_of_a_real_rank(training, 
 @pytest.mark.parametrize("layout", [ONE, Layout(1, 1, 4, 4), Layout(1, 2, 2, 4), Layout(1, 2, 1, 2)], ids=str)
 @pytest.mark.parametrize("precision", ["fp8_deepseek", "fp8_rowwise"])
 def test_quantised_copies_are_those_of_a_real_rank(training, gpu, layout, precision):
-    # Sides that the kernels take.
-    sides = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16}
+    # Sides that the kernels take, and networks that are rounded because they are large.
+    sides = {
+        "hidden_size": 1024,
+        "intermediate_size": 2048,
+        "q_lora_rank": 16,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 16,
+    }
     training = replace(training, precision=precision, decoder=replace(training.decoder, **sides))
     with standing_for_rank_0(layout.world_size), mock.patch.object(kernels, "available", return_value=True):
         decoder = sharded_decoder(training, layout)
