@@ -90,20 +90,9 @@ class NextToken:
 
     def step(self, state: RowState, longest: int) -> None:
         """See `Program`."""
-        hidden = self.extend(feed(state, self.cache, longest), self.cache)
+        self.cache.hold(state.held(), longest)
+        hidden = self.extend(state.last_tokens(), self.cache)
         add_drawn(state, self.extend.score(hidden[:, -1]), self.source)
-
-
-def feed(state: RowState, cache: LatentCache, longest: int) -> Tensor:
-    """The last token of every row [B, 1], before which `cache` holds the others, `longest` at most."""
-    if not state.tokens.is_cuda:
-        cache.hold(state.held(), longest)
-        return state.last_tokens()
-    from lightning_modules.model.kernels.last_tokens import feed_last_tokens
-
-    last = feed_last_tokens(state.tokens, state.lengths, state.offsets, cache.lengths)
-    cache.hold(cache.lengths, longest)
-    return last
 
 
 def add_drawn(state: RowState, logits: Tensor, source: TokenSource) -> None:

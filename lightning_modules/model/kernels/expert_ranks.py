@@ -2,7 +2,7 @@
 
 # Kernels are typed by what they are compiled for, and their compile-time constants are capitals.
 # mypy: allow-untyped-defs
-# ruff: noqa: N803, N806
+# ruff: noqa: N803
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,9 +13,6 @@ import triton.language as tl
 from torch import Tensor
 
 from lightning_modules.model.kernels.dependent_launch import dependent_launch, launch_dependents, wait_for_previous
-
-# Pairs of experts that a warp compares, about, and warps at most.
-PAIRS_OF_WARP, MOST_WARPS = 4096, 8
 
 
 @dataclass(frozen=True)
@@ -66,33 +63,26 @@ def choose(logits: Tensor, choice: Choice) -> Choices:
         CHOSEN=choice.n_chosen,
         SIGMOID=choice.is_sigmoid,
         NORMALISES=choice.normalises,
-        num_warps=_warps(places(choice.n_experts, choice.n_groups)),
+        # One warp has no others to wait for; with too many experts it would have too few registers.
+        num_warps=1 if choice.n_experts <= 64 else 4,
         **dependent_launch(logits.device),
     )
     return choices
 
 
-def _warps(n_places: int) -> int:
-    """That rank so many. One has no others to wait for; with too many places it would have too few registers."""
-    return min(max(n_places**2 // PAIRS_OF_WARP, 1), MOST_WARPS)
-
-
-@triton.constexpr_function
-def places(n_experts: int, n_groups: int) -> int:
-    """That experts take up where groups, and members of each, are powers of two."""
-    return triton.next_power_of_2(n_groups) * triton.next_power_of_2(n_experts // n_groups)
-
-
 @triton.jit
-def _is_kept(scores, KEPT: tl.constexpr):
-    """Whether each group of `scores` [groups, members] is among the KEPT best by the sum of its two best."""
+def _is_kept(number, scores, WIDTH: tl.constexpr, GROUPS: tl.constexpr, KEPT: tl.constexpr):
+    """Whether each expert's group is among the KEPT best by the sum of their two best scores."""
     lowest = float("-inf")
-    member = tl.arange(0, scores.shape[1])
-    best, at_best = tl.max(scores, axis=1, return_indices=True)
-    second = tl.max(tl.where(member[None, :] == at_best[:, None], lowest, scores), axis=1)
+    group = tl.arange(0, triton.next_power_of_2(GROUPS))
+    is_member = (number // WIDTH)[None, :] == group[:, None]
+    members = tl.where(is_member, scores[None, :], lowest)
+    best, at_best = tl.max(members, axis=1, return_indices=True)
+    second = tl.max(tl.where(number[None, :] == at_best[:, None], lowest, members), axis=1)
     # A group of one expert counts by that one alone.
-    of_group = best + tl.where(second == lowest, 0.0, second)
-    return _rank(of_group, tl.arange(0, scores.shape[0])) < KEPT
+    of_group = tl.where(group < GROUPS, best + tl.where(second == lowest, 0.0, second), lowest)
+    is_kept = (_rank(of_group, group) < KEPT).to(tl.int32)
+    return tl.max(tl.where(is_member, is_kept[:, None], 0), axis=0) > 0
 
 
 @triton.jit
@@ -118,15 +108,11 @@ def _choose(
     NORMALISES: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Rank all experts of a row, laid out group by group; places to spare rank behind all others."""
+    """Rank all experts of a row; places beyond the last, up to a power of two, rank behind all others."""
     lowest = float("-inf")
-    WIDTH: tl.constexpr = EXPERTS // GROUPS
-    PLACES: tl.constexpr = places(EXPERTS, GROUPS)
     row = tl.program_id(0)
-    group = tl.arange(0, triton.next_power_of_2(GROUPS))[:, None]
-    member = tl.arange(0, triton.next_power_of_2(WIDTH))[None, :]
-    number = group * WIDTH + member
-    is_expert = (group < GROUPS) & (member < WIDTH)
+    number = tl.arange(0, triton.next_power_of_2(EXPERTS))
+    is_expert = number < EXPERTS
     advantage = tl.load(bias + number, mask=is_expert, other=0.0)
     wait_for_previous(DEPENDENT)
     # Not before: kernels that begin far ahead take room from those that others wait for.
@@ -137,13 +123,12 @@ def _choose(
     if SIGMOID:
         score = tl.div_rn(tl.full(number.shape, 1.0, tl.float32), 1.0 + tl.exp(-logit))
     else:
-        score = tl.exp(logit - tl.max(tl.max(logit, axis=1), axis=0))
-        score = tl.div_rn(score, tl.broadcast_to(tl.sum(tl.sum(score, axis=1), axis=0), score.shape))
+        score = tl.exp(logit - tl.max(logit, axis=0))
+        score = tl.div_rn(score, tl.broadcast_to(tl.sum(score, axis=0), score.shape))
     biased = tl.where(is_expert, score + advantage, lowest)
     if GROUPS > 1:
-        biased = tl.where(_is_kept(biased, KEPT)[:, None], biased, lowest)
-    score, number = tl.reshape(score, [PLACES]), tl.reshape(number, [PLACES])
-    rank = _rank(tl.reshape(biased, [PLACES]), number)
+        biased = tl.where(_is_kept(number, biased, EXPERTS // GROUPS, GROUPS, KEPT), biased, lowest)
+    rank = _rank(biased, number)
     is_chosen = rank < CHOSEN
     total = 1.0
     if NORMALISES:

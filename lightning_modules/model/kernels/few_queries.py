@@ -49,8 +49,7 @@ def project_queries(
     nope = x.new_empty(n_rows, n_heads, nope_dim)
     rope = x.new_empty(n_rows, n_heads, rope_dim)
     chunk, numbers = chunks(depth, matrix.values.itemsize)
-    # Half a tile: sums of two columns are kept apart until the end, and smaller programs are there earlier.
-    pairs = max(tile_of(matrix.values.shape[0], chunk) // 4, 1)
+    pairs = max(tile_of(matrix.values.shape[0], chunk) // 2, 1)
     blocks = triton.cdiv(nope_dim // 2, pairs) + triton.cdiv(rope_dim // 2, pairs)
     _project_queries[(blocks, n_heads + triton.cdiv(n_rows, blocks))](
         x,
