@@ -1,12 +1,13 @@
 """What the optimizers that are written here share: their settings, and how a step begins."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 
 
-class MomentOptimizer(torch.optim.Optimizer):
+class MomentOptimizer(torch.optim.Optimizer, ABC):
     """Steps by moments of the gradients, which are kept in a type of their own; `step_groups` says how.
 
     Args:
@@ -40,6 +41,6 @@ class MomentOptimizer(torch.optim.Optimizer):
         self.step_groups()
         return loss
 
+    @abstractmethod
     def step_groups(self) -> None:
         """Step every parameter that has a gradient."""
-        raise NotImplementedError

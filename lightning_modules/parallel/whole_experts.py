@@ -143,7 +143,7 @@ class WholeStack:
 
     def begin(self, mesh: DeviceMesh) -> tuple[tuple[()], None]:
         """Gather the stack beside the stream that computes; FSDP is to gather nothing of it."""
-        is_backward = _is_backward()
+        is_backward = in_backward_pass()
         # Since the forward pass no weight has changed.
         if not (self._room.holder is self.weight and is_backward):
             if self.meets_before is not None and not is_backward:
@@ -221,5 +221,6 @@ class GradientSums:
         self._under_way.clear()
 
 
-def _is_backward() -> bool:
+def in_backward_pass() -> bool:
+    """Whether autograd computes gradients in this thread now: a hook tells so who has called it."""
     return torch._C._current_graph_task_id() != -1

@@ -29,7 +29,7 @@ from lightning_modules.model.host_room import HostRoom
 from lightning_modules.model.within_borders import fits_borders
 from lightning_modules.parallel import all_gather
 from lightning_modules.parallel.row_bound import bound_rows
-from lightning_modules.parallel.whole_experts import N_ROOMS, GradientSums, gather_experts_whole
+from lightning_modules.parallel.whole_experts import N_ROOMS, GradientSums, gather_experts_whole, in_backward_pass
 from lightning_modules.precision import scaled_products
 from lightning_modules.precision.kernels import blockwise as kernels
 from lightning_modules.precision.quantised import keep_copies
@@ -189,31 +189,27 @@ def _observe(decoder: Decoder, live: LiveMemory, attention: str) -> None:
 
 
 def _begin_forward(live: LiveMemory, name: str, *_: Any) -> None:
-    if not _in_backward():
+    if not in_backward_pass():
         live.begin(f"forward {name}")
 
 
 def _end_forward(live: LiveMemory, name: str, *_: Any) -> None:
-    if not _in_backward():
+    if not in_backward_pass():
         live.begin(f"after {name}")
         # After the last block follow only the head and the losses; blocks say for themselves what they allocate.
         live.category = "logits"
 
 
 def _watch_gradient(live: LiveMemory, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
-    if not _in_backward():
+    if not in_backward_pass():
         output[0].register_hook(lambda _: live.begin(f"backward {name}"))
-
-
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1
 
 
 def _with_kernels(forward: Callable[..., Any], live: LiveMemory, attention: str) -> Callable[..., Any]:
     """`forward` of a block, with attention on the named kernel."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with GpuKernels(attention), live.allocating("temporary" if _in_backward() else "activations"):
+        with GpuKernels(attention), live.allocating("temporary" if in_backward_pass() else "activations"):
             return forward(*args, **kwargs)
 
     return call

@@ -4,17 +4,7 @@ import random
 from pathlib import Path
 
 from tests.drills.tally import Family, LostError, Tally
-from tests.pipeline.configuration.wrong_settings import (
-    OTHERS,
-    WRONG,
-    changed,
-    composed,
-    file_of,
-    is_named,
-    leaves,
-    may_pass,
-    refusal,
-)  # fmt: skip
+from tests.pipeline.configuration.wrong_settings import OTHERS, WRONG, composed, fault, file_of, leaves
 
 
 def settings(root: Path, chance: random.Random, seconds: float) -> list[Tally]:
@@ -31,8 +21,5 @@ def settings(root: Path, chance: random.Random, seconds: float) -> list[Tally]:
 
 
 def _set(values: dict[str, object], file: str, key: str, name: str) -> None:
-    message = refusal(changed(values, key, WRONG[name]), file)
-    if message is None and not may_pass(key, name):
-        raise LostError("it is accepted")
-    if message is not None and not is_named(key, message):
-        raise LostError(message)
+    if (found := fault(values, key, name, file)) is not None:
+        raise LostError(found)

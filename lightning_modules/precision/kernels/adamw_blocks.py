@@ -26,6 +26,7 @@ from lightning_modules.precision.kernels.rounding import (
     store_block_scale,
     store_both_ways,
 )
+from lightning_modules.precision.kernels.tensor_table import distances
 
 # A strip in registers: a thread holds four numbers of each of four rows, a warp whole rows.
 STRIP = gl.constexpr(
@@ -56,7 +57,7 @@ class BlockTable:
         self._block_tensors = torch.arange(len(copies), dtype=torch.int32).repeat_interleave(counts).to(device)
         self._first_blocks = (counts.cumsum(0) - counts).to(device, torch.int32)
         self._sides = torch.tensor([_sides(copy) for copy in copies], dtype=torch.int32, device=device)
-        self._offsets = [torch.tensor(_distances(layouts), device=device) for layouts in self._layouts]
+        self._offsets = [distances(layouts).to(device) for layouts in self._layouts]
 
     def step_and_quantise(
         self,
@@ -96,11 +97,6 @@ def _sides(copy: Copy) -> tuple[int, ...]:
     """Rows and columns, and how far rows of the transpose and of its scales lie apart."""
     values, _, transposed, transposed_scales = copy.layouts
     return *values.shape[-2:], transposed.stride(-2), transposed_scales.stride(-2)
-
-
-def _distances(tensors: Sequence[Tensor]) -> list[int]:
-    """How far every tensor lies from the first one, in numbers."""
-    return [(tensor.data_ptr() - tensors[0].data_ptr()) // tensor.element_size() for tensor in tensors]
 
 
 @gluon.jit

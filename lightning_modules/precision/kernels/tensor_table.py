@@ -12,6 +12,12 @@ BLOCK = 4096
 ALIGNMENT = 8
 
 
+def distances(tensors: Sequence[Tensor]) -> Tensor:
+    """How far every tensor lies from the first one, in numbers, int64 [n_tensors] on the CPU."""
+    first, size = tensors[0].data_ptr(), tensors[0].element_size()
+    return torch.tensor([(tensor.data_ptr() - first) // size for tensor in tensors], dtype=torch.int64)
+
+
 class TensorTable:
     """Tensors of one device in chunks of BLOCK numbers.
 
@@ -49,9 +55,7 @@ class TensorTable:
             for tensor in tensors:
                 if not tensor.is_contiguous() or tensor.data_ptr() % (ALIGNMENT * tensor.element_size()):
                     raise ValueError(f"A tensor of shape {list(tensor.shape)} is not contiguous, or not aligned.")
-            first, size = tensors[0].data_ptr(), tensors[0].element_size()
-            distances = torch.tensor([(tensor.data_ptr() - first) // size for tensor in tensors], dtype=torch.int64)
-            self._found[id(tensors)] = tensors, distances.pin_memory().to(self.device, non_blocking=True)
+            self._found[id(tensors)] = tensors, distances(tensors).pin_memory().to(self.device, non_blocking=True)
         return self._found[id(tensors)][1]
 
     def forget(self, tensors: Sequence[Tensor]) -> None:

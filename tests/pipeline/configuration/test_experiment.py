@@ -16,10 +16,9 @@ from tests.pipeline.configuration.wrong_settings import (
     WRONG,
     changed,
     composed,
+    fault,
     file_of,
-    is_named,
     leaves,
-    may_pass,
     refusal,
 )
 
@@ -33,11 +32,8 @@ def test_every_leaf_set_wrong_is_refused_by_name_or_harmless(overrides: str) -> 
     # What the default experiment has too is walked there.
     for key in leaves({group: values[group] for group in walked_groups(overrides, values)}):
         for name, wrong in WRONG.items():
-            message = refusal(changed(values, key, wrong), name_of_file)
-            if message is None and not may_pass(key, name):
-                problems.append(f"{key}={wrong!r} is accepted")
-            if message is not None and not is_named(key, message):
-                problems.append(f"{key}={wrong!r}: {message}")
+            if (found := fault(values, key, name, name_of_file)) is not None:
+                problems.append(f"{key}={wrong!r}: {found}")
     assert not problems, "\n".join(problems)
 
 

@@ -89,6 +89,14 @@ def refusal(values: dict[str, Any], name_of_file: str) -> str | None:
     return None
 
 
+def fault(values: dict[str, Any], key: str, name: str, name_of_file: str) -> str | None:
+    """What is wrong with how a leaf of a wrong value is met; None: it is refused by its name, or harmless."""
+    message = refusal(changed(values, key, WRONG[name]), name_of_file)
+    if message is None:
+        return None if may_pass(key, name) else "it is accepted"
+    return None if is_named(key, message) else message
+
+
 def is_named(key: str, message: str) -> bool:
     return key.split(".")[0] in message and key.split(".")[-1] in message and "\n" not in message
 
