@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.audio.codecs.configuration import codec_settings, codec_use
+from pipeline.audio.codecs.configuration import codec_differences, codec_settings, codec_use
 from pipeline.audio.codecs.storage import SETTINGS_FILE, TENSORS_FILE, load_codec
 from pipeline.plumbing.downloads import download_anew
 from pipeline.plumbing.fingerprint import fingerprint
@@ -34,8 +34,7 @@ def taken_codec(options: Mapping[str, Any], cache: Path) -> Path | None:
     fields, _ = load_codec(folder).state()
     theirs = {"kind": fields["kind"], **fields["config"]}
     ours = {"kind": options["kind"], **asdict(codec_settings(options))}
-    if differing := [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name)]:
-        clauses = [f"codec.{n} is {theirs.get(n, 'absent')} there and {ours.get(n, 'absent')} here" for n in differing]
+    if clauses := codec_differences(theirs, ours):
         raise ValueError(
             f"codec.taken_from: {redacted(source)} has another codec: {'; '.join(clauses)}. Set the same here."
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from lightning_modules.documents import CappedDocuments, ChosenDocuments, Documents
 from lightning_modules.mixture import Mixture
-from pipeline.audio.codecs.configuration import USE
+from pipeline.audio.codecs.configuration import USE, codec_differences
 from pipeline.plumbing.fingerprint import fingerprint
 from pipeline.provenance.prepared_data import PreparedIdentity, read_prepared_identity
 from pipeline.provenance.remote_data import LocalCopy, local_copy
@@ -218,9 +218,7 @@ def require_codec(folder: str, identity: PreparedIdentity, usual: Path, usual_id
     if identity.codec == usual_identity.codec:
         return
     ours, theirs = (_settings_of_codec(one) for one in (usual_identity, identity))
-    differing = [n for n in sorted(ours.keys() | theirs.keys()) if ours.get(n) != theirs.get(n)]
-    if differing:
-        clauses = [f"{n} is {theirs.get(n, 'absent')} there and {ours.get(n, 'absent')} here" for n in differing]
+    if clauses := codec_differences(theirs, ours):
         raise ValueError(
             f"feed.mixture: {folder} speaks through another codec than {usual}: {'; '.join(clauses)}. Prepare it "
             f"again with the other's settings and codec.taken_from={usual}."
@@ -233,8 +231,8 @@ def require_codec(folder: str, identity: PreparedIdentity, usual: Path, usual_id
 
 def _settings_of_codec(identity: PreparedIdentity) -> dict[str, Any]:
     """Of the codec itself, not of how it was used."""
-    used = {f"codec.{name}" for name in USE}
-    return {name: value for name, value in identity.settings.items() if name.startswith("codec.") and name not in used}
+    groups = ((name.partition("."), value) for name, value in identity.settings.items())
+    return {name: value for (group, _, name), value in groups if group == "codec" and name not in USE}
 
 
 def corpus_names(folders: Sequence[str]) -> list[str]:

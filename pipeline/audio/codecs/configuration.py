@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.audio.codecs.settings import n_empty_bands, require_integer, require_loudness, require_number
 from pipeline.configuration.settings import near_matches, read_settings
+from pipeline.plumbing.nested import ABSENT
 
 FASTEST_SAMPLE_RATE = 768_000
 MOST_CODEBOOKS = 256
@@ -181,6 +182,20 @@ def codec_use(options: Mapping[str, Any]) -> CodecUse:
         ValueError: naming `codec.<field>`.
     """
     return read_settings(CodecUse, {name: options[name] for name in USE if name in options}, "codec")
+
+
+def codec_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """One clause for each setting in which two codecs differ; one that is None might as well be absent.
+
+    Args:
+        theirs: kind and settings of a codec that is there, by names within the `codec` group.
+        ours: of the one that is wanted here.
+    """
+    return [
+        f"codec.{name} is {theirs.get(name, ABSENT)} there and {ours.get(name, ABSENT)} here"
+        for name in sorted(theirs.keys() | ours.keys())
+        if theirs.get(name) != ours.get(name)
+    ]
 
 
 def known_kind(kind: object) -> str:
